@@ -1,0 +1,73 @@
+#include "base/gate.h"
+
+#include <errno.h>
+#include <time.h>
+
+enum err gate_init(struct gate *g, unsigned max_inside, unsigned max_waiting)
+{
+    *g = (struct gate){.max_inside = max_inside, .max_waiting = max_waiting};
+    pthread_condattr_t attr;
+    if (pthread_condattr_init(&attr) != 0)
+        return ERR_SYSTEM;
+    int rc = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    if (rc == 0)
+        rc = pthread_cond_init(&g->freed, &attr);
+    pthread_condattr_destroy(&attr);
+    if (rc != 0)
+        return ERR_SYSTEM;
+    if (pthread_mutex_init(&g->lock, NULL) != 0) {
+        pthread_cond_destroy(&g->freed);
+        return ERR_SYSTEM;
+    }
+    return ERR_OK;
+}
+
+void gate_done(struct gate *g)
+{
+    pthread_cond_destroy(&g->freed);
+    pthread_mutex_destroy(&g->lock);
+}
+
+static void deadline_after(unsigned timeout_ms, struct timespec *ret_at)
+{
+    clock_gettime(CLOCK_MONOTONIC, ret_at);
+    ret_at->tv_sec += timeout_ms / 1000;
+    ret_at->tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (ret_at->tv_nsec >= 1000000000) {
+        ret_at->tv_sec++;
+        ret_at->tv_nsec -= 1000000000;
+    }
+}
+
+/* With the lock held: waits for a place until the deadline. */
+static enum err gate_wait(struct gate *g, unsigned timeout_ms)
+{
+    struct timespec at;
+    deadline_after(timeout_ms, &at);
+    int rc = 0;
+    g->waiting++;
+    while (g->inside >= g->max_inside && rc == 0)
+        rc = pthread_cond_timedwait(&g->freed, &g->lock, &at);
+    g->waiting--;
+    return g->inside < g->max_inside ? ERR_OK : ERR_UNAVAILABLE;
+}
+
+enum err gate_enter(struct gate *g, unsigned timeout_ms)
+{
+    enum err e = ERR_OK;
+    pthread_mutex_lock(&g->lock);
+    if (g->inside >= g->max_inside)
+        e = g->waiting >= g->max_waiting ? ERR_UNAVAILABLE : gate_wait(g, timeout_ms);
+    if (!e)
+        g->inside++;
+    pthread_mutex_unlock(&g->lock);
+    return e;
+}
+
+void gate_leave(struct gate *g)
+{
+    pthread_mutex_lock(&g->lock);
+    g->inside--;
+    pthread_cond_signal(&g->freed);
+    pthread_mutex_unlock(&g->lock);
+}

@@ -1,0 +1,74 @@
+/*
+ * The registry of refusals, one row each; docs/errors.md is generated from it.
+ *
+ * FAULT(name, code, http, retry, counts, seen, title, remedy)
+ *   http    status of the HTTP and EST form
+ *   retry   1: the same request may succeed later without anybody's help
+ *   counts  1: counts against the device when the credential proved that very device
+ *   seen    FULL: the device is told; HIDDEN: it is told enrol.refused, the operator's trail
+ *           has the rest; PROVEN: told only to a credential that proves that very device
+ *   title   one sentence for people; remedy: what the operator does
+ */
+/* clang-format off */
+#define FAULT_TABLE(FAULT) \
+FAULT(REQUEST_NOT_FOUND, "request.not_found", 404, 0, 0, FULL, "No such path", "Compare the path with docs/openapi.yaml; an EST label is a template name") \
+FAULT(REQUEST_METHOD, "request.method_not_allowed", 405, 0, 0, FULL, "This path does not take that method", "Use a method from the Allow header") \
+FAULT(REQUEST_TYPE, "request.type_unsupported", 415, 0, 0, FULL, "The Content-Type is not one this path takes", "Send application/pkcs10 to EST, application/json to the admin API") \
+FAULT(REQUEST_TOO_LARGE, "request.too_large", 413, 0, 0, FULL, "The body is longer than this path allows", "Shorten it; docs/limits in docs/operations.md lists the maxima") \
+FAULT(REQUEST_MALFORMED, "request.malformed", 400, 0, 0, FULL, "The request does not parse", "The detail says where") \
+FAULT(REQUEST_CONFLICT, "request.conflict", 409, 0, 0, FULL, "The object is in a state that does not allow this", "The detail says which") \
+FAULT(REQUEST_EXISTS, "request.exists", 409, 0, 0, FULL, "An object of this name exists already", "Choose another name") \
+FAULT(OBJECT_NOT_FOUND, "object.not_found", 404, 0, 0, FULL, "There is no such object", "List the objects of that kind") \
+FAULT(DEVICE_AMBIGUOUS, "device.ambiguous", 409, 0, 0, FULL, "More than one product has a device of this serial", "Name the product") \
+FAULT(AUTH_REQUIRED, "auth.required", 401, 0, 0, FULL, "This path needs a credential", "Present a bootstrap token or a client certificate") \
+FAULT(AUTH_MALFORMED, "auth.malformed", 400, 0, 0, FULL, "The Authorization header does not parse", "Send Basic serial:token or Bearer token") \
+FAULT(ADMIN_DENIED, "admin.denied", 401, 0, 0, FULL, "The admin token is unknown or revoked", "Use a token of musterd init or musterd admin-token") \
+FAULT(ADMIN_FORBIDDEN, "admin.forbidden", 403, 0, 0, FULL, "The admin token's role or products do not allow this", "Use a token with a wider role") \
+FAULT(ENROL_REFUSED, "enrol.refused", 403, 0, 0, FULL, "The credential, the serial or both are refused", "muster explain REQUEST-ID tells the reason") \
+FAULT(TOKEN_UNKNOWN, "token.unknown", 403, 0, 0, HIDDEN, "The bootstrap token is not in the registry", "Mint one with muster token create") \
+FAULT(TOKEN_EXPIRED, "token.expired", 403, 0, 0, HIDDEN, "The bootstrap token has expired", "muster token regenerate ID") \
+FAULT(TOKEN_CONSUMED, "token.consumed", 403, 0, 0, HIDDEN, "The bootstrap token has been used and its grace is over", "muster token regenerate ID, after finding out who used it") \
+FAULT(TOKEN_REVOKED, "token.revoked", 403, 0, 0, HIDDEN, "The bootstrap token was revoked", "Mint another if the device is yours") \
+FAULT(TOKEN_WRONG_SERIAL, "token.wrong_serial", 403, 0, 0, HIDDEN, "The bootstrap token is bound to another serial", "Compare the serial the device presents with the token's") \
+FAULT(TOKEN_WRONG_TEMPLATE, "token.wrong_template", 403, 0, 0, HIDDEN, "The bootstrap token is for another template", "Use the EST label of the token's template") \
+FAULT(ALLOWLIST_UNKNOWN, "allowlist.unknown_serial", 403, 0, 1, HIDDEN, "The serial is not on the product's allowlist", "muster allowlist import") \
+FAULT(ALLOWLIST_BLOCKED, "allowlist.blocked", 403, 0, 1, HIDDEN, "The serial is blocked on the allowlist", "muster allowlist unblock SERIAL") \
+FAULT(ALLOWLIST_KEY, "allowlist.key_mismatch", 403, 0, 1, HIDDEN, "The key is not the one pinned for this serial", "Check the factory's key list") \
+FAULT(SERIAL_MALFORMED, "serial.malformed", 400, 0, 0, FULL, "The serial is not one the product allows", "1 to 64 characters of A-Z a-z 0-9 . _ : -, and the product's rule") \
+FAULT(SERIAL_MISSING, "serial.missing", 400, 0, 0, FULL, "The template takes the serial from a place that is empty", "Put the serial where the template's Muster.Serial says") \
+FAULT(SERIAL_MISMATCH, "serial.mismatch", 403, 0, 1, FULL, "The credential is for another serial than the request names", "Let the device name its own serial") \
+FAULT(CSR_MALFORMED, "csr.malformed", 400, 0, 1, FULL, "The body is not a PKCS#10 request", "DER, in base64 or PEM") \
+FAULT(CSR_SIGNATURE, "csr.signature_invalid", 400, 0, 1, FULL, "The request is not signed with its own key", "Proof of possession failed; make the CSR again") \
+FAULT(CSR_KEY, "csr.key_not_allowed", 400, 0, 1, FULL, "The template does not allow this kind of key", "Use a key type from the template's Keys") \
+FAULT(CSR_SUBJECT_CHANGED, "csr.subject_changed", 403, 0, 1, FULL, "A renewal must keep subject and SAN of the certificate it renews", "Copy subject and SAN from the current certificate") \
+FAULT(KEY_REUSED, "key.reused", 403, 0, 1, FULL, "This key belongs to another certificate or was revoked", "The device must make a new key") \
+FAULT(KEY_CONFLICT, "device.key_conflict", 409, 0, 0, FULL, "Another key has been enrolled for this device", "The device keeps the certificate it has; otherwise muster device reset SERIAL") \
+FAULT(DEVICE_PROVISIONED, "device.already_provisioned", 409, 0, 1, FULL, "The device holds a verified certificate and its template refuses another key", "muster device reset SERIAL for a repair") \
+FAULT(DEVICE_QUARANTINED, "device.quarantined", 403, 0, 0, PROVEN, "The device is in quarantine", "muster device show SERIAL, then muster device release SERIAL") \
+FAULT(DEVICE_RETIRED, "device.retired", 403, 0, 0, PROVEN, "The device was retired for good", "A retired serial never enrols again") \
+FAULT(THING_TAKEN, "thing.name_taken", 409, 0, 0, FULL, "The template gives this device a thing name that belongs to another", "Make the template's ThingName depend on the serial") \
+FAULT(TEMPLATE_UNKNOWN, "template.unknown", 404, 0, 0, FULL, "There is no template of this name", "muster template list; the EST label is the template's name") \
+FAULT(TEMPLATE_NO_DEFAULT, "template.no_default", 404, 0, 0, FULL, "No label was given and no default template is configured", "Use /.well-known/est/LABEL/ or set default_template") \
+FAULT(TEMPLATE_CREDENTIAL, "template.credential_not_allowed", 403, 0, 0, FULL, "The template does not take this kind of credential", "See Muster.Credentials of the template") \
+FAULT(TEMPLATE_INVALID, "template.invalid", 400, 0, 0, FULL, "The template document is wrong", "The detail gives the JSON path of the fault") \
+FAULT(TEMPLATE_PARAMETER, "template.parameter_missing", 400, 0, 0, FULL, "A parameter has neither a value nor a default", "Send it, or give the parameter a Default") \
+FAULT(TEMPLATE_EVALUATION, "template.evaluation_failed", 400, 0, 0, FULL, "The template cannot be evaluated for this device", "The detail gives the JSON path; muster template render reproduces it") \
+FAULT(CA_NOT_REGISTERED, "ca.not_registered", 403, 0, 0, FULL, "The client certificate's issuer is not registered here", "muster ca unknown, then muster ca register") \
+FAULT(CHAIN_INCOMPLETE, "chain.incomplete", 403, 0, 0, FULL, "An intermediate between the client certificate and its registered CA is missing", "Let the device send it, or register the intermediate") \
+FAULT(CHAIN_MALFORMED, "chain.malformed", 400, 0, 0, FULL, "The client certificate does not parse", "Make the certificate again") \
+FAULT(CHAIN_SIGNATURE, "chain.signature_invalid", 403, 0, 0, FULL, "A signature in the client certificate's chain is wrong", "The certificate is damaged or forged") \
+FAULT(CHAIN_INVALID, "chain.invalid", 403, 0, 0, FULL, "The client certificate's chain breaks RFC 5280", "The detail gives the reason") \
+FAULT(CERT_EXPIRED, "cert.expired", 403, 0, 0, FULL, "The client certificate or one above it has expired", "Enrol again with another credential, or correct the clock") \
+FAULT(CERT_NOT_YET, "cert.not_yet_valid", 403, 1, 0, FULL, "The client certificate or one above it is not valid yet", "Compare the clocks: the detail has the server's time") \
+FAULT(CERT_REVOKED, "cert.revoked", 403, 0, 0, FULL, "The client certificate was revoked", "A revoked certificate never comes back; enrol with another credential") \
+FAULT(CERT_UNKNOWN, "cert.unknown", 403, 0, 0, FULL, "The client certificate is from our CA but not in the registry", "The registry may have been restored from an old backup") \
+FAULT(CERT_SUPERSEDED, "cert.superseded", 403, 0, 0, FULL, "A newer certificate of this device is in use already", "The device should use its newest certificate") \
+FAULT(CERT_NO_SERIAL, "cert.no_serial", 403, 0, 0, FULL, "The client certificate carries no serial where its CA's template looks", "See Muster.Serial of the CA's template") \
+FAULT(CERT_PURPOSE, "cert.wrong_purpose", 403, 0, 0, FULL, "The client certificate's purpose does not allow this", "Renewal takes the operational certificate") \
+FAULT(CA_NO_ISSUER, "ca.no_issuer", 503, 1, 0, FULL, "No issuing CA is able to sign now", "muster ca list; musterd init makes one") \
+FAULT(RATE_LIMITED, "load.rate_limited", 429, 1, 0, FULL, "Too many requests from this source", "Wait as Retry-After says") \
+FAULT(OVERLOADED, "load.overloaded", 503, 1, 0, FULL, "The server is full for the moment", "Wait as Retry-After says; add replicas") \
+FAULT(DRAINING, "load.draining", 503, 1, 0, FULL, "This replica is shutting down", "Try again; another replica answers") \
+FAULT(DB_UNAVAILABLE, "db.unavailable", 503, 1, 0, FULL, "The registry cannot be reached now", "Check PostgreSQL; nothing was lost or consumed") \
+FAULT(INTERNAL, "server.internal", 500, 1, 0, FULL, "The server failed", "The log record of the request id has the reason")
+/* clang-format on */

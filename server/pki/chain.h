@@ -1,0 +1,52 @@
+/*
+ * Whether a client's certificate chain leads to a CA that we know, and if not, why, in words
+ * that help (RFC 5280 section 6). A trust set is immutable once made; any number of threads
+ * may verify against it; its maker frees it when the last of them is done.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "model/fault.h"
+#include "pki/cert.h"
+
+struct trust;
+
+/* One CA: an anchor is trusted as it is, root or not (partial chains are accepted up to it); a
+ * helper only completes chains. id is the caller's name of the CA. */
+struct trust_ca {
+    struct bytes der;
+    bool anchor;
+    int64_t id;
+};
+
+enum err trust_new(const struct trust_ca *cas, size_t count, struct trust **ret_trust) MUST_CHECK;
+void trust_free(struct trust *t);
+DEFINE_CLEANUP(struct trust *, trust_free);
+
+struct chain_verdict {
+    int64_t anchor_id;         /* the CA the chain ends at */
+    struct cert_info leaf;     /* filled whenever the leaf parses, also on refusal */
+    const char *unknown_issuer; /* RFC 2253 name of the issuer that was not found; else NULL */
+    struct bytes unknown_issuer_der; /* its Name */
+    struct bytes unknown_aki;        /* the AKI that asks for it, len 0: none */
+};
+
+/*
+ * chain[0] is the leaf, the rest in any order, count >= 1, at most CERT_MAX_CHAIN. now_s is the
+ * server's wall clock. Purpose: a leaf with an EKU must have clientAuth. Faults, each with a
+ * detail that names the certificate, the issuer, the AKI, how long it has expired and the
+ * server's time as it applies: chain.malformed, ca.not_registered, chain.incomplete (a
+ * registered CA could be above a missing intermediate cannot be known: this code is for a
+ * chain in which some intermediate was sent or is a helper, but its issuer was not found),
+ * chain.signature_invalid, chain.invalid, cert.expired, cert.not_yet_valid.
+ * An untrusted chain is reported as such even when it has also expired.
+ */
+enum err chain_verify(const struct trust *t, struct arena *arena, const struct bytes *chain,
+                      size_t count, int64_t now_s, struct chain_verdict *ret_verdict,
+                      struct fault *fault) MUST_CHECK;

@@ -1,0 +1,74 @@
+/*
+ * Signing certificates. A signer is one small vtable, so that a key in a file and a key behind
+ * PKCS#11 are used alike; an issuer is a CA certificate with its signer.
+ * An issuer is immutable once made and may sign from many threads; its maker frees it.
+ */
+#pragma once
+
+#include <openssl/types.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "model/fault.h"
+#include "model/profile.h"
+#include "pki/cert.h"
+#include "pki/csr.h"
+#include "pki/key.h"
+
+enum { ISSUER_SERIAL_BYTES = 20 /* 159 random bits, positive (RFC 5280 4.1.2.2) */ };
+
+struct signer;
+
+struct signer_ops {
+    /* The key to hand to OpenSSL for signing; borrowed from the signer. */
+    EVP_PKEY *(*key_get)(const struct signer *s);
+    void (*free)(struct signer *s);
+};
+
+struct signer {
+    const struct signer_ops *ops;
+};
+
+void signer_free(struct signer *s);
+DEFINE_CLEANUP(struct signer *, signer_free);
+
+/* A signer over a PEM key file, whose mode is checked (key_load_private). */
+enum err signer_file_new(const char *path, struct signer **ret_signer) MUST_CHECK;
+
+struct issuer;
+
+/* Takes the signer over on success. ERR_INVALID when the certificate is no CA, or its key is not
+ * the signer's. id is the registry's id of the CA. */
+enum err issuer_new(int64_t id, const char *name, struct bytes cert_der, struct signer *signer,
+                    struct issuer **ret_issuer) MUST_CHECK;
+void issuer_free(struct issuer *i);
+DEFINE_CLEANUP(struct issuer *, issuer_free);
+
+int64_t issuer_id(const struct issuer *i);
+const char *issuer_name(const struct issuer *i);
+int64_t issuer_not_after_s(const struct issuer *i);
+
+/* A certificate as signed: everything the registry records. */
+struct issued {
+    struct bytes der; /* in the arena */
+    uint8_t fingerprint[SHA256_BYTES];
+    uint8_t serial_number[ISSUER_SERIAL_BYTES];
+    int64_t not_before_s;
+    int64_t not_after_s;
+};
+
+/*
+ * Signs a certificate for the CSR's key after the profile: version 3, random serial number,
+ * AKI, SKI (RFC 5280 4.2.1.2 method 1), critical basicConstraints CA:FALSE, critical keyUsage
+ * (digitalSignature; RSA also keyEncipherment), EKU, SAN, CRL distribution points, AIA.
+ * notAfter never exceeds the issuer's. When subject_der or san_der are given (a renewal) they
+ * are copied byte for byte and the profile's subject and SAN are not used; a SAN is critical
+ * when the subject is empty. Signature digest: SHA-256 for P-256 and RSA, SHA-384 for P-384.
+ */
+enum err issuer_sign(const struct issuer *i, const struct csr *csr,
+                     const struct cert_profile *profile, struct bytes subject_der,
+                     struct bytes san_der, int64_t now_s, struct arena *arena,
+                     struct issued *ret_issued) MUST_CHECK;

@@ -1,0 +1,35 @@
+/*
+ * Keys: making, loading, naming. Owner: whoever called; free with key_free.
+ * Threads: any; a loaded key may sign from many threads at once.
+ */
+#pragma once
+
+#include <openssl/types.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/secret.h"
+#include "model/profile.h"
+
+void key_free(EVP_PKEY *key);
+DEFINE_CLEANUP(EVP_PKEY *, key_free);
+
+/* A new private key of one kind. */
+enum err key_generate(enum key_kind kind, EVP_PKEY **ret_key) MUST_CHECK;
+
+/* PKCS#8 PEM of a private key, unencrypted; ret is initialised by the caller and secret. */
+enum err key_encode_private(EVP_PKEY *key, struct buf *ret) MUST_CHECK;
+
+/* A private key from a PEM file. ERR_DENIED when the file's mode lets others read it. */
+enum err key_load_private(const char *path, EVP_PKEY **ret_key) MUST_CHECK;
+
+/* Which kind a key is; 0 for every kind that Muster does not issue for (RSA below 2048 or above
+ * 4096 bits, an exponent below 65537 or above 32 bits or even, other curves, DSA). RSA is
+ * classed by size: below 3072 bits RSA2048, below 4096 RSA3072, 4096 RSA4096. */
+enum key_kind key_kind_of(EVP_PKEY *key);
+
+/* SHA-256 of a DER SubjectPublicKeyInfo: the registry's name of a key. */
+enum err key_fingerprint(EVP_PKEY *key, uint8_t ret_digest[SHA256_BYTES]) MUST_CHECK;
