@@ -53,6 +53,7 @@ FAULT(TEMPLATE_CREDENTIAL, "template.credential_not_allowed", 403, 0, 0, FULL, "
 FAULT(TEMPLATE_INVALID, "template.invalid", 400, 0, 0, FULL, "The template document is wrong", "The detail gives the JSON path of the fault") \
 FAULT(TEMPLATE_PARAMETER, "template.parameter_missing", 400, 0, 0, FULL, "A parameter has neither a value nor a default", "Send it, or give the parameter a Default") \
 FAULT(TEMPLATE_EVALUATION, "template.evaluation_failed", 400, 0, 0, FULL, "The template cannot be evaluated for this device", "The detail gives the JSON path; muster template render reproduces it") \
+FAULT(TEMPLATE_OVERRIDE, "template.override_fail", 409, 0, 0, FULL, "The device exists with other values and OverrideSettings say FAIL", "Change the template or the device") \
 FAULT(CA_NOT_REGISTERED, "ca.not_registered", 403, 0, 0, FULL, "The client certificate's issuer is not registered here", "muster ca unknown, then muster ca register") \
 FAULT(CHAIN_INCOMPLETE, "chain.incomplete", 403, 0, 0, FULL, "An intermediate between the client certificate and its registered CA is missing", "Let the device send it, or register the intermediate") \
 FAULT(CHAIN_MALFORMED, "chain.malformed", 400, 0, 0, FULL, "The client certificate does not parse", "Make the certificate again") \

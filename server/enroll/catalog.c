@@ -1,0 +1,382 @@
+#include "enroll/catalog.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json_out.h"
+#include "base/log.h"
+#include "store/catalog_load.h"
+
+enum { CHECK_EVERY_US = 1000000, MAX_ISSUERS = 64, MAX_PATH = 4096 };
+
+struct snapshot {
+    atomic_int references;
+    struct arena arena;
+    int64_t epoch;
+    struct catalog_product *products;
+    size_t product_count;
+    struct catalog_template *templates;
+    size_t template_count;
+    struct catalog_ca *cas;
+    size_t ca_count;
+    struct issuer *issuers[MAX_ISSUERS];
+    size_t issuer_count;
+    struct trust *trust;
+};
+
+struct catalog {
+    struct db *db;
+    const char *ca_dir;
+    pthread_mutex_t lock; /* guards current and checked_us */
+    struct snapshot *current;
+    int64_t checked_us; /* monotonic; 0: never */
+    pthread_mutex_t loading; /* one loader at a time; taken before lock, never inside it */
+};
+
+enum err catalog_new(struct db *db, const char *ca_dir, struct catalog **ret_catalog)
+{
+    struct catalog *c = calloc(1, sizeof(*c));
+    if (!c)
+        return ERR_NO_MEMORY;
+    c->db = db;
+    c->ca_dir = ca_dir;
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_mutex_init(&c->loading, NULL);
+    *ret_catalog = c;
+    return ERR_OK;
+}
+
+void catalog_free(struct catalog *c)
+{
+    if (!c)
+        return;
+    snapshot_drop(c->current);
+    pthread_mutex_destroy(&c->lock);
+    pthread_mutex_destroy(&c->loading);
+    free(c);
+}
+
+void snapshot_drop(struct snapshot *s)
+{
+    if (!s || atomic_fetch_sub(&s->references, 1) != 1)
+        return;
+    for (size_t i = 0; i < s->template_count; i++)
+        template_free((struct template *)s->templates[i].compiled);
+    for (size_t i = 0; i < s->issuer_count; i++)
+        issuer_free(s->issuers[i]);
+    trust_free(s->trust);
+    arena_done(&s->arena);
+    free(s);
+}
+
+static enum err products_take(struct snapshot *s, const struct catalog_rows *rows)
+{
+    s->products = arena_alloc(&s->arena, rows->product_count * sizeof(*s->products));
+    if (!s->products)
+        return ERR_NO_MEMORY;
+    for (size_t i = 0; i < rows->product_count; i++) {
+        const struct product_row *r = &rows->products[i];
+        struct catalog_product *p = &s->products[s->product_count++];
+        *p = (struct catalog_product){.id = r->id, .name = r->name};
+        p->rule.strip_separators = r->strip_separators;
+        enum err e = serial_case_parse(r->serial_case, &p->rule.letter_case);
+        if (e)
+            return e;
+    }
+    return ERR_OK;
+}
+
+static const struct catalog_product *product_by_id(const struct snapshot *s, int64_t id)
+{
+    for (size_t i = 0; i < s->product_count; i++) {
+        if (s->products[i].id == id)
+            return &s->products[i];
+    }
+    return NULL;
+}
+
+/* Logs a document that the registry holds but this binary refuses; the others go on. */
+static void log_bad_template(const char *name, const struct template_error *error)
+{
+    struct buf b;
+    log_begin(&b, LOG_ERROR, "catalog.template_refused");
+    json_text(&b, "template", name);
+    json_text(&b, "path", error->path);
+    json_text(&b, "message", error->message);
+    log_end(&b, LOG_ERROR);
+}
+
+static enum err template_take(struct snapshot *s, const struct template_row *r)
+{
+    struct catalog_template *t = &s->templates[s->template_count];
+    struct template_error error = {0};
+    struct template *compiled = NULL;
+    const struct catalog_product *product = product_by_id(s, r->product_id);
+    if (!product)
+        return ERR_OK; /* made after the products were read: the epoch has moved on */
+    enum err e = template_compile(r->body, strlen(r->body), &compiled, &error);
+    if (e == ERR_INVALID) {
+        log_bad_template(r->name, &error);
+        return ERR_OK;
+    }
+    if (e)
+        return e;
+    *t = (struct catalog_template){
+        .id = r->id,
+        .name = r->name,
+        .version = r->version,
+        .label = arena_printf(&s->arena, "%s@%d", r->name, r->version),
+        .product = product,
+        .compiled = compiled,
+    };
+    s->template_count++;
+    return t->label ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static enum err templates_take(struct snapshot *s, const struct catalog_rows *rows)
+{
+    s->templates = arena_alloc(&s->arena, rows->template_count * sizeof(*s->templates));
+    enum err e = s->templates ? ERR_OK : ERR_NO_MEMORY;
+    for (size_t i = 0; i < rows->template_count && !e; i++)
+        e = template_take(s, &rows->templates[i]);
+    return e;
+}
+
+static enum catalog_ca_kind ca_kind(const char *kind)
+{
+    if (strcmp(kind, "root") == 0)
+        return CATALOG_ROOT;
+    if (strcmp(kind, "issuing") == 0)
+        return CATALOG_ISSUING;
+    return strcmp(kind, "registered") == 0 ? CATALOG_REGISTERED : CATALOG_HELPER;
+}
+
+static void log_bad_issuer(const char *name, enum err e)
+{
+    struct buf b;
+    log_begin(&b, LOG_ERROR, "catalog.issuer_unusable");
+    json_text(&b, "ca", name);
+    json_text(&b, "reason", e == ERR_DENIED ? "the key file must be private to its owner (mode 0600)" : err_name(e));
+    log_end(&b, LOG_ERROR);
+}
+
+/* An issuer whose key cannot be used is logged and left out. */
+static void issuer_take(struct snapshot *s, const struct ca_cached_row *r, const char *ca_dir)
+{
+    char path[MAX_PATH];
+    struct signer *signer = NULL;
+    int n = snprintf(path, sizeof(path), "%s/%s", ca_dir, r->key_reference);
+    enum err e = n > 0 && (size_t)n < sizeof(path) && s->issuer_count < MAX_ISSUERS ? ERR_OK : ERR_INVALID;
+    if (!e)
+        e = signer_file_new(path, &signer);
+    if (!e)
+        e = issuer_new(r->id, r->name, r->der, signer, &s->issuers[s->issuer_count]);
+    if (!e) {
+        s->issuer_count++;
+        return;
+    }
+    signer_free(signer);
+    log_bad_issuer(r->name, e);
+}
+
+static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows, const char *ca_dir)
+{
+    s->cas = arena_alloc(&s->arena, rows->ca_count * sizeof(*s->cas));
+    if (!s->cas)
+        return ERR_NO_MEMORY;
+    for (size_t i = 0; i < rows->ca_count; i++) {
+        const struct ca_cached_row *r = &rows->cas[i];
+        s->cas[s->ca_count++] = (struct catalog_ca){
+            .id = r->id,
+            .kind = ca_kind(r->kind),
+            .active = r->active,
+            .name = r->name,
+            .der = r->der,
+            .template = r->template_id ? snapshot_template_by_id(s, r->template_id) : NULL,
+        };
+        if (r->key_reference && r->active)
+            issuer_take(s, r, ca_dir);
+    }
+    return ERR_OK;
+}
+
+/* Our own CAs vouch for renewals even when they no longer sign; a registered one only while it
+ * is active. */
+static enum err trust_take(struct snapshot *s)
+{
+    struct trust_ca *set = arena_alloc(&s->arena, s->ca_count * sizeof(*set));
+    if (!set)
+        return ERR_NO_MEMORY;
+    size_t n = 0;
+    for (size_t i = 0; i < s->ca_count; i++) {
+        const struct catalog_ca *ca = &s->cas[i];
+        if (ca->kind == CATALOG_REGISTERED && !ca->active)
+            continue;
+        set[n++] = (struct trust_ca){
+            .der = ca->der, .anchor = ca->kind != CATALOG_HELPER, .id = ca->id};
+    }
+    return trust_new(set, n, &s->trust);
+}
+
+static enum err snapshot_load(struct catalog *c, struct snapshot **ret_snapshot)
+{
+    struct snapshot *s = calloc(1, sizeof(*s));
+    if (!s)
+        return ERR_NO_MEMORY;
+    atomic_store(&s->references, 1);
+    arena_init(&s->arena, CATALOG_ARENA_BYTES);
+    struct catalog_rows rows = {0};
+    enum err e = catalog_load(c->db, &s->arena, &rows);
+    s->epoch = rows.epoch;
+    if (!e)
+        e = products_take(s, &rows);
+    if (!e)
+        e = templates_take(s, &rows);
+    if (!e)
+        e = cas_take(s, &rows, c->ca_dir);
+    if (!e)
+        e = trust_take(s);
+    if (e)
+        snapshot_drop(s);
+    else
+        *ret_snapshot = s;
+    return e;
+}
+
+static struct snapshot *current_take(struct catalog *c, bool *ret_fresh)
+{
+    pthread_mutex_lock(&c->lock);
+    struct snapshot *s = c->current;
+    if (s)
+        atomic_fetch_add(&s->references, 1);
+    *ret_fresh = s && clock_mono_us() - c->checked_us < CHECK_EVERY_US;
+    pthread_mutex_unlock(&c->lock);
+    return s;
+}
+
+/* Installs a snapshot (NULL: the present one is still right) and notes the time of the look. */
+static void current_install(struct catalog *c, struct snapshot *s, int64_t looked_us)
+{
+    pthread_mutex_lock(&c->lock);
+    struct snapshot *old = s ? c->current : NULL;
+    if (s)
+        c->current = s;
+    c->checked_us = looked_us;
+    pthread_mutex_unlock(&c->lock);
+    snapshot_drop(old);
+}
+
+/* With `loading` held: looks at the epoch and reloads when it has moved. */
+static void refresh(struct catalog *c, const struct snapshot *present)
+{
+    int64_t looked_us = clock_mono_us();
+    int64_t epoch = 0;
+    struct snapshot *loaded = NULL;
+    enum err e = catalog_epoch(c->db, &epoch);
+    if (!e && (!present || present->epoch != epoch))
+        e = snapshot_load(c, &loaded);
+    if (e)
+        log_text(LOG_WARN, "catalog.refresh_failed", "error", err_name(e));
+    if (!e || present)
+        current_install(c, loaded, looked_us);
+}
+
+enum err catalog_get(struct catalog *c, struct snapshot **ret_snapshot)
+{
+    bool fresh = false;
+    struct snapshot *s = current_take(c, &fresh);
+    if (!fresh && (!s || pthread_mutex_trylock(&c->loading) == 0)) {
+        if (!s)
+            pthread_mutex_lock(&c->loading);
+        snapshot_drop(s);
+        s = current_take(c, &fresh);
+        if (!fresh) {
+            refresh(c, s);
+            snapshot_drop(s);
+            s = current_take(c, &fresh);
+        }
+        pthread_mutex_unlock(&c->loading);
+    }
+    if (!s)
+        return ERR_UNAVAILABLE;
+    *ret_snapshot = s;
+    return ERR_OK;
+}
+
+void catalog_expire(struct catalog *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->checked_us = clock_mono_us() - CHECK_EVERY_US;
+    pthread_mutex_unlock(&c->lock);
+}
+
+const struct catalog_template *snapshot_template(const struct snapshot *s, const char *name)
+{
+    for (size_t i = 0; i < s->template_count; i++) {
+        if (strcmp(s->templates[i].name, name) == 0)
+            return &s->templates[i];
+    }
+    return NULL;
+}
+
+const struct catalog_template *snapshot_template_by_id(const struct snapshot *s, int64_t id)
+{
+    for (size_t i = 0; i < s->template_count; i++) {
+        if (s->templates[i].id == id)
+            return &s->templates[i];
+    }
+    return NULL;
+}
+
+const struct catalog_product *snapshot_product(const struct snapshot *s, const char *name)
+{
+    for (size_t i = 0; i < s->product_count; i++) {
+        if (strcmp(s->products[i].name, name) == 0)
+            return &s->products[i];
+    }
+    return NULL;
+}
+
+const struct catalog_ca *snapshot_ca(const struct snapshot *s, int64_t id)
+{
+    for (size_t i = 0; i < s->ca_count; i++) {
+        if (s->cas[i].id == id)
+            return &s->cas[i];
+    }
+    return NULL;
+}
+
+const struct issuer *snapshot_issuer(const struct snapshot *s, const char *name)
+{
+    const struct issuer *best = NULL;
+    for (size_t i = 0; i < s->issuer_count; i++) {
+        const struct issuer *issuer = s->issuers[i];
+        if (name && strcmp(issuer_name(issuer), name) != 0)
+            continue;
+        if (!best || issuer_not_after_s(issuer) > issuer_not_after_s(best))
+            best = issuer;
+    }
+    return best;
+}
+
+const struct trust *snapshot_trust(const struct snapshot *s)
+{
+    return s->trust;
+}
+
+size_t snapshot_own_cas(const struct snapshot *s, struct bytes *ret_ders, size_t max)
+{
+    size_t n = 0;
+    static const enum catalog_ca_kind order[] = {CATALOG_ISSUING, CATALOG_ROOT};
+    for (size_t k = 0; k < ARRAY_LEN(order); k++) {
+        for (size_t i = 0; i < s->ca_count && n < max; i++) {
+            if (s->cas[i].kind == order[k])
+                ret_ders[n++] = s->cas[i].der;
+        }
+    }
+    return n;
+}

@@ -1,0 +1,75 @@
+/*
+ * The catalog: products, templates, CAs, issuers, as one immutable snapshot that is replaced
+ * when the registry's epoch changes. A request takes a reference, works, and drops it.
+ * Threads: any.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/err.h"
+#include "enroll/template.h"
+#include "model/fault.h"
+#include "model/serial.h"
+#include "pki/chain.h"
+#include "pki/issuer.h"
+
+struct db;
+
+struct catalog_product {
+    int64_t id;
+    const char *name;
+    struct serial_rule rule;
+};
+
+struct catalog_template {
+    int64_t id;
+    const char *name;
+    int version;
+    const char *label; /* name@version */
+    const struct catalog_product *product;
+    const struct template *compiled;
+};
+
+enum catalog_ca_kind { CATALOG_ROOT, CATALOG_ISSUING, CATALOG_REGISTERED, CATALOG_HELPER };
+
+struct catalog_ca {
+    int64_t id;
+    enum catalog_ca_kind kind;
+    bool active;
+    const char *name;
+    struct bytes der;
+    const struct catalog_template *template; /* NULL: none */
+};
+
+struct catalog;
+struct snapshot;
+
+/* ca_dir: where key references are files; borrowed. Nothing is loaded yet. */
+enum err catalog_new(struct db *db, const char *ca_dir, struct catalog **ret_catalog) MUST_CHECK;
+void catalog_free(struct catalog *c);
+
+/* The current snapshot, reloaded when it is older than a second and the epoch has moved. While
+ * the database is away the last one serves. ERR_UNAVAILABLE when there never was one. */
+enum err catalog_get(struct catalog *c, struct snapshot **ret_snapshot) MUST_CHECK;
+void snapshot_drop(struct snapshot *s);
+DEFINE_CLEANUP(struct snapshot *, snapshot_drop);
+
+/* Makes the next catalog_get look at the epoch at once: after a change of our own. */
+void catalog_expire(struct catalog *c);
+
+/* Borrowed from the snapshot; NULL when there is none. */
+const struct catalog_template *snapshot_template(const struct snapshot *s, const char *name);
+const struct catalog_template *snapshot_template_by_id(const struct snapshot *s, int64_t id);
+const struct catalog_product *snapshot_product(const struct snapshot *s, const char *name);
+const struct catalog_ca *snapshot_ca(const struct snapshot *s, int64_t id);
+
+/* The issuer to sign with: the named one, or the active one with the latest notAfter; NULL. */
+const struct issuer *snapshot_issuer(const struct snapshot *s, const char *name);
+
+/* Trust for client certificates: our issuing CAs and roots, the active registered CAs; helpers. */
+const struct trust *snapshot_trust(const struct snapshot *s);
+
+/* DER of every CA certificate of ours, issuing first: what /cacerts answers. An inactive one is
+ * still needed to chain what it signed. */
+size_t snapshot_own_cas(const struct snapshot *s, struct bytes *ret_ders, size_t max);

@@ -1,0 +1,145 @@
+#include "enroll/pipeline.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json_out.h"
+#include "base/log.h"
+#include "enroll/steps.h"
+#include "enroll/trail.h"
+
+enum { MAX_STEPS_TEXT_BYTES = 2048, MAX_FAILURE_BYTES = 16384 };
+
+static const struct step {
+    const char *name;
+    enum err (*run)(struct enrolment *e);
+    const char *reached; /* the state an attempt has come to once the step passed */
+} steps[] = {
+    {"authenticate", step_authenticate, "UNPROVISIONED"},
+    {"identify", step_identify, "BOOTSTRAP"},
+    {"decode", step_decode, "ENROLL"},
+    {"authorize", step_authorize, "ENROLL"},
+    {"evaluate", step_evaluate, "ENROLL"},
+    {"issue", step_issue, "ENROLL"},
+    {"record", step_record, "REGISTER"},
+};
+
+const char *credential_name(enum credential_kind k)
+{
+    static const char *const names[] = {"none", "token", "factory", "device"};
+    return names[k];
+}
+
+enum err enrolment_no_memory(struct enrolment *e)
+{
+    return fault_set(e->fault, FAULT_INTERNAL, "out of memory");
+}
+
+/* Runs the steps until one refuses; timings are written as they pass. */
+static enum err steps_run(struct enrolment *e)
+{
+    _cleanup_(buf_donep) struct buf times;
+    buf_init(&times, MAX_STEPS_TEXT_BYTES);
+    json_begin_array(&times);
+    enum err err = ERR_OK;
+    for (size_t i = 0; i < ARRAY_LEN(steps) && !err; i++) {
+        int64_t began_us = clock_mono_us();
+        e->steps = arena_printf(e->arena, "%s]", buf_text(&times));
+        err = e->steps ? steps[i].run(e) : enrolment_no_memory(e);
+        if (!err)
+            e->reached = steps[i].reached;
+        json_begin_object(&times);
+        json_text(&times, "step", steps[i].name);
+        json_int(&times, "us", clock_mono_us() - began_us);
+        json_text(&times, "result", err ? fault_row(e->fault->code)->code : "ok");
+        json_end_object(&times);
+    }
+    const char *all = arena_printf(e->arena, "%s]", buf_text(&times));
+    if (all)
+        e->steps = all;
+    return err;
+}
+
+/* Faults that say nothing of the attempt itself stay out of the trail. */
+static bool belongs_in_trail(enum fault_code code)
+{
+    return code != FAULT_AUTH_REQUIRED && code != FAULT_DB_UNAVAILABLE && code != FAULT_OVERLOADED;
+}
+
+/* FAULT_KEY_CONFLICT says what another request did, the rest what this device did. */
+static void failure_write(struct buf *b, const struct enrolment *e)
+{
+    const struct enrollment_request *rq = e->rq;
+    bool by_token = e->credential == CREDENTIAL_TOKEN;
+    json_begin_object(b);
+    json_text(b, "request_id", rq->request_id);
+    json_text(b, "protocol", rq->protocol);
+    json_text(b, "operation", rq->operation);
+    json_text(b, "credential", credential_name(e->credential));
+    json_text(b, "source", rq->source);
+    json_text(b, "outcome", fault_row(e->fault->code)->code);
+    json_text(b, "detail", e->fault->detail);
+    json_text(b, "reached", e->reached);
+    json_bool(b, "counts", fault_row(e->fault->code)->counts);
+    json_bool(b, "proven", e->proven && !by_token);
+    json_text(b, "serial", e->serial_known ? e->serial.given : rq->claimed_serial);
+    if (e->serial_known)
+        json_text(b, "serial_canonical", e->serial.canonical);
+    if (e->template) {
+        json_int(b, "product_id", e->template->product->id);
+        json_int(b, "template_id", e->template->id);
+        json_int(b, "template_version", e->template->version);
+        json_text(b, "template", e->template->label);
+        json_int(b, "quarantine_failures", e->settings->quarantine_failures);
+    }
+    if (by_token)
+        json_raw(b, "token_hash", arena_printf(e->arena, "\"\\\\x%s\"", text_hex(e->arena, bytes_of(e->token_hash, SHA256_BYTES))));
+    if (e->credential >= CREDENTIAL_FACTORY)
+        json_raw(b, "fingerprint", arena_printf(e->arena, "\"\\\\x%s\"", text_hex(e->arena, bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES))));
+    json_raw(b, "steps", e->steps);
+    json_end_object(b);
+}
+
+/* The refusal goes into the trail in a transaction of its own. */
+static void failure_record(const struct enrolment *e)
+{
+    bool certified = e->credential >= CREDENTIAL_FACTORY;
+    if (!belongs_in_trail(e->fault->code))
+        return;
+    if (!certified && !trail_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
+        return;
+    _cleanup_(buf_donep) struct buf b;
+    buf_init(&b, MAX_FAILURE_BYTES);
+    failure_write(&b, e);
+    enum err err = b.overflow ? ERR_INVALID : enrol_failed(e->service->db, buf_text(&b));
+    if (err)
+        log_text(LOG_ERROR, "trail.not_written", "request_id", e->rq->request_id);
+}
+
+enum err pipeline_run(struct service *service, const struct enrollment_request *rq,
+                      struct arena *arena, struct enrollment_result *ret_result,
+                      struct enrollment_report *ret_report, struct fault *fault)
+{
+    *ret_report = (struct enrollment_report){.credential = "none", .serial = rq->claimed_serial};
+    _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
+    if (catalog_get(service->catalog, &snapshot))
+        return fault_set(fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
+    struct enrolment e = {.service = service,
+                          .snapshot = snapshot,
+                          .rq = rq,
+                          .arena = arena,
+                          .fault = fault,
+                          .reached = "UNPROVISIONED",
+                          .steps = "[]"};
+    enum err err = steps_run(&e);
+    if (err)
+        failure_record(&e);
+    csr_done(&e.csr);
+    ret_report->credential = credential_name(e.credential);
+    ret_report->proven = e.proven;
+    if (e.serial_known)
+        ret_report->serial = arena_strdup(arena, e.serial.given);
+    if (!err)
+        *ret_result = e.result;
+    return err;
+}

@@ -1,0 +1,31 @@
+/*
+ * The way of an enrolment, whatever protocol it came by:
+ *
+ *   authenticate > identify > decode > authorize > evaluate > issue > record
+ *
+ * The steps are a table; each is timed, and on failure the attempt goes into the trail with how
+ * far it came. Announcing is the outbox row that record writes with everything else.
+ * Nothing is consumed before record, and record is one transaction. Threads: any.
+ */
+#pragma once
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "enroll/service.h"
+#include "model/enrollment.h"
+#include "model/fault.h"
+
+/* What the transport logs of an enrolment besides its outcome. */
+struct enrollment_report {
+    const char *serial;     /* NULL: not known */
+    const char *credential; /* token, factory, device, none */
+    bool proven;            /* the credential proves that very device */
+};
+
+/*
+ * Runs the pipeline. On ERR_DENIED the fault tells why and the attempt is in the trail.
+ * Everything returned lives in the arena. ret_report is filled in any case.
+ */
+enum err pipeline_run(struct service *service, const struct enrollment_request *rq,
+                      struct arena *arena, struct enrollment_result *ret_result,
+                      struct enrollment_report *ret_report, struct fault *fault) MUST_CHECK;

@@ -1,0 +1,86 @@
+/* Who is asking: a bootstrap token or a certificate chain. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "enroll/steps.h"
+#include "enroll/trail.h"
+
+/* What nobody registered is remembered for `muster ca unknown`, within the source's limit. */
+static void unknown_issuer_note(struct enrolment *e)
+{
+    const struct chain_verdict *v = &e->peer;
+    uint8_t hash[SHA256_BYTES];
+    if (!v->unknown_issuer ||
+        !trail_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
+        return;
+    size_t len = v->unknown_issuer_der.len + v->unknown_aki.len;
+    uint8_t *both = arena_alloc(e->arena, len + 1);
+    if (!both)
+        return;
+    memcpy(both, v->unknown_issuer_der.data, v->unknown_issuer_der.len);
+    if (v->unknown_aki.len > 0)
+        memcpy(both + v->unknown_issuer_der.len, v->unknown_aki.data, v->unknown_aki.len);
+    if (digest_sha256(bytes_of(both, len), hash))
+        return;
+    struct unknown_issuer u = {
+        .hash = bytes_of(hash, sizeof(hash)),
+        .issuer = v->unknown_issuer,
+        .aki = v->unknown_aki.len <= 64 ? v->unknown_aki : bytes_of(NULL, 0),
+        .sample = e->rq->chain[0],
+        .source = e->rq->source,
+    };
+    if (enrol_unknown_issuer(e->service->db, e->arena, &u))
+        log_text(LOG_WARN, "unknown_issuer.not_written", "request_id", e->rq->request_id);
+}
+
+/* The registry knows whose certificate it is. */
+static enum err device_certificate(struct enrolment *e)
+{
+    struct bytes fp = bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES);
+    e->credential = CREDENTIAL_DEVICE;
+    enum err err = enrol_peer_get(e->service->db, fp, e->arena, &e->owner);
+    if (err == ERR_NOT_FOUND)
+        return fault_set(e->fault, FAULT_CERT_UNKNOWN, "our CA signed %s, the registry does not have it",
+                         e->peer.leaf.subject_text);
+    if (err)
+        return fault_set(e->fault, FAULT_DB_UNAVAILABLE, "looking up the certificate: %s", err_name(err));
+    return ERR_OK;
+}
+
+static enum err certificate_authenticate(struct enrolment *e)
+{
+    const struct enrollment_request *rq = e->rq;
+    enum err err = chain_verify(snapshot_trust(e->snapshot), e->arena, rq->chain, rq->chain_count,
+                                clock_wall_s(), &e->peer, e->fault);
+    if (err) {
+        if (e->fault->code == FAULT_NONE)
+            return fault_set(e->fault, FAULT_INTERNAL, "verifying the chain: %s", err_name(err));
+        unknown_issuer_note(e);
+        return err;
+    }
+    e->peer_ca = snapshot_ca(e->snapshot, e->peer.anchor_id);
+    if (!e->peer_ca)
+        return fault_set(e->fault, FAULT_INTERNAL, "the chain's anchor is not in the catalog");
+    if (e->peer_ca->kind != CATALOG_REGISTERED)
+        return device_certificate(e);
+    e->credential = CREDENTIAL_FACTORY;
+    return ERR_OK;
+}
+
+enum err step_authenticate(struct enrolment *e)
+{
+    const struct enrollment_request *rq = e->rq;
+    if (rq->token && !rq->renew) {
+        e->credential = CREDENTIAL_TOKEN;
+        if (digest_sha256(bytes_text(rq->token), e->token_hash))
+            return fault_set(e->fault, FAULT_INTERNAL, "digest");
+        return ERR_OK;
+    }
+    if (rq->chain_count > 0)
+        return certificate_authenticate(e);
+    return fault_set(e->fault, FAULT_AUTH_REQUIRED,
+                     rq->renew ? "a renewal is authenticated by the certificate it renews, in TLS"
+                               : "no token and no client certificate");
+}

@@ -1,0 +1,155 @@
+/* Everything an enrolment consumes and creates, in one transaction. */
+#include <string.h>
+
+#include "base/json_out.h"
+#include "enroll/steps.h"
+
+enum { MAX_REGISTRATION_BYTES = 64 * 1024 };
+
+static const char *verify_name(enum verify_mode m)
+{
+    switch (m) {
+    case VERIFY_CALL:
+        return "call";
+    case VERIFY_BROKER:
+        return "broker";
+    case VERIFY_EXTERNAL:
+        return "external";
+    case VERIFY_NONE:
+        return "none";
+    }
+    return "call";
+}
+
+static const char *groups_json(struct enrolment *e)
+{
+    _cleanup_(buf_donep) struct buf b;
+    buf_init(&b, MAX_REGISTRATION_BYTES);
+    json_begin_array(&b);
+    for (size_t i = 0; i < e->registration.group_count; i++)
+        json_item_text(&b, e->registration.groups[i]);
+    json_end_array(&b);
+    return b.overflow ? NULL : arena_strdup(e->arena, buf_text(&b));
+}
+
+static const char *policies_json(struct enrolment *e)
+{
+    _cleanup_(buf_donep) struct buf b;
+    buf_init(&b, MAX_REGISTRATION_BYTES);
+    json_begin_array(&b);
+    for (size_t i = 0; i < e->registration.policy_count; i++) {
+        json_begin_object(&b);
+        json_text(&b, "name", e->registration.policies[i].name);
+        json_raw(&b, "document", e->registration.policies[i].document);
+        json_end_object(&b);
+    }
+    json_end_array(&b);
+    return b.overflow ? NULL : arena_strdup(e->arena, buf_text(&b));
+}
+
+static void record_request(const struct enrolment *e, struct enrol_record *r)
+{
+    r->request_id = e->rq->request_id;
+    r->arrived_us = e->rq->arrived_us;
+    r->protocol = e->rq->protocol;
+    r->operation = e->rq->operation;
+    r->credential = credential_name(e->credential);
+    r->source = e->rq->source;
+    r->product_id = e->template->product->id;
+    r->template_id = e->template->id;
+    r->template_version = e->template->version;
+    r->template_label = e->template->label;
+    r->serial = e->serial.given;
+    r->serial_canonical = e->serial.canonical;
+    r->steps = e->steps;
+    if (e->credential == CREDENTIAL_TOKEN)
+        r->token_hash = bytes_of(e->token_hash, SHA256_BYTES);
+}
+
+static void record_peer(const struct enrolment *e, struct enrol_record *r)
+{
+    const struct cert_info *leaf = &e->peer.leaf;
+    if (e->credential < CREDENTIAL_FACTORY)
+        return;
+    r->peer_fingerprint = bytes_of(leaf->fingerprint, SHA256_BYTES);
+    r->peer_spki = bytes_of(leaf->spki_sha256, SHA256_BYTES);
+    r->peer_der = e->rq->chain[0];
+    r->peer_serial_number = leaf->serial_number;
+    r->peer_ca = e->peer_ca->id;
+    r->peer_not_before = leaf->not_before_s;
+    r->peer_not_after = leaf->not_after_s;
+}
+
+static void record_certificate(const struct enrolment *e, struct enrol_record *r)
+{
+    r->spki = bytes_of(e->csr.spki_sha256, SHA256_BYTES);
+    r->fingerprint = bytes_of(e->issued.fingerprint, SHA256_BYTES);
+    r->certificate = e->issued.der;
+    r->serial_number = bytes_of(e->issued.serial_number, ISSUER_SERIAL_BYTES);
+    r->issuer_id = issuer_id(e->issuer);
+    r->not_before = e->issued.not_before_s;
+    r->not_after = e->issued.not_after_s;
+}
+
+static enum err record_registration(struct enrolment *e, struct enrol_record *r)
+{
+    const struct registration *g = &e->registration;
+    r->thing_name = g->thing_name;
+    r->thing_type = g->thing_type;
+    r->billing_group = g->billing_group;
+    r->attributes = g->attributes ? g->attributes : "{}";
+    r->attributes_override = override_mode_name(g->attributes_override);
+    r->type_override = override_mode_name(g->type_override);
+    r->groups_override = override_mode_name(g->groups_override);
+    r->groups = groups_json(e);
+    r->policies = policies_json(e);
+    r->configuration = g->device_configuration ? g->device_configuration : "{}";
+    r->inactive = g->certificate_inactive;
+    return r->groups && r->policies ? ERR_OK : enrolment_no_memory(e);
+}
+
+static void record_settings(const struct enrolment *e, struct enrol_record *r)
+{
+    const struct template_settings *s = e->settings;
+    r->allowlist_required = s->allowlist_required;
+    r->replace = s->reprovision == REPROVISION_REPLACE;
+    r->verify = verify_name(s->verify);
+    r->verify_within_s = s->verify_within_s;
+    r->renew_before_s = s->renew_before_s;
+    r->grace_s = s->grace_s;
+    r->replay_s = s->replay_s;
+}
+
+static enum err outcome_judge(struct enrolment *e, const struct enrol_outcome *o)
+{
+    bool replayed = strcmp(o->code, "replayed") == 0;
+    e->proven = o->proven;
+    if (!replayed && strcmp(o->code, "ok") != 0)
+        return fault_set(e->fault, fault_parse(o->code), "%s", o->detail);
+    e->result = (struct enrollment_result){
+        .certificate = replayed ? o->certificate : e->issued.der,
+        .replayed = replayed,
+        .serial = arena_strdup(e->arena, e->serial.given),
+        .state = o->state,
+    };
+    return ERR_OK;
+}
+
+enum err step_record(struct enrolment *e)
+{
+    struct enrol_record r = {0};
+    struct enrol_outcome outcome = {0};
+    record_request(e, &r);
+    record_peer(e, &r);
+    record_certificate(e, &r);
+    record_settings(e, &r);
+    enum err err = record_registration(e, &r);
+    if (err)
+        return err;
+    err = committer_record(e->service->committer, &r, e->arena, &outcome);
+    if (err == ERR_UNAVAILABLE)
+        return fault_set(e->fault, FAULT_DB_UNAVAILABLE, "%s", outcome.detail ? outcome.detail : "not recorded");
+    if (err)
+        return fault_set(e->fault, FAULT_INTERNAL, "recording: %s %s", err_name(err), outcome.detail ? outcome.detail : "");
+    return outcome_judge(e, &outcome);
+}

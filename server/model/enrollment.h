@@ -1,0 +1,36 @@
+/*
+ * One request for a certificate and its result, whatever protocol it came by. Plain data in the
+ * request's arena; filled by a protocol adapter, worked on by enroll/pipeline.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+
+enum { ENROLLMENT_MAX_CHAIN = 8 };
+
+struct enrollment_request {
+    const char *request_id;
+    int64_t arrived_us; /* monotonic */
+    const char *protocol;  /* "est" */
+    const char *operation; /* "simpleenroll", "simplereenroll" */
+    const char *source;    /* remote address */
+
+    const char *template_name;  /* NULL: the CA's, the device's or the default template */
+    bool renew;                 /* the client renews its own certificate */
+    const char *claimed_serial; /* as the credential names it; NULL: not said */
+    const char *token;          /* bootstrap token text; NULL: none */
+    struct bytes chain[ENROLLMENT_MAX_CHAIN]; /* TLS client certificates, leaf first */
+    size_t chain_count;
+    struct bytes csr; /* as received: base64, PEM or DER */
+};
+
+struct enrollment_result {
+    struct bytes certificate; /* DER */
+    bool replayed;            /* the certificate given before */
+    const char *serial;
+    const char *state; /* of the device, afterwards */
+};

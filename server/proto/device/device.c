@@ -1,0 +1,71 @@
+#include "proto/device/device.h"
+
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/json_out.h"
+#include "enroll/catalog.h"
+#include "store/enrol.h"
+
+enum { MAX_CONFIG_BYTES = 64 * 1024 };
+
+/* The certificate must chain to a CA of ours. */
+static enum err authenticate(struct service *service, struct exchange *x, struct chain_verdict *verdict)
+{
+    _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
+    if (x->chain_count == 0)
+        return fault_set(&x->fault, FAULT_AUTH_REQUIRED, "present the device's certificate in TLS");
+    if (catalog_get(service->catalog, &snapshot))
+        return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
+    enum err e = chain_verify(snapshot_trust(snapshot), x->arena, x->chain, x->chain_count, clock_wall_s(), verdict, &x->fault);
+    if (e)
+        return e;
+    const struct catalog_ca *ca = snapshot_ca(snapshot, verdict->anchor_id);
+    if (!ca || ca->kind == CATALOG_REGISTERED)
+        return fault_set(&x->fault, FAULT_CERT_PURPOSE, "a factory certificate has no configuration; enrol first");
+    return ERR_OK;
+}
+
+static enum err reply_config(struct exchange *x, const struct enrol_seen *seen)
+{
+    _cleanup_(buf_donep) struct buf b;
+    buf_init(&b, MAX_CONFIG_BYTES);
+    json_begin_object(&b);
+    json_text(&b, "serial", seen->serial);
+    json_text(&b, "thing_name", seen->thing_name);
+    json_text(&b, "state", seen->state);
+    json_raw(&b, "configuration", seen->configuration);
+    json_end_object(&b);
+    buf_add_char(&b, '\n');
+    const void *body = b.overflow ? NULL : arena_copy(x->arena, b.data, b.len);
+    if (!body)
+        return ERR_NO_MEMORY;
+    exchange_reply(x, 200, "application/json", bytes_of(body, b.len));
+    return ERR_OK;
+}
+
+static enum err config_handle(struct service *service, struct exchange *x)
+{
+    struct chain_verdict verdict = {0};
+    struct enrol_seen seen = {0};
+    enum err e = authenticate(service, x, &verdict);
+    if (e)
+        return e;
+    x->log_credential = "device";
+    struct bytes fp = bytes_of(verdict.leaf.fingerprint, SHA256_BYTES);
+    e = enrol_seen_record(service->db, fp, "config", x->request_id, x->source, x->arena, &seen);
+    if (e)
+        return fault_set(&x->fault, e == ERR_UNAVAILABLE ? FAULT_DB_UNAVAILABLE : FAULT_INTERNAL, "%s", err_name(e));
+    x->log_serial = seen.serial;
+    if (strcmp(seen.code, "ok") != 0)
+        return fault_set(&x->fault, fault_parse(seen.code), "%s", seen.detail ? seen.detail : "");
+    return reply_config(x, &seen);
+}
+
+static const struct route routes[] = {
+    {HTTP_GET, "/v1/device/config", NULL, 0, 0, config_handle},
+};
+
+const struct route_table device_routes = {.rows = routes, .count = ARRAY_LEN(routes)};

@@ -1,0 +1,9 @@
+/*
+ * GET /v1/device/config: a device with its permanent certificate fetches its configuration.
+ * The first such call is VERIFY for devices without a broker.
+ */
+#pragma once
+
+#include "proto/route.h"
+
+extern const struct route_table device_routes;

@@ -1,0 +1,117 @@
+#include "proto/est/est.h"
+
+#include <string.h>
+
+#include "base/base64.h"
+#include "base/cleanup.h"
+#include "enroll/catalog.h"
+#include "enroll/pipeline.h"
+#include "pki/cert.h"
+#include "proto/est/auth.h"
+
+enum { MAX_CAS = 32, MAX_ANSWER_BYTES = 512 * 1024 };
+
+/* RFC 8951 3.1: base64 of the DER; strongSwan wants one line, libest a final LF. */
+static enum err answer(struct exchange *x, const char *type, struct bytes der)
+{
+    _cleanup_(buf_donep) struct buf b;
+    buf_init(&b, MAX_ANSWER_BYTES);
+    base64_encode(&b, der);
+    buf_add_char(&b, '\n');
+    const void *body = b.overflow ? NULL : arena_copy(x->arena, b.data, b.len);
+    if (!body)
+        return ERR_NO_MEMORY;
+    exchange_add_header(x, "Content-Transfer-Encoding", "base64");
+    exchange_reply(x, 200, type, bytes_of(body, b.len));
+    return ERR_OK;
+}
+
+/* RFC 7030 4.1: the CAs that certificates of ours chain to; no authentication. */
+static enum err cacerts_handle(struct service *service, struct exchange *x)
+{
+    _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
+    if (catalog_get(service->catalog, &snapshot))
+        return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
+    if (x->args[0] && !snapshot_template(snapshot, x->args[0]))
+        return fault_set(&x->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%.80s\"", x->args[0]);
+    struct bytes cas[MAX_CAS];
+    size_t count = snapshot_own_cas(snapshot, cas, MAX_CAS);
+    if (count == 0)
+        return fault_set(&x->fault, FAULT_CA_NO_ISSUER, "the registry has no CA of its own");
+    struct bytes cms;
+    enum err e = cms_certs_only(x->arena, cas, count, &cms);
+    return e ? e : answer(x, "application/pkcs7-mime", cms);
+}
+
+static enum err request_fill(struct exchange *x, bool renew, struct enrollment_request *rq)
+{
+    *rq = (struct enrollment_request){
+        .request_id = x->request_id,
+        .arrived_us = x->arrived_us,
+        .protocol = "est",
+        .operation = renew ? "simplereenroll" : "simpleenroll",
+        .source = x->source,
+        .template_name = x->args[0],
+        .renew = renew,
+        .chain_count = x->chain_count,
+        .csr = x->body,
+    };
+    memcpy(rq->chain, x->chain, sizeof(rq->chain));
+    const char *header = exchange_header(x, "Authorization");
+    struct device_auth auth = {0};
+    if (!header || renew)
+        return ERR_OK;
+    enum err e = auth_parse(x->arena, header, &auth, &x->fault);
+    rq->claimed_serial = auth.serial;
+    rq->token = auth.token;
+    return e;
+}
+
+static enum err refuse(struct exchange *x, bool proven)
+{
+    enum fault_code seen = fault_public(x->fault.code, proven);
+    if (seen == FAULT_AUTH_REQUIRED)
+        exchange_add_header(x, "WWW-Authenticate", "Basic realm=\"muster\"");
+    exchange_problem(x, seen);
+    return ERR_DENIED;
+}
+
+static enum err enroll(struct service *service, struct exchange *x, bool renew)
+{
+    struct enrollment_request rq;
+    struct enrollment_result result;
+    struct enrollment_report report;
+    if (request_fill(x, renew, &rq))
+        return refuse(x, false);
+    enum err e = pipeline_run(service, &rq, x->arena, &result, &report, &x->fault);
+    x->log_serial = report.serial;
+    x->log_credential = report.credential;
+    if (e)
+        return refuse(x, report.proven);
+    struct bytes cms;
+    e = cms_certs_only(x->arena, &result.certificate, 1, &cms);
+    return e ? e : answer(x, "application/pkcs7-mime; smime-type=certs-only", cms);
+}
+
+/* RFC 7030 4.2.1 */
+static enum err simpleenroll_handle(struct service *service, struct exchange *x)
+{
+    return enroll(service, x, false);
+}
+
+/* RFC 7030 4.2.2 */
+static enum err simplereenroll_handle(struct service *service, struct exchange *x)
+{
+    return enroll(service, x, true);
+}
+
+static const struct route routes[] = {
+    {HTTP_GET, "/.well-known/est/cacerts", NULL, 0, 0, cacerts_handle},
+    {HTTP_GET, "/.well-known/est/{}/cacerts", NULL, 0, 0, cacerts_handle},
+    {HTTP_POST, "/.well-known/est/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simpleenroll_handle},
+    {HTTP_POST, "/.well-known/est/{}/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simpleenroll_handle},
+    {HTTP_POST, "/.well-known/est/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simplereenroll_handle},
+    {HTTP_POST, "/.well-known/est/{}/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simplereenroll_handle},
+};
+
+const struct route_table est_routes = {.rows = routes, .count = ARRAY_LEN(routes)};

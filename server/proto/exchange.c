@@ -1,0 +1,90 @@
+#include "proto/exchange.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/buf.h"
+#include "base/json_out.h"
+#include "base/secret.h"
+#include "base/text.h"
+
+enum { MAX_PROBLEM_BYTES = 4096, RETRY_SPREAD_S = 4 };
+
+const char *exchange_header(const struct exchange *x, const char *name)
+{
+    for (size_t i = 0; i < x->header_count; i++) {
+        if (text_equal_nocase(x->headers[i].name, name))
+            return x->headers[i].value;
+    }
+    return NULL;
+}
+
+const char *exchange_query(const struct exchange *x, const char *name)
+{
+    for (size_t i = 0; i < x->query_count; i++) {
+        if (strcmp(x->query[i].name, name) == 0)
+            return x->query[i].value;
+    }
+    return NULL;
+}
+
+void exchange_add_header(struct exchange *x, const char *name, const char *value)
+{
+    if (x->reply_header_count < EXCHANGE_MAX_REPLY_HEADERS)
+        x->reply_headers[x->reply_header_count++] = (struct pair){name, value};
+}
+
+void exchange_reply(struct exchange *x, int status, const char *type, struct bytes body)
+{
+    x->status = status;
+    x->reply_type = type;
+    x->reply = body;
+}
+
+bool exchange_type_is(const struct exchange *x, const char *type)
+{
+    const char *given = exchange_header(x, "Content-Type");
+    if (!given)
+        return false;
+    size_t len = strcspn(given, "; \t");
+    return len == strlen(type) && strncasecmp(given, type, len) == 0;
+}
+
+/* Where the fault does not say how long, clients are spread over a few seconds. */
+static void retry_after_add(struct exchange *x, const struct fault_row *row)
+{
+    int seconds = x->fault.retry_after_s;
+    if (seconds == 0 && row->retry && (row->http_status == 503 || row->http_status == 429)) {
+        uint8_t r = 0;
+        (void)!secret_random(&r, 1);
+        seconds = 1 + r % RETRY_SPREAD_S;
+    }
+    if (seconds == 0)
+        return;
+    char *text = arena_printf(x->arena, "%d", seconds);
+    if (text)
+        exchange_add_header(x, "Retry-After", text);
+}
+
+void exchange_problem(struct exchange *x, enum fault_code seen)
+{
+    const struct fault_row *row = fault_row(seen);
+    struct buf b;
+    buf_init(&b, MAX_PROBLEM_BYTES);
+    json_begin_object(&b);
+    buf_printf(&b, "\"type\":\"urn:muster:error:%s\"", row->code);
+    json_text(&b, "title", row->title);
+    json_int(&b, "status", row->http_status);
+    json_text(&b, "code", row->code);
+    if (seen == x->fault.code && seen != FAULT_INTERNAL && x->fault.detail[0] != '\0')
+        json_text(&b, "detail", x->fault.detail);
+    json_text(&b, "request_id", x->request_id);
+    json_end_object(&b);
+    buf_add_char(&b, '\n');
+    const void *body = arena_copy(x->arena, b.data, b.len);
+    retry_after_add(x, row);
+    exchange_reply(x, row->http_status, body ? "application/problem+json" : NULL, bytes_of(body, body ? b.len : 0));
+    x->told = seen;
+    buf_done(&b);
+}

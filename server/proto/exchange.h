@@ -1,0 +1,75 @@
+/*
+ * One request and its answer as plain data: what a protocol adapter sees of HTTP. Everything
+ * lives in the request's arena. No MHD, no TLS library: a test or a fuzzer fills one by hand.
+ * Threads: the one that serves the request.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/bytes.h"
+#include "base/err.h"
+#include "model/fault.h"
+
+enum { EXCHANGE_MAX_ARGS = 4, EXCHANGE_MAX_PAIRS = 32, EXCHANGE_MAX_CHAIN = 8, EXCHANGE_MAX_REPLY_HEADERS = 6 };
+
+enum http_method { HTTP_GET, HTTP_POST, HTTP_PUT, HTTP_DELETE, HTTP_OTHER };
+
+struct pair {
+    const char *name;
+    const char *value;
+};
+
+struct exchange {
+    struct arena *arena;
+    char request_id[33];
+    int64_t arrived_us; /* monotonic */
+    const char *source; /* remote address as text */
+
+    enum http_method method;
+    const char *path;                        /* without the query */
+    const char *args[EXCHANGE_MAX_ARGS];     /* what the route's {} matched, percent-decoded */
+    struct pair query[EXCHANGE_MAX_PAIRS];   /* decoded */
+    size_t query_count;
+    struct pair headers[EXCHANGE_MAX_PAIRS]; /* request headers */
+    size_t header_count;
+    struct bytes body;
+    struct bytes chain[EXCHANGE_MAX_CHAIN]; /* the peer's certificates as DER, leaf first */
+    size_t chain_count;
+
+    int status;
+    const char *reply_type; /* NULL: no body */
+    struct bytes reply;
+    struct pair reply_headers[EXCHANGE_MAX_REPLY_HEADERS];
+    size_t reply_header_count;
+    struct fault fault;         /* set by the handler when it refuses */
+    enum fault_code told;       /* what the client was told; for the log */
+    const char *log_serial;     /* for the log record; NULL: none */
+    const char *log_credential; /* likewise */
+    const char *log_detail;     /* likewise */
+};
+
+/* The value of a request header, case-insensitive; NULL when absent. */
+const char *exchange_header(const struct exchange *x, const char *name);
+
+/* The value of a query argument; NULL when absent. */
+const char *exchange_query(const struct exchange *x, const char *name);
+
+/* Adds a reply header; the strings are borrowed. Silently full past the maximum (a bug). */
+void exchange_add_header(struct exchange *x, const char *name, const char *value);
+
+/* Sets the reply. body is borrowed and lives in the arena. */
+void exchange_reply(struct exchange *x, int status, const char *type, struct bytes body);
+
+/* Whether the request's Content-Type is `type`, parameters aside (RFC 9110 8.3.1). */
+bool exchange_type_is(const struct exchange *x, const char *type);
+
+/*
+ * Turns x->fault into an RFC 9457 problem+json reply: type, title, status, code, detail,
+ * request_id; Retry-After where the fault says so. `seen` is the code the client is told; the
+ * detail is only given when it is the fault's own code.
+ */
+void exchange_problem(struct exchange *x, enum fault_code seen);

@@ -1,0 +1,53 @@
+/* Loading everything that replicas cache. Rows live in the caller's arena. Threads: any. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/bytes.h"
+#include "store/db.h"
+#include "store/statements.h"
+
+enum { CATALOG_ARENA_BYTES = 256 << 20 /* bounds what a replica caches */ };
+
+struct product_row {
+    int64_t id;
+    const char *name;
+    const char *serial_case;
+    bool strip_separators;
+};
+
+struct template_row {
+    int64_t id;
+    int64_t product_id;
+    const char *name;
+    int version;
+    const char *body;
+};
+
+struct ca_cached_row {
+    int64_t id;
+    const char *kind;
+    const char *name;
+    struct bytes der;
+    const char *key_reference; /* NULL: not ours to sign with */
+    bool active;
+    int64_t template_id; /* 0: none */
+};
+
+struct catalog_rows {
+    int64_t epoch; /* read first, so that a change while loading is seen as one */
+    struct product_row *products;
+    size_t product_count;
+    struct template_row *templates; /* enabled ones, default version */
+    size_t template_count;
+    struct ca_cached_row *cas;
+    size_t ca_count;
+};
+
+enum err catalog_epoch(struct db *db, int64_t *ret_epoch) MUST_CHECK;
+enum err catalog_load(struct db *db, struct arena *arena, struct catalog_rows *ret_rows) MUST_CHECK;
+
+extern const struct stmt_set catalog_statements;

@@ -1,0 +1,381 @@
+#include "store/db.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/text.h"
+
+enum { MAX_PREPARED = 256, MAX_POOL = 64, MAX_TRIES = 5 };
+
+struct db_conn {
+    PGconn *pg; /* NULL: not connected */
+    const struct stmt *prepared[MAX_PREPARED];
+    size_t prepared_count;
+    char sqlstate[6];
+    char message[DB_MAX_MESSAGE_BYTES];
+    unsigned generation;
+    bool busy;
+};
+
+struct db {
+    struct db_config config;
+    char connect_timeout[12];
+    char options[128];
+    pthread_mutex_t lock;
+    pthread_cond_t freed;
+    unsigned generation; /* raised when a connection is lost: its siblings are suspect too */
+    struct db_conn conns[MAX_POOL];
+};
+
+static void notice_drop(void *arg, const PGresult *result)
+{
+    (void)arg;
+    (void)result;
+}
+
+enum err db_new(const struct db_config *config, struct db **ret_db)
+{
+    if (config->pool_size < 1 || config->pool_size > MAX_POOL)
+        return ERR_INVALID;
+    struct db *db = calloc(1, sizeof(*db));
+    if (!db)
+        return ERR_NO_MEMORY;
+    db->config = *config;
+    snprintf(db->connect_timeout, sizeof(db->connect_timeout), "%u", config->connect_timeout_s);
+    snprintf(db->options, sizeof(db->options),
+             "-c search_path=muster -c statement_timeout=%u -c client_min_messages=warning",
+             config->statement_timeout_ms);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&db->freed, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&db->lock, NULL);
+    *ret_db = db;
+    return ERR_OK;
+}
+
+void db_free(struct db *db)
+{
+    if (!db)
+        return;
+    for (unsigned i = 0; i < db->config.pool_size; i++)
+        PQfinish(db->conns[i].pg);
+    pthread_cond_destroy(&db->freed);
+    pthread_mutex_destroy(&db->lock);
+    free(db);
+}
+
+static void conn_note(struct db_conn *c, const char *sqlstate, const char *message)
+{
+    snprintf(c->sqlstate, sizeof(c->sqlstate), "%s", sqlstate ? sqlstate : "");
+    snprintf(c->message, sizeof(c->message), "%s", message ? message : "");
+    c->message[strcspn(c->message, "\n")] = '\0';
+}
+
+static void conn_close(struct db_conn *c)
+{
+    PQfinish(c->pg);
+    c->pg = NULL;
+    c->prepared_count = 0;
+}
+
+static enum err conn_open(const struct db *db, struct db_conn *c)
+{
+    const char *const keys[] = {"host",    "port",    "dbname",  "user",
+                                "password", "sslmode", "options", "connect_timeout",
+                                "application_name", "target_session_attrs", NULL};
+    const char *const values[] = {db->config.host,     db->config.port,    db->config.name,
+                                  db->config.user,     db->config.password, db->config.sslmode,
+                                  db->options,         db->connect_timeout, "musterd",
+                                  "read-write",        NULL};
+    c->pg = PQconnectdbParams(keys, values, 0);
+    c->prepared_count = 0;
+    if (!c->pg || PQstatus(c->pg) != CONNECTION_OK) {
+        conn_note(c, "08006", c->pg ? PQerrorMessage(c->pg) : "out of memory");
+        conn_close(c);
+        return ERR_UNAVAILABLE;
+    }
+    PQsetNoticeReceiver(c->pg, notice_drop, NULL);
+    return ERR_OK;
+}
+
+static struct timespec deadline_after_ms(unsigned ms)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_sec += ms / 1000;
+    at.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (at.tv_nsec >= 1000000000) {
+        at.tv_sec++;
+        at.tv_nsec -= 1000000000;
+    }
+    return at;
+}
+
+/* With the lock held: an idle slot, preferring one that is connected. */
+static struct db_conn *pool_pick(struct db *db)
+{
+    struct db_conn *idle = NULL;
+    for (unsigned i = 0; i < db->config.pool_size; i++) {
+        struct db_conn *c = &db->conns[i];
+        if (c->busy)
+            continue;
+        if (c->pg)
+            return c;
+        if (!idle)
+            idle = c;
+    }
+    return idle;
+}
+
+enum err db_acquire(struct db *db, struct db_conn **ret_conn)
+{
+    struct timespec at = deadline_after_ms(db->config.acquire_timeout_ms);
+    pthread_mutex_lock(&db->lock);
+    struct db_conn *c = pool_pick(db);
+    int rc = 0;
+    while (!c && rc == 0) {
+        rc = pthread_cond_timedwait(&db->freed, &db->lock, &at);
+        c = pool_pick(db);
+    }
+    if (c)
+        c->busy = true;
+    unsigned generation = db->generation;
+    pthread_mutex_unlock(&db->lock);
+    if (!c)
+        return ERR_UNAVAILABLE;
+    if (c->generation != generation)
+        conn_close(c);
+    c->generation = generation;
+    enum err e = c->pg ? ERR_OK : conn_open(db, c);
+    if (e) {
+        db_release(db, c);
+        return e;
+    }
+    *ret_conn = c;
+    return ERR_OK;
+}
+
+void db_release(struct db *db, struct db_conn *c)
+{
+    bool lost = c->pg && PQstatus(c->pg) != CONNECTION_OK;
+    if (lost || (c->pg && PQtransactionStatus(c->pg) != PQTRANS_IDLE))
+        conn_close(c);
+    pthread_mutex_lock(&db->lock);
+    if (lost && c->generation == db->generation)
+        db->generation++;
+    c->busy = false;
+    pthread_cond_signal(&db->freed);
+    pthread_mutex_unlock(&db->lock);
+}
+
+static bool state_is(const char *sqlstate, const char *prefix)
+{
+    return strncmp(sqlstate, prefix, strlen(prefix)) == 0;
+}
+
+static enum err classify(const struct db_conn *c)
+{
+    const char *s = c->sqlstate;
+    if (PQstatus(c->pg) != CONNECTION_OK || s[0] == '\0')
+        return ERR_UNAVAILABLE;
+    if (state_is(s, "23505"))
+        return ERR_CONFLICT;
+    if (state_is(s, "23503"))
+        return ERR_NOT_FOUND;
+    if (state_is(s, "23") || state_is(s, "22"))
+        return ERR_INVALID;
+    if (state_is(s, "40") || state_is(s, "57") || state_is(s, "53") || state_is(s, "08") ||
+        state_is(s, "25006"))
+        return ERR_UNAVAILABLE;
+    return ERR_SYSTEM;
+}
+
+/* Takes the result over when it is good; otherwise notes the reason and clears it. */
+static enum err conn_judge(struct db_conn *c, PGresult *r, PGresult **ret_result)
+{
+    ExecStatusType status = PQresultStatus(r);
+    if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK) {
+        conn_note(c, "", "");
+        if (ret_result)
+            *ret_result = r;
+        else
+            PQclear(r);
+        return ERR_OK;
+    }
+    conn_note(c, r ? PQresultErrorField(r, PG_DIAG_SQLSTATE) : NULL,
+              r ? PQresultErrorMessage(r) : PQerrorMessage(c->pg));
+    PQclear(r);
+    return classify(c);
+}
+
+static bool conn_has_prepared(const struct db_conn *c, const struct stmt *stmt)
+{
+    for (size_t i = 0; i < c->prepared_count; i++) {
+        if (c->prepared[i] == stmt)
+            return true;
+    }
+    return false;
+}
+
+static enum err conn_prepare(struct db_conn *c, const struct stmt *stmt)
+{
+    if (conn_has_prepared(c, stmt))
+        return ERR_OK;
+    if (c->prepared_count == MAX_PREPARED)
+        return ERR_SYSTEM;
+    PGresult *r = PQprepare(c->pg, stmt->name, stmt->sql, stmt->params, NULL);
+    enum err e = conn_judge(c, r, NULL);
+    if (!e)
+        c->prepared[c->prepared_count++] = stmt;
+    return e;
+}
+
+enum err db_exec(struct db_conn *c, const struct stmt *stmt, const char *const *params,
+                 PGresult **ret_result)
+{
+    enum err e = conn_prepare(c, stmt);
+    if (e)
+        return e;
+    PGresult *r = PQexecPrepared(c->pg, stmt->name, stmt->params, params, NULL, NULL, 0);
+    return conn_judge(c, r, ret_result);
+}
+
+const char *db_message(const struct db_conn *c)
+{
+    return c->message;
+}
+
+PGconn *db_raw(struct db_conn *c)
+{
+    return c->pg;
+}
+
+static enum err conn_command(struct db_conn *c, const char *sql)
+{
+    return conn_judge(c, PQexec(c->pg, sql), NULL);
+}
+
+/* Worth another try: the server undid it and said so. */
+static bool is_transient(const struct db_conn *c)
+{
+    return state_is(c->sqlstate, "40001") || state_is(c->sqlstate, "40P01");
+}
+
+static void message_copy(const struct db_conn *c, char *ret_message)
+{
+    if (ret_message)
+        memcpy(ret_message, c->message, DB_MAX_MESSAGE_BYTES);
+}
+
+static void message_set(char *ret_message, const char *text)
+{
+    if (ret_message)
+        snprintf(ret_message, DB_MAX_MESSAGE_BYTES, "%s", text);
+}
+
+/* One try of a transaction. A refusal of the body keeps its own error. */
+static enum err transaction_try(struct db_conn *c, db_body body, void *ctx, char *ret_message,
+                                bool *ret_again)
+{
+    *ret_again = false;
+    enum err e = conn_command(c, "BEGIN");
+    if (e) {
+        message_copy(c, ret_message);
+        return e;
+    }
+    e = body(c, ctx);
+    if (!e)
+        e = conn_command(c, "COMMIT");
+    message_copy(c, ret_message);
+    if (!e || !c->pg || PQstatus(c->pg) != CONNECTION_OK)
+        return e;
+    *ret_again = is_transient(c);
+    PQclear(PQexec(c->pg, "ROLLBACK"));
+    return e;
+}
+
+enum err db_transaction(struct db *db, db_body body, void *ctx, char *ret_message)
+{
+    message_set(ret_message, "");
+    enum err e = ERR_UNAVAILABLE;
+    bool again = true;
+    for (int i = 0; i < MAX_TRIES && again; i++) {
+        struct db_conn *c = NULL;
+        e = db_acquire(db, &c);
+        if (e) {
+            message_set(ret_message, "no connection to PostgreSQL");
+            return e;
+        }
+        e = transaction_try(c, body, ctx, ret_message, &again);
+        db_release(db, c);
+    }
+    return e;
+}
+
+enum err db_query(struct db *db, const struct stmt *stmt, const char *const *params,
+                  PGresult **ret_result, char *ret_message)
+{
+    enum err e = ERR_UNAVAILABLE;
+    message_set(ret_message, "no connection to PostgreSQL");
+    bool reconnected = false;
+    for (int i = 0; i < MAX_TRIES; i++) {
+        struct db_conn *c = NULL;
+        e = db_acquire(db, &c);
+        if (e)
+            return e;
+        e = db_exec(c, stmt, params, ret_result);
+        bool lost = PQstatus(c->pg) != CONNECTION_OK;
+        bool again = e && (is_transient(c) || (lost && !reconnected));
+        reconnected = reconnected || lost;
+        message_copy(c, ret_message);
+        db_release(db, c);
+        if (!again)
+            return e;
+    }
+    return e;
+}
+
+enum err db_json(struct db *db, const struct stmt *stmt, const char *const *params,
+                 struct arena *arena, const char **ret_json)
+{
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, stmt, params, &r, NULL);
+    if (e)
+        return e;
+    const char *text = PQntuples(r) > 0 ? db_value(r, 0, 0) : NULL;
+    if (!text)
+        return ERR_NOT_FOUND;
+    char *copy = arena_strdup(arena, text);
+    if (!copy)
+        return ERR_NO_MEMORY;
+    *ret_json = copy;
+    return ERR_OK;
+}
+
+char *db_bytea(struct arena *arena, const void *data, size_t len)
+{
+    if (!data)
+        return NULL;
+    const char *hex = text_hex(arena, bytes_of(data, len));
+    return hex ? arena_printf(arena, "\\x%s", hex) : NULL;
+}
+
+enum err db_parse_bytea(struct arena *arena, const char *text, struct bytes *ret)
+{
+    if (text[0] != '\\' || text[1] != 'x')
+        return ERR_INVALID;
+    size_t len = strlen(text + 2) / 2;
+    uint8_t *data = arena_alloc(arena, len + 1);
+    if (!data)
+        return ERR_NO_MEMORY;
+    enum err e = text_parse_hex(text + 2, data, len);
+    if (e)
+        return e;
+    *ret = bytes_of(data, len);
+    return ERR_OK;
+}

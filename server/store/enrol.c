@@ -1,0 +1,102 @@
+#include "store/enrol.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct stmt stmts[] = {
+    {"enrol_peer",
+     "SELECT d.serial, d.serial_canonical, d.product_id, d.template_id"
+     " FROM certificate c JOIN device d ON d.id = c.device_id WHERE c.fingerprint = $1",
+     1},
+    {"enrol_failed", "SELECT attempt_failed($1::jsonb)", 1},
+    {"enrol_seen", "SELECT code, detail, serial, thing, configuration, state"
+                   " FROM certificate_seen($1, $2, $3, $4)",
+     4},
+    {"enrol_unknown_issuer",
+     "WITH gone AS (DELETE FROM unknown_issuer WHERE issuer_hash IN"
+     " (SELECT issuer_hash FROM unknown_issuer WHERE issuer_hash <> $1"
+     "  ORDER BY last_seen DESC OFFSET 255) RETURNING 1)"
+     " INSERT INTO unknown_issuer (issuer_hash, issuer, aki, sample, last_source)"
+     " VALUES ($1, left($2, 1024), $3, $4, $5)"
+     " ON CONFLICT (issuer_hash) DO UPDATE SET seen = unknown_issuer.seen + 1,"
+     " last_seen = clock_timestamp(), last_source = excluded.last_source",
+     5},
+};
+const struct stmt_set enrol_statements = {stmts, ARRAY_LEN(stmts)};
+
+enum { S_PEER, S_FAILED, S_SEEN, S_UNKNOWN_ISSUER };
+
+/* A column as text in the arena; NULL stays NULL. */
+static const char *column(const PGresult *r, int c, struct arena *arena)
+{
+    const char *v = db_value(r, 0, c);
+    return v ? arena_strdup(arena, v) : NULL;
+}
+
+enum err enrol_peer_get(struct db *db, struct bytes fingerprint, struct arena *arena,
+                        struct enrol_peer *ret_peer)
+{
+    const char *params[] = {db_bytea(arena, fingerprint.data, fingerprint.len)};
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_PEER], params, &r, NULL);
+    if (e)
+        return e;
+    if (PQntuples(r) != 1)
+        return ERR_NOT_FOUND;
+    struct enrol_peer peer = {
+        .serial = column(r, 0, arena),
+        .serial_canonical = column(r, 1, arena),
+        .product_id = atoll(PQgetvalue(r, 0, 2)),
+        .template_id = atoll(PQgetvalue(r, 0, 3)),
+    };
+    if (!peer.serial || !peer.serial_canonical)
+        return ERR_NO_MEMORY;
+    *ret_peer = peer;
+    return ERR_OK;
+}
+
+enum err enrol_failed(struct db *db, const char *json)
+{
+    const char *params[] = {json};
+    DB_RESULT r = NULL;
+    return db_query(db, &stmts[S_FAILED], params, &r, NULL);
+}
+
+enum err enrol_seen_record(struct db *db, struct bytes fingerprint, const char *how,
+                           const char *request_id, const char *source, struct arena *arena,
+                           struct enrol_seen *ret_seen)
+{
+    const char *params[] = {db_bytea(arena, fingerprint.data, fingerprint.len), how, request_id,
+                            source};
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_SEEN], params, &r, NULL);
+    if (e)
+        return e;
+    if (PQntuples(r) != 1)
+        return ERR_SYSTEM;
+    struct enrol_seen seen = {
+        .code = column(r, 0, arena),
+        .detail = column(r, 1, arena),
+        .serial = column(r, 2, arena),
+        .thing_name = column(r, 3, arena),
+        .configuration = column(r, 4, arena),
+        .state = column(r, 5, arena),
+    };
+    if (!seen.code)
+        return ERR_NO_MEMORY;
+    *ret_seen = seen;
+    return ERR_OK;
+}
+
+enum err enrol_unknown_issuer(struct db *db, struct arena *arena, const struct unknown_issuer *u)
+{
+    const char *params[] = {
+        db_bytea(arena, u->hash.data, u->hash.len),
+        u->issuer,
+        u->aki.len > 0 ? db_bytea(arena, u->aki.data, u->aki.len) : NULL,
+        db_bytea(arena, u->sample.data, u->sample.len),
+        u->source,
+    };
+    DB_RESULT r = NULL;
+    return db_query(db, &stmts[S_UNKNOWN_ISSUER], params, &r, NULL);
+}
