@@ -65,7 +65,7 @@ void snapshot_drop(struct snapshot *s)
     if (!s || atomic_fetch_sub(&s->references, 1) != 1)
         return;
     for (size_t i = 0; i < s->template_count; i++)
-        template_free((struct template *)s->templates[i].compiled);
+        template_free(s->templates[i].compiled);
     for (size_t i = 0; i < s->issuer_count; i++)
         issuer_free(s->issuers[i]);
     trust_free(s->trust);
@@ -214,10 +214,10 @@ static enum err trust_take(struct snapshot *s)
     size_t n = 0;
     for (size_t i = 0; i < s->ca_count; i++) {
         const struct catalog_ca *ca = &s->cas[i];
+        enum trust_role role = ca->kind == CATALOG_HELPER ? TRUST_HELPER : TRUST_ANCHOR;
         if (ca->kind == CATALOG_REGISTERED && !ca->active)
-            continue;
-        set[n++] = (struct trust_ca){
-            .der = ca->der, .anchor = ca->kind != CATALOG_HELPER, .id = ca->id};
+            role = TRUST_REFUSED;
+        set[n++] = (struct trust_ca){.der = ca->der, .role = role, .id = ca->id};
     }
     return trust_new(set, n, &s->trust);
 }

@@ -28,7 +28,7 @@ struct catalog_template {
     int version;
     const char *label; /* name@version */
     const struct catalog_product *product;
-    const struct template *compiled;
+    struct template *compiled;
 };
 
 enum catalog_ca_kind { CATALOG_ROOT, CATALOG_ISSUING, CATALOG_REGISTERED, CATALOG_HELPER };

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/json_out.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "enroll/steps.h"
 #include "enroll/trail.h"
 

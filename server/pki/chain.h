@@ -17,11 +17,15 @@
 
 struct trust;
 
-/* One CA: an anchor is trusted as it is, root or not (partial chains are accepted up to it); a
- * helper only completes chains. id is the caller's name of the CA. */
+/* An anchor is trusted as it is, root or not: chains are followed up to the anchor nearest to the
+ * leaf. A helper only completes chains. A chain through a refused CA's key fails whatever is
+ * above it: an operator took it out of service. */
+enum trust_role { TRUST_ANCHOR, TRUST_HELPER, TRUST_REFUSED };
+
+/* One CA; id is the caller's name of it. */
 struct trust_ca {
     struct bytes der;
-    bool anchor;
+    enum trust_role role;
     int64_t id;
 };
 
@@ -30,8 +34,8 @@ void trust_free(struct trust *t);
 DEFINE_CLEANUP(struct trust *, trust_free);
 
 struct chain_verdict {
-    int64_t anchor_id;         /* the CA the chain ends at */
-    struct cert_info leaf;     /* filled whenever the leaf parses, also on refusal */
+    int64_t anchor_id;          /* the CA the chain ends at */
+    struct cert_info leaf;      /* filled whenever the leaf parses, also on refusal */
     const char *unknown_issuer; /* RFC 2253 name of the issuer that was not found; else NULL */
     struct bytes unknown_issuer_der; /* its Name */
     struct bytes unknown_aki;        /* the AKI that asks for it, len 0: none */
@@ -41,9 +45,8 @@ struct chain_verdict {
  * chain[0] is the leaf, the rest in any order, count >= 1, at most CERT_MAX_CHAIN. now_s is the
  * server's wall clock. Purpose: a leaf with an EKU must have clientAuth. Faults, each with a
  * detail that names the certificate, the issuer, the AKI, how long it has expired and the
- * server's time as it applies: chain.malformed, ca.not_registered, chain.incomplete (a
- * registered CA could be above a missing intermediate cannot be known: this code is for a
- * chain in which some intermediate was sent or is a helper, but its issuer was not found),
+ * server's time as it applies: chain.malformed, ca.not_registered, chain.incomplete (an
+ * intermediate was sent or is a helper, and the issuer of that one was not found),
  * chain.signature_invalid, chain.invalid, cert.expired, cert.not_yet_valid.
  * An untrusted chain is reported as such even when it has also expired.
  */

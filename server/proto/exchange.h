@@ -18,6 +18,8 @@ enum { EXCHANGE_MAX_ARGS = 4, EXCHANGE_MAX_PAIRS = 32, EXCHANGE_MAX_CHAIN = 8, E
 
 enum http_method { HTTP_GET, HTTP_POST, HTTP_PUT, HTTP_DELETE, HTTP_OTHER };
 
+struct route;
+
 struct pair {
     const char *name;
     const char *value;
@@ -47,6 +49,8 @@ struct exchange {
     size_t reply_header_count;
     struct fault fault;         /* set by the handler when it refuses */
     enum fault_code told;       /* what the client was told; for the log */
+    const struct route *route;  /* the row that was found */
+    void *adapter;              /* the adapter's own, in the arena */
     const char *log_serial;     /* for the log record; NULL: none */
     const char *log_credential; /* likewise */
     const char *log_detail;     /* likewise */

@@ -88,6 +88,7 @@ enum err route_check(const struct route *row, struct exchange *x, int64_t declar
 
 void route_run(const struct route_table *table, const struct route *row, struct service *service, struct exchange *x)
 {
+    x->route = row;
     enum err e = table->before ? table->before(service, row, x) : ERR_OK;
     if (!e)
         e = row->handle(service, x);

@@ -18,6 +18,7 @@ struct route {
     unsigned access;     /* the adapter's own meaning (admin: least role) */
     /* Fills reply or x->fault. ERR_DENIED: the fault becomes the reply. */
     enum err (*handle)(struct service *service, struct exchange *x) MUST_CHECK;
+    const void *more; /* the adapter's own: what the handler works after */
 };
 
 struct route_table {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/secret.h"
 #include "base/text.h"
 
 enum { MAX_PREPARED = 256, MAX_POOL = 64, MAX_TRIES = 5 };
@@ -22,6 +23,7 @@ struct db_conn {
 
 struct db {
     struct db_config config;
+    char *password; /* owned; NULL: none */
     char connect_timeout[12];
     char options[128];
     pthread_mutex_t lock;
@@ -44,6 +46,12 @@ enum err db_new(const struct db_config *config, struct db **ret_db)
     if (!db)
         return ERR_NO_MEMORY;
     db->config = *config;
+    db->password = config->password ? strdup(config->password) : NULL;
+    if (config->password && !db->password) {
+        free(db);
+        return ERR_NO_MEMORY;
+    }
+    db->config.password = db->password;
     snprintf(db->connect_timeout, sizeof(db->connect_timeout), "%u", config->connect_timeout_s);
     snprintf(db->options, sizeof(db->options),
              "-c search_path=muster -c statement_timeout=%u -c client_min_messages=warning",
@@ -64,6 +72,9 @@ void db_free(struct db *db)
         return;
     for (unsigned i = 0; i < db->config.pool_size; i++)
         PQfinish(db->conns[i].pg);
+    if (db->password)
+        secret_cleanse(db->password, strlen(db->password));
+    free(db->password);
     pthread_cond_destroy(&db->freed);
     pthread_mutex_destroy(&db->lock);
     free(db);
@@ -183,6 +194,8 @@ static enum err classify(const struct db_conn *c)
     const char *s = c->sqlstate;
     if (PQstatus(c->pg) != CONNECTION_OK || s[0] == '\0')
         return ERR_UNAVAILABLE;
+    if (state_is(s, "MU"))
+        return ERR_DENIED;
     if (state_is(s, "23505"))
         return ERR_CONFLICT;
     if (state_is(s, "23503"))
@@ -193,6 +206,14 @@ static enum err classify(const struct db_conn *c)
         state_is(s, "25006"))
         return ERR_UNAVAILABLE;
     return ERR_SYSTEM;
+}
+
+/* A refusal of the schema's functions: the fault's code, a line end, the detail. */
+static void refusal_note(struct db_conn *c, const PGresult *r)
+{
+    const char *code = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
+    const char *detail = PQresultErrorField(r, PG_DIAG_MESSAGE_DETAIL);
+    snprintf(c->message, sizeof(c->message), "%s\n%s", code ? code : "", detail ? detail : "");
 }
 
 /* Takes the result over when it is good; otherwise notes the reason and clears it. */
@@ -207,8 +228,10 @@ static enum err conn_judge(struct db_conn *c, PGresult *r, PGresult **ret_result
             PQclear(r);
         return ERR_OK;
     }
-    conn_note(c, r ? PQresultErrorField(r, PG_DIAG_SQLSTATE) : NULL,
-              r ? PQresultErrorMessage(r) : PQerrorMessage(c->pg));
+    const char *sqlstate = r ? PQresultErrorField(r, PG_DIAG_SQLSTATE) : NULL;
+    conn_note(c, sqlstate, r ? PQresultErrorMessage(r) : PQerrorMessage(c->pg));
+    if (sqlstate && state_is(sqlstate, "MU"))
+        refusal_note(c, r);
     PQclear(r);
     return classify(c);
 }

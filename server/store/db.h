@@ -15,7 +15,7 @@
 
 enum { DB_MAX_PARAMS = 16, DB_MAX_MESSAGE_BYTES = 512 };
 
-/* Text values; NULL where the server's or libpq's default is to be used. */
+/* Text values, borrowed for the life of the pool but for the password, which is copied; NULL where the server's or libpq's default is to be used. */
 struct db_config {
     const char *host;
     const char *port;
@@ -57,7 +57,8 @@ static inline void db_result_done(PGresult **r)
 #define DB_RESULT _cleanup_(db_result_done) PGresult *
 
 /*
- * Runs one statement. ERR_CONFLICT unique violation; ERR_NOT_FOUND foreign key; ERR_INVALID a
+ * Runs one statement. ERR_DENIED a refusal raised by muster.refuse: db_message has the fault's
+ * code, a line end and the detail; ERR_CONFLICT unique violation; ERR_NOT_FOUND foreign key; ERR_INVALID a
  * CHECK, a bad value or a trigger's refusal; ERR_UNAVAILABLE connection lost, server shutting
  * down or read-only, serialisation failure or deadlock (the runner repeats these); ERR_SYSTEM
  * the rest. db_message tells more. NULL params are SQL NULL.

@@ -8,5 +8,5 @@ struct stmt_set {
     size_t count;
 };
 
-extern const struct stmt_set statement_sets[];
+extern const struct stmt_set *const statement_sets[];
 extern const size_t statement_set_count;

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/json_out.h"
 #include "enroll/catalog.h"
+#include "enroll/service.h"
 #include "store/enrol.h"
 
 enum { MAX_CONFIG_BYTES = 64 * 1024 };

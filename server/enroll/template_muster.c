@@ -1,0 +1,468 @@
+/* The Muster section: what the grammar of AWS leaves out. */
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/text.h"
+#include "enroll/template_internal.h"
+
+enum {
+    MINUTE_S = 60,
+    HOUR_S = 3600,
+    DAY_S = 86400,
+    YEAR_S = 365 * DAY_S,
+    MAX_YEARS = 60, /* keeps seconds in 31 bits */
+    MAX_URL_BYTES = 512,
+    MAX_CN_CHARS = 64,
+    MAX_RDN_CHARS = 128,
+    MAX_SAN_CHARS = 255,
+    MAX_FAILURES = 100,
+    MAX_ISSUER_CHARS = 64,
+};
+
+/* A word of a fixed list and what it stands for. */
+struct word {
+    const char *text;
+    int value;
+};
+
+static enum err word_parse(struct check *c, json_t *node, const struct path *p, const struct word *words, size_t count, int *ret_value)
+{
+    const char *text = json_string_value(node);
+    for (size_t i = 0; text && i < count; i++) {
+        if (strcmp(words[i].text, text) == 0) {
+            *ret_value = words[i].value;
+            return ERR_OK;
+        }
+    }
+    return check_fail(c, p, "must be one of the words docs/templates.md lists, such as \"%s\"", words[0].text);
+}
+
+/* An array of words as bits. */
+static enum err words_parse(struct check *c, json_t *node, const struct path *p, const struct word *words, size_t count, unsigned *ret_bits)
+{
+    size_t i;
+    json_t *item;
+    unsigned bits = 0;
+    if (!json_is_array(node) || json_array_size(node) == 0)
+        return check_fail(c, p, "must be an array that is not empty");
+    json_array_foreach(node, i, item) {
+        struct path at = {p, NULL, i};
+        int bit = 0;
+        enum err e = word_parse(c, item, &at, words, count, &bit);
+        if (e)
+            return e;
+        bits |= (unsigned)bit;
+    }
+    *ret_bits = bits;
+    return ERR_OK;
+}
+
+static enum err duration_parse(struct check *c, json_t *node, const struct path *p, int64_t min_s, int64_t max_s, int64_t *ret_s)
+{
+    int64_t seconds = 0;
+    if (!json_is_string(node) || text_parse_duration(json_string_value(node), max_s, &seconds) || seconds < min_s)
+        return check_fail(c, p, "must be a duration such as \"90d\", from %lld s to %lld days", (long long)min_s, (long long)(max_s / DAY_S));
+    *ret_s = seconds;
+    return ERR_OK;
+}
+
+static enum err check_credentials(struct check *c, json_t *node, const struct path *p)
+{
+    static const struct word words[] = {{"token", CREDENTIAL_SET_TOKEN}, {"factory", CREDENTIAL_SET_FACTORY}, {"claim", CREDENTIAL_SET_CLAIM}};
+    return words_parse(c, node, p, words, ARRAY_LEN(words), &c->t->settings.credentials);
+}
+
+static enum err check_keys(struct check *c, json_t *node, const struct path *p)
+{
+    static const struct word words[] = {{"P-256", KEY_P256}, {"P-384", KEY_P384}, {"RSA-2048", KEY_RSA2048},
+                                        {"RSA-3072", KEY_RSA3072}, {"RSA-4096", KEY_RSA4096}, {"Ed25519", KEY_ED25519}};
+    return words_parse(c, node, p, words, ARRAY_LEN(words), &c->t->settings.keys);
+}
+
+static enum err check_eku(struct check *c, json_t *node, const struct path *p)
+{
+    static const struct word words[] = {{"clientAuth", EKU_CLIENT_AUTH}, {"serverAuth", EKU_SERVER_AUTH}, {"cmcRA", EKU_CMC_RA}};
+    return words_parse(c, node, p, words, ARRAY_LEN(words), &c->t->profile.eku);
+}
+
+static enum err check_serial(struct check *c, json_t *node, const struct path *p)
+{
+    static const struct word words[] = {{"Subject.CN", SERIAL_FROM_CN}, {"Subject.serialNumber", SERIAL_FROM_SERIAL_NUMBER}, {"SAN.URI", SERIAL_FROM_URN}};
+    int value = 0;
+    enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
+    if (!e)
+        c->t->settings.serial = (enum serial_source)value;
+    return e;
+}
+
+static enum err check_allowlist(struct check *c, json_t *node, const struct path *p)
+{
+    static const struct word words[] = {{"required", 1}, {"optional", 0}};
+    int value = 0;
+    enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
+    if (!e)
+        c->t->settings.allowlist_required = value;
+    return e;
+}
+
+static enum err check_reprovision(struct check *c, json_t *node, const struct path *p)
+{
+    static const struct word words[] = {{"refuse", REPROVISION_REFUSE}, {"replace", REPROVISION_REPLACE}};
+    int value = 0;
+    enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
+    if (!e)
+        c->t->settings.reprovision = (enum reprovision)value;
+    return e;
+}
+
+static enum err check_verify(struct check *c, json_t *node, const struct path *p)
+{
+    static const struct word words[] = {{"call", VERIFY_CALL}, {"broker", VERIFY_BROKER}, {"external", VERIFY_EXTERNAL}, {"none", VERIFY_NONE}};
+    int value = 0;
+    enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
+    if (!e)
+        c->t->settings.verify = (enum verify_mode)value;
+    return e;
+}
+
+static enum err check_validity(struct check *c, json_t *node, const struct path *p)
+{
+    return duration_parse(c, node, p, HOUR_S, (int64_t)MAX_YEARS * YEAR_S, &c->t->profile.validity_s);
+}
+
+static enum err check_jitter(struct check *c, json_t *node, const struct path *p)
+{
+    return duration_parse(c, node, p, 0, (int64_t)MAX_YEARS * YEAR_S, &c->t->profile.jitter_s);
+}
+
+static enum err check_backdate(struct check *c, json_t *node, const struct path *p)
+{
+    return duration_parse(c, node, p, 0, 30 * (int64_t)DAY_S, &c->t->profile.backdate_s);
+}
+
+static enum err check_renew_before(struct check *c, json_t *node, const struct path *p)
+{
+    return duration_parse(c, node, p, 0, (int64_t)MAX_YEARS * YEAR_S, &c->t->settings.renew_before_s);
+}
+
+static enum err check_verify_within(struct check *c, json_t *node, const struct path *p)
+{
+    return duration_parse(c, node, p, MINUTE_S, 3650 * (int64_t)DAY_S, &c->t->settings.verify_within_s);
+}
+
+static enum err check_grace(struct check *c, json_t *node, const struct path *p)
+{
+    return duration_parse(c, node, p, 0, 365 * (int64_t)DAY_S, &c->t->settings.grace_s);
+}
+
+static enum err check_replay(struct check *c, json_t *node, const struct path *p)
+{
+    return duration_parse(c, node, p, 0, 30 * (int64_t)DAY_S, &c->t->settings.replay_s);
+}
+
+static enum err check_issuer(struct check *c, json_t *node, const struct path *p)
+{
+    if (!json_is_string(node) || json_string_length(node) == 0 || json_string_length(node) > MAX_ISSUER_CHARS)
+        return check_fail(c, p, "must be the name of an issuing CA");
+    c->t->settings.issuer = json_string_value(node);
+    return ERR_OK;
+}
+
+static enum err check_quarantine(struct check *c, json_t *node, const struct path *p)
+{
+    static const char *const members[] = {"Failures", NULL};
+    struct path at = {p, "Failures", 0};
+    enum err e = check_members(c, node, p, members);
+    json_t *failures = json_object_get(node, "Failures");
+    if (e)
+        return e;
+    if (!json_is_integer(failures) || json_integer_value(failures) < 1 || json_integer_value(failures) > MAX_FAILURES)
+        return check_fail(c, &at, "must be a number from 1 to %d", MAX_FAILURES);
+    c->t->settings.quarantine_failures = (unsigned)json_integer_value(failures);
+    return ERR_OK;
+}
+
+/* An address in a certificate: the characters of RFC 3986 but for the comma, at which OpenSSL's
+ * extension text would be cut. */
+static bool url_valid(json_t *node)
+{
+    const char *url = json_string_value(node);
+    if (!url || json_string_length(node) > MAX_URL_BYTES)
+        return false;
+    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+        return false;
+    return url[strspn(url, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/?#[]@!$&'()*+=%")] == '\0';
+}
+
+static enum err url_parse(struct check *c, json_t *node, const struct path *p, const char **ret_url)
+{
+    if (!url_valid(node))
+        return check_fail(c, p, "must be an http or https URL of at most %d characters, without comma or semicolon", MAX_URL_BYTES);
+    *ret_url = json_string_value(node);
+    return ERR_OK;
+}
+
+static enum err check_crl_urls(struct check *c, json_t *node, const struct path *p)
+{
+    size_t i;
+    json_t *item;
+    struct cert_profile *profile = &c->t->profile;
+    if (!json_is_array(node) || json_array_size(node) > PROFILE_MAX_URLS)
+        return check_fail(c, p, "must be an array of at most %d URLs", PROFILE_MAX_URLS);
+    json_array_foreach(node, i, item) {
+        struct path at = {p, NULL, i};
+        enum err e = url_parse(c, item, &at, &profile->crl_urls[profile->crl_url_count]);
+        if (e)
+            return e;
+        profile->crl_url_count++;
+    }
+    return ERR_OK;
+}
+
+static enum err check_ocsp(struct check *c, json_t *node, const struct path *p)
+{
+    return url_parse(c, node, p, &c->t->profile.ocsp_url);
+}
+
+static enum err check_ca_issuers(struct check *c, json_t *node, const struct path *p)
+{
+    return url_parse(c, node, p, &c->t->profile.ca_issuers_url);
+}
+
+static const char *const rdn_types[] = {"CN", "O", "OU", "C", "ST", "L", "serialNumber", "dnQualifier", NULL};
+
+static enum err check_subject(struct check *c, json_t *node, const struct path *p)
+{
+    const char *key;
+    json_t *value;
+    enum err e = check_members(c, node, p, rdn_types);
+    if (e)
+        return e;
+    json_object_foreach(node, key, value) {
+        struct path at = {p, key, 0};
+        e = check_text(c, value, &at);
+        if (e)
+            return e;
+    }
+    c->t->subject = node;
+    return ERR_OK;
+}
+
+static const struct word san_kinds[] = {{"DNS", SAN_DNS}, {"URI", SAN_URI}, {"Email", SAN_EMAIL}, {"IP", SAN_IP}};
+
+static enum err check_san_item(struct check *c, json_t *node, const struct path *p)
+{
+    static const char *const members[] = {"DNS", "URI", "Email", "IP", NULL};
+    enum err e = check_members(c, node, p, members);
+    if (!e && json_object_size(node) != 1)
+        e = check_fail(c, p, "must have one member: DNS, URI, Email or IP");
+    if (e)
+        return e;
+    void *it = json_object_iter(node);
+    struct path at = {p, json_object_iter_key(it), 0};
+    return check_text(c, json_object_iter_value(it), &at);
+}
+
+static enum err check_names(struct check *c, json_t *node, const struct path *p)
+{
+    size_t i;
+    json_t *item;
+    if (!json_is_array(node) || json_array_size(node) > PROFILE_MAX_SAN)
+        return check_fail(c, p, "must be an array of at most %d names", PROFILE_MAX_SAN);
+    json_array_foreach(node, i, item) {
+        struct path at = {p, NULL, i};
+        enum err e = check_san_item(c, item, &at);
+        if (e)
+            return e;
+    }
+    c->t->names = node;
+    return ERR_OK;
+}
+
+static const struct {
+    const char *name;
+    enum err (*check)(struct check *c, json_t *node, const struct path *p);
+} keys[] = {
+    {"Credentials", check_credentials},
+    {"Serial", check_serial},
+    {"Subject", check_subject},
+    {"SubjectAltNames", check_names},
+    {"Validity", check_validity},
+    {"Jitter", check_jitter},
+    {"Backdate", check_backdate},
+    {"RenewBefore", check_renew_before},
+    {"VerifyWithin", check_verify_within},
+    {"Grace", check_grace},
+    {"Replay", check_replay},
+    {"Keys", check_keys},
+    {"ExtendedKeyUsage", check_eku},
+    {"CrlUrls", check_crl_urls},
+    {"OcspUrl", check_ocsp},
+    {"CaIssuersUrl", check_ca_issuers},
+    {"Issuer", check_issuer},
+    {"Allowlist", check_allowlist},
+    {"Reprovision", check_reprovision},
+    {"Verify", check_verify},
+    {"Quarantine", check_quarantine},
+};
+
+static void defaults_set(struct template *t)
+{
+    t->settings = (struct template_settings){
+        .credentials = CREDENTIAL_SET_TOKEN | CREDENTIAL_SET_FACTORY,
+        .serial = SERIAL_FROM_CN,
+        .keys = KEY_P256 | KEY_P384,
+        .allowlist_required = true,
+        .reprovision = REPROVISION_REFUSE,
+        .verify = VERIFY_CALL,
+        .verify_within_s = DAY_S,
+        .renew_before_s = -1,
+        .grace_s = HOUR_S,
+        .replay_s = HOUR_S,
+        .quarantine_failures = 5,
+    };
+    t->profile = (struct cert_profile){.validity_s = YEAR_S, .backdate_s = 5 * MINUTE_S, .eku = EKU_CLIENT_AUTH};
+}
+
+/* What two keys must not say together. */
+static enum err check_together(struct check *c, const struct path *p)
+{
+    struct template *t = c->t;
+    struct path jitter = {p, "Jitter", 0}, renew = {p, "RenewBefore", 0};
+    int64_t shortest_s = t->profile.validity_s - t->profile.jitter_s;
+    if (t->profile.jitter_s * 2 > t->profile.validity_s)
+        return check_fail(c, &jitter, "must be at most half of Validity");
+    if (t->settings.renew_before_s < 0)
+        t->settings.renew_before_s = shortest_s / 3;
+    if (t->settings.renew_before_s >= shortest_s)
+        return check_fail(c, &renew, "must be less than Validity without Jitter");
+    return ERR_OK;
+}
+
+enum err check_muster(struct check *c, json_t *node, const struct path *p)
+{
+    const char *names[ARRAY_LEN(keys) + 1] = {0};
+    defaults_set(c->t);
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        names[i] = keys[i].name;
+    enum err e = node ? check_members(c, node, p, names) : ERR_OK;
+    for (size_t i = 0; i < ARRAY_LEN(keys) && !e; i++) {
+        struct path at = {p, keys[i].name, 0};
+        json_t *value = json_object_get(node, keys[i].name);
+        if (value)
+            e = keys[i].check(c, value, &at);
+    }
+    return e ? e : check_together(c, p);
+}
+
+static size_t utf8_chars(const char *s)
+{
+    size_t n = 0;
+    for (; *s; s++)
+        n += ((unsigned char)*s & 0xc0) != 0x80;
+    return n;
+}
+
+/* RFC 5280 appendix A.1: upper bounds of the attributes. */
+static bool rdn_valid(const char *type, const char *value)
+{
+    size_t chars = utf8_chars(value);
+    if (chars == 0 || !text_is_printable_utf8(value))
+        return false;
+    if (strcmp(type, "C") == 0)
+        return strlen(value) == 2 && value[strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")] == '\0';
+    bool is_short = strcmp(type, "CN") == 0 || strcmp(type, "O") == 0 || strcmp(type, "OU") == 0 || strcmp(type, "serialNumber") == 0;
+    return chars <= (is_short ? MAX_CN_CHARS : MAX_RDN_CHARS);
+}
+
+static bool san_valid(enum san_kind kind, const char *value)
+{
+    static const char host[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_*";
+    uint8_t address[16];
+    size_t len = strlen(value);
+    if (len == 0 || len > MAX_SAN_CHARS)
+        return false;
+    for (const char *c = value; *c; c++) {
+        if (*c <= ' ' || *c >= 0x7f)
+            return false;
+    }
+    switch (kind) {
+    case SAN_DNS:
+        return value[strspn(value, host)] == '\0';
+    case SAN_URI:
+        return strchr(value, ':') && value[0] != ':';
+    case SAN_EMAIL:
+        return strchr(value, '@') != NULL;
+    case SAN_IP:
+        return inet_pton(AF_INET, value, address) == 1 || inet_pton(AF_INET6, value, address) == 1;
+    }
+    return false;
+}
+
+static enum err eval_subject(const struct eval *ev, const struct path *p, struct cert_profile *profile)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(ev->t->subject, key, value) {
+        struct path at = {p, key, 0};
+        const char *text = NULL;
+        enum err e = eval_text(ev, value, &at, &text);
+        if (e)
+            return e;
+        if (!rdn_valid(key, text))
+            return eval_fail(ev, &at, "\"%.80s\" is no value for %s", text, key);
+        profile->subject[profile->subject_count++] = (struct rdn){key, text};
+    }
+    return ERR_OK;
+}
+
+static enum err eval_names(const struct eval *ev, const struct path *p, struct cert_profile *profile)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(ev->t->names, i, item) {
+        void *it = json_object_iter(item);
+        const char *key = json_object_iter_key(it);
+        struct path element = {p, NULL, i}, at = {&element, key, 0};
+        const char *text = NULL;
+        enum san_kind kind = SAN_DNS;
+        enum err e = eval_text(ev, json_object_iter_value(it), &at, &text);
+        for (size_t k = 0; k < ARRAY_LEN(san_kinds); k++) {
+            if (strcmp(san_kinds[k].text, key) == 0)
+                kind = (enum san_kind)san_kinds[k].value;
+        }
+        if (e)
+            return e;
+        if (!san_valid(kind, text))
+            return eval_fail(ev, &at, "\"%.80s\" is no %s name", text, key);
+        profile->san[profile->san_count++] = (struct san){kind, text};
+    }
+    return ERR_OK;
+}
+
+static enum err default_subject(const struct template_params *params, struct cert_profile *profile, struct fault *fault)
+{
+    for (size_t i = 0; i < params->count; i++) {
+        if (strcmp(params->item[i].name, "Muster::Serial") != 0)
+            continue;
+        profile->subject[profile->subject_count++] = (struct rdn){"CN", params->item[i].value};
+        return ERR_OK;
+    }
+    return fault_set(fault, FAULT_TEMPLATE_PARAMETER, "\"Muster::Serial\" has no value");
+}
+
+enum err template_profile(const struct template *t, const struct template_params *params, struct arena *arena,
+                          struct cert_profile *ret_profile, struct fault *fault)
+{
+    const struct eval ev = {t, params, arena, fault};
+    struct cert_profile profile = t->profile;
+    struct path muster = {NULL, "Muster", 0}, subject = {&muster, "Subject", 0}, names = {&muster, "SubjectAltNames", 0};
+    enum err e = t->subject ? eval_subject(&ev, &subject, &profile) : default_subject(params, &profile, fault);
+    if (!e)
+        e = eval_names(&ev, &names, &profile);
+    if (!e)
+        *ret_profile = profile;
+    return e;
+}

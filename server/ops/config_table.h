@@ -1,0 +1,41 @@
+/*
+ * The configuration, one row a key; `musterd --help` and docs/operations.md are made from it.
+ *
+ * TEXT(section, key, default, help)      default NULL: must be given
+ * NUMBER(section, key, default, min, max, help)
+ */
+/* clang-format off */
+#define CONFIG_TABLE(TEXT, NUMBER) \
+TEXT(listen, device_address, "0.0.0.0", "address of the device listener") \
+NUMBER(listen, device_port, 8443, 0, 65535, "its port; 0 takes a free one") \
+TEXT(listen, admin_address, "127.0.0.1", "address of the admin listener") \
+NUMBER(listen, admin_port, 8444, 0, 65535, "its port; 0 takes a free one") \
+TEXT(listen, ports_file, "", "where the ports in use are written; empty: nowhere") \
+NUMBER(listen, max_connections, 2000, 16, 100000, "connections of the device listener, a thread each") \
+NUMBER(listen, max_connections_per_address, 0, 0, 100000, "of them from one address; 0: no limit") \
+NUMBER(listen, idle_timeout_s, 20, 1, 3600, "a connection that is silent so long is closed; bounds the handshake") \
+NUMBER(listen, max_inside, 32, 1, 1000, "requests worked on at once") \
+NUMBER(listen, max_waiting, 1500, 1, 100000, "requests that wait for it") \
+NUMBER(listen, queue_timeout_ms, 5000, 10, 60000, "how long one waits before it is told 503") \
+NUMBER(listen, drain_timeout_s, 25, 1, 3600, "how long requests under way may take after SIGTERM") \
+TEXT(tls, certificate, NULL, "PEM file: the server's certificate chain, leaf first") \
+TEXT(tls, key, NULL, "PEM file: its key, readable by its owner only") \
+TEXT(database, host, "", "PostgreSQL host or socket folder; empty: libpq's default") \
+TEXT(database, port, "", "port; empty: libpq's default") \
+TEXT(database, name, "muster", "database") \
+TEXT(database, user, "", "user; empty: libpq's default") \
+TEXT(database, password_file, "", "file with the password, readable by its owner only; empty: none") \
+TEXT(database, sslmode, "", "disable, prefer, require, verify-ca, verify-full; empty: libpq's default") \
+NUMBER(database, pool_size, 8, 2, 64, "connections of this replica") \
+NUMBER(database, connect_timeout_s, 5, 1, 300, "of one attempt to connect") \
+NUMBER(database, statement_timeout_ms, 10000, 100, 600000, "of one statement") \
+NUMBER(database, acquire_timeout_ms, 5000, 10, 60000, "how long a request waits for a connection") \
+TEXT(ca, directory, NULL, "folder of the issuing keys; its files are readable by their owner only") \
+TEXT(enrol, default_template, "", "template of requests without EST label; empty: none") \
+NUMBER(trail, records_per_source_s, 5, 1, 10000, "unauthenticated refusals recorded a second from one source") \
+NUMBER(trail, records_per_source_burst, 20, 1, 100000, "and at once") \
+NUMBER(retention, history_days, 730, 31, 36500, "how long the trail is kept") \
+NUMBER(retention, outbox_days, 62, 31, 36500, "how long announced events are kept") \
+NUMBER(retention, audit_days, 3650, 31, 36500, "how long the audit is kept") \
+TEXT(log, level, "info", "debug, info, warn or error")
+/* clang-format on */

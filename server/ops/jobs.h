@@ -1,0 +1,17 @@
+/*
+ * Background jobs: one leader among the replicas, by advisory lock, keeps the partitions.
+ * Threads: made, stopped and freed by main; runs one thread of its own.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "store/db.h"
+#include "store/maintain.h"
+
+struct jobs;
+
+enum err jobs_new(struct db *db, const struct maintain_settings *settings,
+                  struct jobs **ret_jobs) MUST_CHECK;
+
+/* Stops the thread, waiting for a job under way, and frees. */
+void jobs_free(struct jobs *j);

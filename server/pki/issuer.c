@@ -1,0 +1,225 @@
+#include "pki/issuer.h"
+
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/buf.h"
+#include "pki/build.h"
+
+enum { MAX_EXTENSION_TEXT_BYTES = 8192 };
+
+struct issuer {
+    int64_t id;
+    char *name;
+    X509 *cert;
+    struct signer *signer;
+    int64_t not_before_s;
+    int64_t not_after_s;
+};
+
+DEFINE_CLEANUP(X509_NAME *, X509_NAME_free);
+DEFINE_CLEANUP(GENERAL_NAMES *, GENERAL_NAMES_free);
+DEFINE_CLEANUP(GENERAL_NAME *, GENERAL_NAME_free);
+
+static int64_t time_of(const ASN1_TIME *t)
+{
+    struct tm tm = {0};
+    return ASN1_TIME_to_tm(t, &tm) ? timegm(&tm) : 0;
+}
+
+/* The signer stays the caller's until everything else is right. */
+enum err issuer_new(int64_t id, const char *name, struct bytes cert_der, struct signer *signer,
+                    struct issuer **ret_issuer)
+{
+    _cleanup_(issuer_freep) struct issuer *i = calloc(1, sizeof(*i));
+    if (!i)
+        return ERR_NO_MEMORY;
+    i->id = id;
+    i->name = strdup(name);
+    enum err e = i->name ? cert_decode(cert_der, &i->cert) : ERR_NO_MEMORY;
+    if (e)
+        return e;
+    if (X509_check_ca(i->cert) != 1 || X509_check_private_key(i->cert, signer->ops->key_get(signer)) != 1)
+        return ERR_INVALID;
+    i->not_before_s = time_of(X509_get0_notBefore(i->cert));
+    i->not_after_s = time_of(X509_get0_notAfter(i->cert));
+    i->signer = signer;
+    *ret_issuer = TAKE_PTR(i);
+    return ERR_OK;
+}
+
+void issuer_free(struct issuer *i)
+{
+    if (!i)
+        return;
+    signer_free(i->signer);
+    cert_free(i->cert);
+    free(i->name);
+    free(i);
+}
+
+int64_t issuer_id(const struct issuer *i)
+{
+    return i->id;
+}
+
+const char *issuer_name(const struct issuer *i)
+{
+    return i->name;
+}
+
+int64_t issuer_not_after_s(const struct issuer *i)
+{
+    return i->not_after_s;
+}
+
+static enum err subject_set(X509 *x, const struct cert_profile *p, struct bytes given)
+{
+    const unsigned char *at = given.data;
+    _cleanup_(X509_NAME_freep) X509_NAME *name =
+        given.len > 0 ? d2i_X509_NAME(NULL, &at, (long)given.len) : X509_NAME_new();
+    if (!name)
+        return given.len > 0 ? ERR_INVALID : ERR_NO_MEMORY;
+    for (size_t i = 0; i < p->subject_count && given.len == 0; i++) {
+        const struct rdn *r = &p->subject[i];
+        if (!X509_NAME_add_entry_by_txt(name, r->type, MBSTRING_UTF8, (const unsigned char *)r->value, -1, -1, 0))
+            return ERR_INVALID;
+    }
+    return X509_set_subject_name(x, name) ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static enum err san_add(GENERAL_NAMES *names, const struct san *s)
+{
+    static const int types[] = {[SAN_DNS] = GEN_DNS, [SAN_URI] = GEN_URI, [SAN_EMAIL] = GEN_EMAIL, [SAN_IP] = GEN_IPADD};
+    _cleanup_(GENERAL_NAME_freep) GENERAL_NAME *n = a2i_GENERAL_NAME(NULL, NULL, NULL, types[s->kind], s->value, 0);
+    if (!n)
+        return ERR_INVALID;
+    if (sk_GENERAL_NAME_push(names, n) <= 0)
+        return ERR_NO_MEMORY;
+    (void)TAKE_PTR(n);
+    return ERR_OK;
+}
+
+/* RFC 5280 4.2.1.6: critical when the subject is empty. A renewal's SAN is copied. */
+static enum err san_set(X509 *x, const struct cert_profile *p, bool copied, struct bytes given)
+{
+    bool critical = X509_NAME_entry_count(X509_get_subject_name(x)) == 0;
+    if (copied)
+        return given.len > 0 ? build_extension_der(x, NID_subject_alt_name, critical, given) : ERR_OK;
+    if (p->san_count == 0)
+        return ERR_OK;
+    _cleanup_(GENERAL_NAMES_freep) GENERAL_NAMES *names = GENERAL_NAMES_new();
+    enum err e = names ? ERR_OK : ERR_NO_MEMORY;
+    for (size_t i = 0; i < p->san_count && !e; i++)
+        e = san_add(names, &p->san[i]);
+    if (!e && !X509_add1_ext_i2d(x, NID_subject_alt_name, names, critical, X509V3_ADD_DEFAULT))
+        e = ERR_NO_MEMORY;
+    return e;
+}
+
+static enum err eku_set(X509 *x, X509 *issuer, unsigned eku)
+{
+    static const struct {
+        enum eku bit;
+        const char *name;
+    } names[] = {{EKU_CLIENT_AUTH, "clientAuth"}, {EKU_SERVER_AUTH, "serverAuth"}, {EKU_CMC_RA, "1.3.6.1.5.5.7.3.28"}};
+    char text[64] = "";
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (!(eku & names[i].bit))
+            continue;
+        if (text[0] != '\0')
+            strcat(text, ",");
+        strcat(text, names[i].name);
+    }
+    return text[0] != '\0' ? build_extension(x, issuer, NID_ext_key_usage, text) : ERR_OK;
+}
+
+/* OpenSSL's configuration text splits at commas; templates refuse such URLs. */
+static void url_add(struct buf *b, const char *kind, const char *url)
+{
+    if (!url)
+        return;
+    buf_printf(b, "%s%sURI:%s", b->len > 0 ? "," : "", kind, url);
+}
+
+static enum err addresses_set(X509 *x, X509 *issuer, const struct cert_profile *p)
+{
+    _cleanup_(buf_donep) struct buf crl;
+    _cleanup_(buf_donep) struct buf aia;
+    buf_init(&crl, MAX_EXTENSION_TEXT_BYTES);
+    buf_init(&aia, MAX_EXTENSION_TEXT_BYTES);
+    for (size_t i = 0; i < p->crl_url_count; i++)
+        url_add(&crl, "", p->crl_urls[i]);
+    url_add(&aia, "OCSP;", p->ocsp_url);
+    url_add(&aia, "caIssuers;", p->ca_issuers_url);
+    if (crl.overflow || aia.overflow)
+        return ERR_INVALID;
+    enum err e = crl.len > 0 ? build_extension(x, issuer, NID_crl_distribution_points, buf_text(&crl)) : ERR_OK;
+    if (!e && aia.len > 0)
+        e = build_extension(x, issuer, NID_info_access, buf_text(&aia));
+    return e;
+}
+
+static enum err extensions_set(X509 *x, X509 *issuer, const struct csr *csr, const struct cert_profile *p)
+{
+    bool rsa = csr->kind & (KEY_RSA2048 | KEY_RSA3072 | KEY_RSA4096);
+    enum err e = build_extension(x, issuer, NID_basic_constraints, "critical,CA:FALSE");
+    if (!e)
+        e = build_extension(x, issuer, NID_key_usage, rsa ? "critical,digitalSignature,keyEncipherment" : "critical,digitalSignature");
+    if (!e)
+        e = build_extension(x, issuer, NID_subject_key_identifier, "hash");
+    if (!e)
+        e = build_extension(x, issuer, NID_authority_key_identifier, "keyid:always");
+    if (!e)
+        e = eku_set(x, issuer, p->eku);
+    return e ? e : addresses_set(x, issuer, p);
+}
+
+/* Spreads the ends of a fleet enrolled in one day. */
+static int64_t jitter_pick(int64_t jitter_s)
+{
+    uint64_t r = 0;
+    if (jitter_s <= 0 || secret_random(&r, sizeof(r)))
+        return 0;
+    return (int64_t)(r % (uint64_t)(jitter_s + 1));
+}
+
+static enum err times_pick(const struct issuer *i, const struct cert_profile *p, int64_t now_s, struct issued *out)
+{
+    out->not_before_s = now_s - p->backdate_s;
+    if (out->not_before_s < i->not_before_s)
+        out->not_before_s = i->not_before_s;
+    out->not_after_s = now_s + p->validity_s - jitter_pick(p->jitter_s);
+    if (out->not_after_s > i->not_after_s)
+        out->not_after_s = i->not_after_s;
+    return out->not_after_s > now_s ? ERR_OK : ERR_UNAVAILABLE;
+}
+
+enum err issuer_sign(const struct issuer *i, const struct csr *csr, const struct cert_profile *profile,
+                     struct bytes subject_der, struct bytes san_der, int64_t now_s, struct arena *arena,
+                     struct issued *ret_issued)
+{
+    struct issued out = {0};
+    _cleanup_(cert_freep) X509 *x = X509_new();
+    enum err e = x ? times_pick(i, profile, now_s, &out) : ERR_NO_MEMORY;
+    if (!e)
+        e = build_begin(x, out.not_before_s, out.not_after_s, out.serial_number);
+    if (!e)
+        e = subject_set(x, profile, subject_der);
+    if (!e && (!X509_set_issuer_name(x, X509_get_subject_name(i->cert)) || !X509_set_pubkey(x, csr->key)))
+        e = ERR_NO_MEMORY;
+    if (!e)
+        e = extensions_set(x, i->cert, csr, profile);
+    if (!e)
+        e = san_set(x, profile, subject_der.len > 0, san_der);
+    if (!e)
+        e = build_sign(x, i->signer->ops->key_get(i->signer), arena, &out.der);
+    if (!e)
+        e = digest_sha256(out.der, out.fingerprint);
+    if (!e)
+        *ret_issued = out;
+    return e;
+}

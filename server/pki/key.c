@@ -1,0 +1,136 @@
+#include "pki/key.h"
+
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <string.h>
+
+#include "base/file.h"
+
+enum { MAX_KEY_FILE_BYTES = 32 * 1024, MAX_EXPONENT_BITS = 32, MIN_EXPONENT = 65537 };
+
+DEFINE_CLEANUP(BIO *, BIO_free_all);
+DEFINE_CLEANUP(BIGNUM *, BN_free);
+
+void key_free(EVP_PKEY *key)
+{
+    EVP_PKEY_free(key);
+}
+
+enum err key_generate(enum key_kind kind, EVP_PKEY **ret_key)
+{
+    EVP_PKEY *key = NULL;
+    switch (kind) {
+    case KEY_P256:
+        key = EVP_EC_gen("P-256");
+        break;
+    case KEY_P384:
+        key = EVP_EC_gen("P-384");
+        break;
+    case KEY_RSA2048:
+        key = EVP_RSA_gen(2048);
+        break;
+    case KEY_RSA3072:
+        key = EVP_RSA_gen(3072);
+        break;
+    case KEY_RSA4096:
+        key = EVP_RSA_gen(4096);
+        break;
+    case KEY_ED25519:
+        key = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+        break;
+    }
+    if (!key)
+        return ERR_SYSTEM;
+    *ret_key = key;
+    return ERR_OK;
+}
+
+enum err key_encode_private(EVP_PKEY *key, struct buf *ret)
+{
+    _cleanup_(BIO_free_allp) BIO *bio = BIO_new(BIO_s_secmem());
+    char *data = NULL;
+    if (!bio || !PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL))
+        return ERR_NO_MEMORY;
+    long len = BIO_get_mem_data(bio, &data);
+    buf_add(ret, data, (size_t)len);
+    return ret->overflow ? ERR_NO_MEMORY : ERR_OK;
+}
+
+/* A key that wants a passphrase is refused rather than asked for on a terminal. */
+static int no_passphrase(char *out, int size, int writing, void *arg)
+{
+    (void)out;
+    (void)size;
+    (void)writing;
+    (void)arg;
+    return -1;
+}
+
+enum err key_load_private(const char *path, EVP_PKEY **ret_key)
+{
+    _cleanup_(buf_donep) struct buf pem;
+    buf_init(&pem, MAX_KEY_FILE_BYTES);
+    enum err e = file_load_private(path, &pem);
+    if (e)
+        return e;
+    _cleanup_(BIO_free_allp) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
+    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
+    secret_cleanse(pem.data, pem.len);
+    if (!key)
+        return bio ? ERR_INVALID : ERR_NO_MEMORY;
+    *ret_key = key;
+    return ERR_OK;
+}
+
+static enum key_kind ec_kind(EVP_PKEY *key)
+{
+    char group[32];
+    if (!EVP_PKEY_get_utf8_string_param(key, OSSL_PKEY_PARAM_GROUP_NAME, group, sizeof(group), NULL))
+        return 0;
+    if (strcmp(group, "prime256v1") == 0)
+        return KEY_P256;
+    return strcmp(group, "secp384r1") == 0 ? KEY_P384 : 0;
+}
+
+static enum key_kind rsa_kind(EVP_PKEY *key)
+{
+    _cleanup_(BN_freep) BIGNUM *exponent = NULL;
+    int bits = EVP_PKEY_get_bits(key);
+    if (bits < 2048 || bits > 4096 || bits % 8 != 0)
+        return 0;
+    if (!EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &exponent))
+        return 0;
+    if (!BN_is_odd(exponent) || BN_num_bits(exponent) > MAX_EXPONENT_BITS ||
+        BN_get_word(exponent) < MIN_EXPONENT)
+        return 0;
+    if (bits < 3072)
+        return KEY_RSA2048;
+    return bits < 4096 ? KEY_RSA3072 : KEY_RSA4096;
+}
+
+enum key_kind key_kind_of(EVP_PKEY *key)
+{
+    switch (EVP_PKEY_get_base_id(key)) {
+    case EVP_PKEY_EC:
+        return ec_kind(key);
+    case EVP_PKEY_RSA:
+        return rsa_kind(key);
+    case EVP_PKEY_ED25519:
+        return KEY_ED25519;
+    }
+    return 0;
+}
+
+enum err key_fingerprint(EVP_PKEY *key, uint8_t ret_digest[SHA256_BYTES])
+{
+    unsigned char *der = NULL;
+    int len = i2d_PUBKEY(key, &der);
+    if (len < 0)
+        return ERR_INVALID;
+    enum err e = digest_sha256(bytes_of(der, (size_t)len), ret_digest);
+    OPENSSL_free(der);
+    return e;
+}

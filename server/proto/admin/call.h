@@ -1,0 +1,68 @@
+/*
+ * A call of the admin API as data: where its arguments come from, which statement it runs, what
+ * is done before and after. For proto/admin only. Threads: the request's own.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "proto/exchange.h"
+#include "store/desk.h"
+
+struct service;
+
+enum admin_role { ADMIN_VIEWER = 1, ADMIN_OPERATOR, ADMIN_ADMIN };
+
+enum { ADMIN_MAX_ARGS = 10, ADMIN_MAX_TEXT_BYTES = 1024, ADMIN_MAX_BODY_BYTES = 1 << 20 };
+
+enum arg_from { ARG_NONE, ARG_PATH, ARG_QUERY, ARG_BODY, ARG_TRUE, ARG_FALSE };
+enum arg_kind { ARG_TEXT, ARG_INT, ARG_BOOL, ARG_TEXTS, ARG_OBJECT };
+
+struct admin_arg {
+    const char *name;
+    enum arg_from from;
+    enum arg_kind kind;
+    bool required;
+    int64_t min; /* ARG_INT */
+    int64_t max; /* ARG_INT: value; ARG_TEXTS: elements; ARG_TEXT: bytes, 0: ADMIN_MAX_TEXT_BYTES */
+};
+
+struct admin_call {
+    enum desk_call desk;
+    bool list;            /* takes limit and after, answers with a Link */
+    bool changes_catalog; /* templates, CAs, products: cached by replicas */
+    int status;           /* of success; 0: 200 */
+    struct admin_arg args[ADMIN_MAX_ARGS];
+    /* Checks and completes the arguments. NULL: nothing to do. */
+    enum err (*before)(struct service *service, struct exchange *x, json_t *args);
+    /* Completes the answer. NULL: it is right as it is. */
+    enum err (*after)(struct service *service, struct exchange *x, const json_t *args, json_t *answer);
+};
+
+/* Who is asking; x->adapter after admin_authenticate. */
+struct admin_session {
+    struct desk_operator op;
+    enum admin_role role;
+    const char *json; /* op of the desk's functions */
+};
+
+/* The route table's hook: bearer token, role. */
+enum err admin_authenticate(struct service *service, const struct route *row, struct exchange *x);
+
+/* The handler of every row whose `more` is a struct admin_call. */
+enum err admin_handle(struct service *service, struct exchange *x) MUST_CHECK;
+
+/* Arguments of the call as a new JSON object. Faults: request.malformed. */
+enum err admin_args(const struct admin_call *call, struct exchange *x, json_t **ret_args) MUST_CHECK;
+
+/* Fault and error of a desk call that failed. */
+enum err admin_refused(struct exchange *x, enum err e, const char *message);
+
+/* A JSON text of the arena as the answer, with a final line end. */
+enum err admin_reply(struct exchange *x, int status, const char *json) MUST_CHECK;
+
+static inline void json_decrefp(json_t **j)
+{
+    json_decref(*j);
+}

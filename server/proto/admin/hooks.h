@@ -1,0 +1,29 @@
+/*
+ * What single calls of the admin API do besides their statement. For proto/admin only.
+ */
+#pragma once
+
+#include "proto/admin/call.h"
+
+/* templates.c */
+enum err template_put_before(struct service *service, struct exchange *x, json_t *args);
+enum err template_validate_handle(struct service *service, struct exchange *x) MUST_CHECK;
+enum err template_render_handle(struct service *service, struct exchange *x) MUST_CHECK;
+
+/* tokens.c */
+enum err token_create_before(struct service *service, struct exchange *x, json_t *args);
+enum err token_create_after(struct service *service, struct exchange *x, const json_t *args, json_t *answer);
+enum err token_one_before(struct service *service, struct exchange *x, json_t *args);
+enum err token_one_after(struct service *service, struct exchange *x, const json_t *args, json_t *answer);
+enum err admin_token_before(struct service *service, struct exchange *x, json_t *args);
+
+/* cas.c */
+enum err ca_register_before(struct service *service, struct exchange *x, json_t *args);
+
+/* allowlist.c */
+enum err allowlist_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
+
+/* attempts.c */
+enum err attempts_after(struct service *service, struct exchange *x, const json_t *args, json_t *answer);
+enum err status_before(struct service *service, struct exchange *x, json_t *args);
+enum err whoami_handle(struct service *service, struct exchange *x) MUST_CHECK;

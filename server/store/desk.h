@@ -1,0 +1,84 @@
+/*
+ * The operator's desk: every call of the admin API is one statement over (op, args), two JSON
+ * objects, and answers JSON. schema/0003_desk.sql says what op and args are. Threads: any.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/bytes.h"
+#include "store/db.h"
+#include "store/statements.h"
+
+/* Calls, in the order of the table in desk.c. Lists page by key. */
+enum desk_call {
+    DESK_PRODUCT_LIST,
+    DESK_PRODUCT_CREATE,
+    DESK_TEMPLATE_LIST,
+    DESK_TEMPLATE_PUT,
+    DESK_TEMPLATE_SHOW,
+    DESK_TEMPLATE_ENABLE,
+    DESK_ALLOWLIST_LIST,
+    DESK_ALLOWLIST_BLOCK,
+    DESK_TOKEN_LIST,
+    DESK_TOKEN_CREATE,
+    DESK_TOKEN_SHOW,
+    DESK_TOKEN_REVOKE,
+    DESK_TOKEN_REGENERATE,
+    DESK_CA_LIST,
+    DESK_CA_SHOW,
+    DESK_CA_REGISTER,
+    DESK_CA_ACTIVATE,
+    DESK_UNKNOWN_LIST,
+    DESK_UNKNOWN_DISMISS,
+    DESK_DEVICE_LIST,
+    DESK_DEVICE_SHOW,
+    DESK_DEVICE_QUARANTINE,
+    DESK_DEVICE_RELEASE,
+    DESK_DEVICE_RESET,
+    DESK_DEVICE_RETIRE,
+    DESK_DEVICE_SEEN,
+    DESK_CERT_LIST,
+    DESK_CERT_SHOW,
+    DESK_CERT_REVOKE,
+    DESK_ATTEMPTS,
+    DESK_AUDIT_LIST,
+    DESK_STATUS,
+    DESK_ADMIN_TOKEN_LIST,
+    DESK_ADMIN_TOKEN_CREATE,
+    DESK_ADMIN_TOKEN_REVOKE,
+    DESK_CALL_COUNT
+};
+
+struct desk_answer {
+    const char *json; /* in the arena */
+    const char *next; /* lists: the key of the last row; NULL when the page is empty */
+    int rows;         /* lists */
+};
+
+/* ERR_DENIED: ret_message has a fault's code, a line end and the detail; otherwise what
+ * PostgreSQL said (DB_MAX_MESSAGE_BYTES). */
+enum err desk_call(struct db *db, enum desk_call call, const char *op, const char *args,
+                   struct arena *arena, struct desk_answer *ret_answer,
+                   char *ret_message) MUST_CHECK;
+
+/* Imports an allowlist: rows is COPY text of line, serial, canonical, pin (\x...), batch, reason. */
+enum err desk_import(struct db *db, const char *op, const char *args, struct bytes rows,
+                     struct arena *arena, struct desk_answer *ret_answer,
+                     char *ret_message) MUST_CHECK;
+
+/* Who an admin token belongs to. */
+struct desk_operator {
+    const char *name;
+    const char *role;
+    const char *product; /* NULL: all */
+    int64_t product_id;  /* 0: all */
+};
+
+/* hash: SHA-256 of the token. ERR_NOT_FOUND: unknown or revoked. */
+enum err desk_login(struct db *db, struct bytes hash, struct arena *arena,
+                    struct desk_operator *ret_operator) MUST_CHECK;
+
+extern const struct stmt_set desk_statements;
