@@ -39,7 +39,7 @@ enum err enrolment_no_memory(struct enrolment *e)
 /* Runs the steps until one refuses; timings are written as they pass. */
 static enum err steps_run(struct enrolment *e)
 {
-    _cleanup_(buf_donep) struct buf times;
+    _cleanup_(buf_donep) struct buf times = {0};
     buf_init(&times, MAX_STEPS_TEXT_BYTES);
     json_begin_array(&times);
     enum err err = ERR_OK;
@@ -109,7 +109,7 @@ static void failure_record(const struct enrolment *e)
         return;
     if (!certified && !trail_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
         return;
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_FAILURE_BYTES);
     failure_write(&b, e);
     enum err err = b.overflow ? ERR_INVALID : enrol_failed(e->service->db, buf_text(&b));

@@ -23,7 +23,7 @@ static const char *verify_name(enum verify_mode m)
 
 static const char *groups_json(struct enrolment *e)
 {
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_REGISTRATION_BYTES);
     json_begin_array(&b);
     for (size_t i = 0; i < e->registration.group_count; i++)
@@ -34,7 +34,7 @@ static const char *groups_json(struct enrolment *e)
 
 static const char *policies_json(struct enrolment *e)
 {
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_REGISTRATION_BYTES);
     json_begin_array(&b);
     for (size_t i = 0; i < e->registration.policy_count; i++) {

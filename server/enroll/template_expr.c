@@ -330,7 +330,7 @@ static enum err eval_join(const struct eval *ev, json_t *node, const struct path
     enum err e = eval_list(ev, json_array_get(node, 1), &at, &list);
     if (e)
         return e;
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, TEMPLATE_MAX_VALUE_BYTES);
     for (size_t i = 0; i < list.count; i++) {
         if (i > 0)
@@ -411,7 +411,7 @@ static enum err eval_sub(const struct eval *ev, json_t *node, const struct path 
     size_t before = 0, len = 0;
     enum sub_kind kind;
     enum err e = ERR_OK;
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, TEMPLATE_MAX_VALUE_BYTES);
     while (!e && (kind = sub_next(text, &before, &start, &len)) != SUB_END && kind != SUB_BROKEN) {
         buf_add(&b, text, before);

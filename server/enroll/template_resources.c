@@ -266,7 +266,7 @@ static enum err eval_object(const struct eval *ev, json_t *node, const struct pa
 {
     const char *key;
     json_t *value;
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_OBJECT_BYTES);
     json_begin_object(&b);
     json_object_foreach(node, key, value) {

@@ -112,6 +112,7 @@ static enum err tables_find(struct request *r)
     enum err e = ERR_DENIED;
     for (size_t i = 0; i < c->table_count; i++) {
         r->table = c->tables[i];
+        r->x.fault = (struct fault){0};
         e = route_find(r->table, &r->x, &r->row);
         if (!e || r->x.fault.code != FAULT_REQUEST_NOT_FOUND)
             return e;

@@ -41,7 +41,7 @@ static void generation_free(struct generation *g)
 
 static enum err certs_load(struct generation *g, const char *path)
 {
-    _cleanup_(buf_donep) struct buf pem;
+    _cleanup_(buf_donep) struct buf pem = {0};
     buf_init(&pem, MAX_FILE_BYTES);
     enum err e = file_load(path, &pem);
     if (e)
@@ -56,7 +56,7 @@ static enum err certs_load(struct generation *g, const char *path)
 
 static enum err key_load(struct generation *g, const char *path)
 {
-    _cleanup_(buf_donep) struct buf pem;
+    _cleanup_(buf_donep) struct buf pem = {0};
     buf_init(&pem, MAX_FILE_BYTES);
     enum err e = file_load_private(path, &pem);
     if (e)

@@ -71,7 +71,7 @@ static enum err file_write_new(struct setup *s, const char *path, struct bytes c
 
 static enum err key_write(struct setup *s, EVP_PKEY *key, const char *path)
 {
-    _cleanup_(buf_donep) struct buf pem;
+    _cleanup_(buf_donep) struct buf pem = {0};
     buf_init(&pem, MAX_PEM_BYTES);
     enum err e = key_encode_private(key, &pem);
     return e ? failed(s, e, "encoding the key for", path) : file_write_new(s, path, buf_bytes(&pem), 0600);
@@ -131,7 +131,7 @@ static enum err issuing_make(struct setup *s)
 
 static enum err cert_file_load(struct setup *s, const char *path, struct bytes *ret_der)
 {
-    _cleanup_(buf_donep) struct buf pem;
+    _cleanup_(buf_donep) struct buf pem = {0};
     _cleanup_(cert_freep) X509 *x = NULL;
     size_t count = 0;
     buf_init(&pem, MAX_PEM_BYTES);

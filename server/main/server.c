@@ -62,7 +62,7 @@ static enum err password_load(const struct config *c, struct buf *ret)
 
 enum err server_database(const struct config *c, struct db **ret_db, char message[CONFIG_MESSAGE_BYTES])
 {
-    _cleanup_(buf_donep) struct buf password;
+    _cleanup_(buf_donep) struct buf password = {0};
     enum err e = password_load(c, &password);
     if (e)
         return failed(message, e, "database password file");
@@ -163,7 +163,7 @@ static enum err admin_listen(struct server *s, const struct route_table *const *
 
 static enum err ports_publish(const struct server *s, char *message)
 {
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     struct buf line;
     log_begin(&line, LOG_INFO, "server.listening");
     json_int(&line, "device_port", listener_port(s->device));

@@ -97,7 +97,7 @@ static bool is_address(const char *name)
 
 static enum err server_extensions(X509 *x, X509 *parent, const char *const *names, size_t count)
 {
-    _cleanup_(buf_donep) struct buf san;
+    _cleanup_(buf_donep) struct buf san = {0};
     buf_init(&san, MAX_SAN_TEXT_BYTES);
     for (size_t i = 0; i < count; i++) {
         if (strchr(names[i], ','))

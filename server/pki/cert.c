@@ -168,8 +168,8 @@ enum err cert_encode(struct arena *arena, X509 *x, struct bytes *ret_der)
 
 char *cert_pem(struct arena *arena, struct bytes der)
 {
-    _cleanup_(buf_donep) struct buf text;
-    _cleanup_(buf_donep) struct buf pem;
+    _cleanup_(buf_donep) struct buf text = {0};
+    _cleanup_(buf_donep) struct buf pem = {0};
     buf_init(&text, 2 * CERT_MAX_BYTES);
     buf_init(&pem, 3 * CERT_MAX_BYTES + PEM_OVERHEAD);
     base64_encode(&text, der);

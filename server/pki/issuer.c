@@ -147,8 +147,8 @@ static void url_add(struct buf *b, const char *kind, const char *url)
 
 static enum err addresses_set(X509 *x, X509 *issuer, const struct cert_profile *p)
 {
-    _cleanup_(buf_donep) struct buf crl;
-    _cleanup_(buf_donep) struct buf aia;
+    _cleanup_(buf_donep) struct buf crl = {0};
+    _cleanup_(buf_donep) struct buf aia = {0};
     buf_init(&crl, MAX_EXTENSION_TEXT_BYTES);
     buf_init(&aia, MAX_EXTENSION_TEXT_BYTES);
     for (size_t i = 0; i < p->crl_url_count; i++)

@@ -71,7 +71,7 @@ static int no_passphrase(char *out, int size, int writing, void *arg)
 
 enum err key_load_private(const char *path, EVP_PKEY **ret_key)
 {
-    _cleanup_(buf_donep) struct buf pem;
+    _cleanup_(buf_donep) struct buf pem = {0};
     buf_init(&pem, MAX_KEY_FILE_BYTES);
     enum err e = file_load_private(path, &pem);
     if (e)

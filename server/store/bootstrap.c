@@ -44,7 +44,7 @@ static enum err ca_write(struct db_conn *c, const struct bootstrap_ca *ca, struc
 static enum err body(struct db_conn *c, void *ctx)
 {
     const struct bootstrap *b = ctx;
-    _cleanup_(arena_donep) struct arena arena;
+    _cleanup_(arena_donep) struct arena arena = {0};
     arena_init(&arena, BOOTSTRAP_ARENA_BYTES);
     enum err e = ERR_OK;
     for (size_t i = 0; i < b->ca_count && !e; i++)

@@ -167,7 +167,7 @@ static enum err outcomes_take(const PGresult *r, struct waiter **batch, size_t c
 
 static enum err batch_record(struct db *db, struct waiter **batch, size_t count)
 {
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, count * ENROL_MAX_RECORD_BYTES);
     json_begin_array(&b);
     for (size_t i = 0; i < count; i++)

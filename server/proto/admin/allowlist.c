@@ -104,9 +104,9 @@ static enum err import(struct service *service, struct exchange *x, const json_t
 enum err allowlist_import_handle(struct service *service, struct exchange *x)
 {
     _cleanup_(json_decrefp) json_t *args = NULL;
-    _cleanup_(buf_donep) struct buf rows;
-    enum allowlist_format format;
-    struct serial_rule rule;
+    _cleanup_(buf_donep) struct buf rows = {0};
+    enum allowlist_format format = ALLOWLIST_CSV;
+    struct serial_rule rule = {0};
     buf_init(&rows, MAX_ROWS_BYTES);
     enum err e = admin_args(x->route->more, x, &args);
     if (!e)

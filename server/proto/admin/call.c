@@ -28,7 +28,7 @@ static enum admin_role role_parse(const char *name)
 
 static const char *op_json(struct exchange *x, const struct desk_operator *o)
 {
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_OP_BYTES);
     json_begin_object(&b);
     json_text(&b, "actor", o->name);
@@ -128,7 +128,7 @@ static void url_add(struct buf *b, const char *text)
 /* RFC 8288: a full page has a next one, which may be empty. */
 static enum err link_add(struct exchange *x, const struct desk_answer *answer, int64_t limit)
 {
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     if (!answer->next || answer->rows < limit)
         return ERR_OK;
     buf_init(&b, MAX_LINK_BYTES);

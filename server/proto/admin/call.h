@@ -7,7 +7,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#include "proto/exchange.h"
+#include "proto/route.h"
 #include "store/desk.h"
 
 struct service;
@@ -61,8 +61,3 @@ enum err admin_refused(struct exchange *x, enum err e, const char *message);
 
 /* A JSON text of the arena as the answer, with a final line end. */
 enum err admin_reply(struct exchange *x, int status, const char *json) MUST_CHECK;
-
-static inline void json_decrefp(json_t **j)
-{
-    json_decref(*j);
-}

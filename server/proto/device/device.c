@@ -31,7 +31,7 @@ static enum err authenticate(struct service *service, struct exchange *x, struct
 
 static enum err reply_config(struct exchange *x, const struct enrol_seen *seen)
 {
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_CONFIG_BYTES);
     json_begin_object(&b);
     json_text(&b, "serial", seen->serial);
@@ -66,7 +66,7 @@ static enum err config_handle(struct service *service, struct exchange *x)
 }
 
 static const struct route routes[] = {
-    {HTTP_GET, "/v1/device/config", NULL, 0, 0, config_handle},
+    {HTTP_GET, "/v1/device/config", NULL, 0, 0, config_handle, NULL},
 };
 
 const struct route_table device_routes = {.rows = routes, .count = ARRAY_LEN(routes)};

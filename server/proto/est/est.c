@@ -14,7 +14,7 @@ enum { MAX_CAS = 32, MAX_ANSWER_BYTES = 512 * 1024 };
 /* RFC 8951 3.1: base64 of the DER; strongSwan wants one line, libest a final LF. */
 static enum err answer(struct exchange *x, const char *type, struct bytes der)
 {
-    _cleanup_(buf_donep) struct buf b;
+    _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_ANSWER_BYTES);
     base64_encode(&b, der);
     buf_add_char(&b, '\n');
@@ -106,12 +106,12 @@ static enum err simplereenroll_handle(struct service *service, struct exchange *
 }
 
 static const struct route routes[] = {
-    {HTTP_GET, "/.well-known/est/cacerts", NULL, 0, 0, cacerts_handle},
-    {HTTP_GET, "/.well-known/est/{}/cacerts", NULL, 0, 0, cacerts_handle},
-    {HTTP_POST, "/.well-known/est/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simpleenroll_handle},
-    {HTTP_POST, "/.well-known/est/{}/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simpleenroll_handle},
-    {HTTP_POST, "/.well-known/est/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simplereenroll_handle},
-    {HTTP_POST, "/.well-known/est/{}/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simplereenroll_handle},
+    {HTTP_GET, "/.well-known/est/cacerts", NULL, 0, 0, cacerts_handle, NULL},
+    {HTTP_GET, "/.well-known/est/{}/cacerts", NULL, 0, 0, cacerts_handle, NULL},
+    {HTTP_POST, "/.well-known/est/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simpleenroll_handle, NULL},
+    {HTTP_POST, "/.well-known/est/{}/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simpleenroll_handle, NULL},
+    {HTTP_POST, "/.well-known/est/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simplereenroll_handle, NULL},
+    {HTTP_POST, "/.well-known/est/{}/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simplereenroll_handle, NULL},
 };
 
 const struct route_table est_routes = {.rows = routes, .count = ARRAY_LEN(routes)};

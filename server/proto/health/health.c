@@ -27,8 +27,8 @@ static enum err readyz_handle(struct service *service, struct exchange *x)
 }
 
 static const struct route routes[] = {
-    {HTTP_GET, "/healthz", NULL, 0, 0, healthz_handle},
-    {HTTP_GET, "/readyz", NULL, 0, 0, readyz_handle},
+    {HTTP_GET, "/healthz", NULL, 0, 0, healthz_handle, NULL},
+    {HTTP_GET, "/readyz", NULL, 0, 0, readyz_handle, NULL},
 };
 
 const struct route_table health_routes = {.rows = routes, .count = ARRAY_LEN(routes)};

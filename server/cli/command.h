@@ -1,0 +1,72 @@
+/*
+ * The commands of muster as data: what they are called, which options they take, which call of
+ * the admin API they are, how the answer is shown. Threads: main only.
+ */
+#pragma once
+
+#include "cli/client.h"
+#include "cli/options.h"
+
+enum command_show { SHOW_OBJECT, SHOW_LIST, SHOW_DEVICE, SHOW_EXPLAIN, SHOW_TOKENS, SHOW_NOTHING };
+
+struct cli;
+
+struct command {
+    const char *object;
+    const char *verb;  /* NULL: the object alone */
+    const char *words; /* what follows, for people: "SERIAL" */
+    int word_count;
+    const char *help;
+    const char *example;
+    const char *method;
+    const char *path; /* {} stands for a word, {product} for the option */
+    uint64_t query;   /* options that go into the query */
+    uint64_t body;    /* options that go into the body */
+    uint64_t own;     /* options of the CLI's own */
+    uint64_t must;    /* options that must be given */
+    enum command_show show;
+    const char *columns; /* SHOW_LIST: members, separated by spaces */
+    const char *word_member; /* the first word goes into the body as this member */
+    /* Instead of the call described above. */
+    int (*run)(struct cli *cli);
+};
+
+struct cli {
+    const struct command *command;
+    struct options options;
+    const char *words[OPTIONS_MAX_WORDS]; /* behind object and verb */
+    struct client *client;
+};
+
+/* The command of the words; NULL: none. ret_used: how many words name it. */
+const struct command *command_find(const char *const *words, size_t count, size_t *ret_used);
+
+/* Help for all, for one object (verb NULL) or one command. False: there is no such object. */
+bool command_help(const char *object, const char *verb);
+
+/* Runs what the command's row describes. An exit code. */
+int command_run(struct cli *cli);
+
+/* Makes the call of the row and shows the answer; body NULL: what the options say. Lists are
+ * fetched page by page. */
+int command_call(struct cli *cli, json_t *body);
+
+/* Shows an answer as the row says, or as JSON where that was asked for. */
+void command_show(const struct cli *cli, json_t *answer);
+
+/* The path with its words, options and query, encoded, into b. */
+void command_path(const struct cli *cli, struct buf *b);
+
+/* The body that the row's options describe; NULL after it has said what is wrong. */
+json_t *command_body(const struct cli *cli);
+
+/* Special commands. */
+int run_template_put(struct cli *cli);
+int run_template_show(struct cli *cli);
+int run_template_validate(struct cli *cli);
+int run_allowlist_import(struct cli *cli);
+int run_token_create(struct cli *cli);
+int run_ca_register(struct cli *cli);
+int run_ca_unknown(struct cli *cli);
+int run_cert_show(struct cli *cli);
+int run_retire(struct cli *cli);

@@ -1,0 +1,20 @@
+/* Answers for people: tables, objects, stories. Text of peers is escaped. Threads: main only. */
+#pragma once
+
+#include <jansson.h>
+
+/* What the API returned, as it is. */
+void print_json(const json_t *json);
+
+/* An array as an aligned table of the members named in columns. */
+void print_table(const json_t *rows, const char *columns);
+
+/* One member a line. */
+void print_object(json_t *object);
+
+/* A device and its trail; an attempt and its steps. */
+void print_device(const json_t *device);
+void print_explain(const json_t *attempts);
+
+/* id, text and serial of new tokens, one a line. */
+void print_tokens(const json_t *tokens);

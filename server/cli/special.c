@@ -1,0 +1,147 @@
+/* Commands that do more than one call, or read a file. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "cli/command.h"
+#include "cli/print.h"
+
+enum { MAX_FILE_BYTES = 256 * 1024, MAX_SERIALS_BYTES = 1 << 20, MAX_PATH_BYTES = 6000 };
+
+static int file_read(const char *path, size_t max, struct buf *b)
+{
+    buf_init(b, max);
+    enum err e = file_load(strcmp(path, "-") == 0 ? "/dev/stdin" : path, b);
+    if (!e)
+        return EXIT_OK;
+    fprintf(stderr, "muster: %s: %s\n", path, e == ERR_INVALID ? "too long" : strerror(errno));
+    return EXIT_USAGE;
+}
+
+static int document_send(struct cli *cli, const char *file)
+{
+    _cleanup_(buf_donep) struct buf document = {0};
+    _cleanup_(buf_donep) struct buf path = {0};
+    int rc = file_read(file, MAX_FILE_BYTES, &document);
+    if (rc != EXIT_OK)
+        return rc;
+    buf_init(&path, MAX_PATH_BYTES);
+    command_path(cli, &path);
+    struct client_request rq = {.method = cli->command->method, .path = buf_text(&path), .body = buf_text(&document), .body_len = document.len};
+    struct client_answer answer = {.json = NULL};
+    rc = client_call(cli->client, &rq, &answer);
+    if (rc == EXIT_OK)
+        command_show(cli, answer.json);
+    json_decref(answer.json);
+    return rc;
+}
+
+int run_template_put(struct cli *cli)
+{
+    return document_send(cli, cli->words[1]);
+}
+
+int run_template_validate(struct cli *cli)
+{
+    return document_send(cli, cli->words[0]);
+}
+
+/* Shows one text member alone where an option asks for it. */
+static int member_show(struct cli *cli, enum option_id id, const char *member)
+{
+    _cleanup_(buf_donep) struct buf path = {0};
+    buf_init(&path, MAX_PATH_BYTES);
+    command_path(cli, &path);
+    struct client_request rq = {.method = "GET", .path = buf_text(&path)};
+    struct client_answer answer = {.json = NULL};
+    int rc = client_call(cli->client, &rq, &answer);
+    const char *text = json_string_value(json_object_get(answer.json, member));
+    if (rc == EXIT_OK && cli->options.given & 1ull << id && text)
+        fputs(text, stdout);
+    else if (rc == EXIT_OK)
+        command_show(cli, answer.json);
+    json_decref(answer.json);
+    return rc;
+}
+
+int run_template_show(struct cli *cli)
+{
+    return member_show(cli, OPT_body, "body");
+}
+
+int run_cert_show(struct cli *cli)
+{
+    return member_show(cli, OPT_pem, "pem");
+}
+
+/* One serial a line; blank lines and comments are left out. */
+static void serials_split(char *text, json_t *serials)
+{
+    for (char *rest = text; rest;) {
+        char *line = strsep(&rest, "\n");
+        line += strspn(line, " \t");
+        line[strcspn(line, " \t\r,")] = '\0';
+        if (line[0] && line[0] != '#')
+            json_array_append_new(serials, json_string(line));
+    }
+}
+
+int run_token_create(struct cli *cli)
+{
+    _cleanup_(buf_donep) struct buf file = {0};
+    json_t *body = command_body(cli);
+    if (!body)
+        return EXIT_USAGE;
+    int rc = EXIT_OK;
+    if (cli->options.given & OPT(serials)) {
+        json_t *serials = json_array();
+        rc = file_read(cli->options.value[OPT_serials], MAX_SERIALS_BYTES, &file);
+        if (rc == EXIT_OK && file.len > 0)
+            serials_split((char *)file.data, serials);
+        json_object_set_new(body, "serials", serials);
+    }
+    if (rc == EXIT_OK)
+        rc = command_call(cli, body);
+    json_decref(body);
+    return rc;
+}
+
+int run_ca_register(struct cli *cli)
+{
+    _cleanup_(buf_donep) struct buf pem = {0};
+    int rc = file_read(cli->words[1], MAX_FILE_BYTES, &pem);
+    json_t *body = rc == EXIT_OK ? command_body(cli) : NULL;
+    if (!body)
+        return EXIT_USAGE;
+    json_object_set_new(body, "pem", json_string(buf_text(&pem)));
+    rc = command_call(cli, body);
+    json_decref(body);
+    return rc;
+}
+
+int run_ca_unknown(struct cli *cli)
+{
+    _cleanup_(buf_donep) struct buf path = {0};
+    if (!(cli->options.given & OPT(dismiss)))
+        return command_call(cli, NULL);
+    buf_init(&path, MAX_PATH_BYTES);
+    buf_printf(&path, "%s/", cli->command->path);
+    client_encode(&path, cli->options.value[OPT_dismiss]);
+    struct client_request rq = {.method = "DELETE", .path = buf_text(&path)};
+    struct client_answer answer = {.json = NULL};
+    int rc = client_call(cli->client, &rq, &answer);
+    json_decref(answer.json);
+    return rc;
+}
+
+int run_retire(struct cli *cli)
+{
+    if (cli->options.given & OPT(yes))
+        return command_call(cli, NULL);
+    fprintf(stderr, "muster: a retired serial never enrols again; say --yes if that is meant\n");
+    return EXIT_USAGE;
+}
