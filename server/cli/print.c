@@ -112,15 +112,18 @@ void print_object(json_t *object)
         print_member(json_object_iter_key(it), json_object_iter_value(it));
 }
 
-void print_tokens(const json_t *tokens)
-{
-    print_table(tokens, "id token serial");
-}
-
 static const char *text_of(const json_t *o, const char *key)
 {
     const char *text = json_string_value(json_object_get(o, key));
     return text ? text : "";
+}
+
+void print_tokens(const json_t *tokens)
+{
+    for (size_t i = 0; i < json_array_size(tokens); i++) {
+        const json_t *t = json_array_get(tokens, i);
+        printf("%lld %s %s\n", (long long)json_integer_value(json_object_get(t, "id")), text_of(t, "token"), text_of(t, "serial"));
+    }
 }
 
 static void print_line(const char *text)

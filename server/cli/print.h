@@ -16,5 +16,5 @@ void print_object(json_t *object);
 void print_device(const json_t *device);
 void print_explain(const json_t *attempts);
 
-/* id, text and serial of new tokens, one a line. */
+/* "id token serial" of new tokens, one a line and no heading, for cut and awk. */
 void print_tokens(const json_t *tokens);
