@@ -314,3 +314,9 @@ def test_health_and_readiness(stack):
     assert request(stack, "GET", "/healthz")[0] == 200
     assert request(stack, "GET", "/readyz")[0] == 200
     assert request(stack, "GET", "/readyz", port=stack.admin_port)[0] == 200
+
+
+def test_validity_never_exceeds_the_issuers(stack):
+    cert = Device(stack, template="long", token=stack.mint("long")).enrol()
+    issuer = next(c for c in certs_of(request(stack, "GET", EST + "/cacerts")[2]) if c.subject == cert.issuer)
+    assert cert.not_valid_after == issuer.not_valid_after

@@ -24,6 +24,8 @@ static bool token_valid(const char *token)
     return true;
 }
 
+/* Tokens have no colon, serials may (a MAC address): the last one separates. RFC 7617 would have
+ * the first, and no colon in the user. */
 static enum err basic_parse(struct arena *arena, const char *encoded, struct device_auth *ret, struct fault *fault)
 {
     struct bytes raw;
@@ -32,7 +34,7 @@ static enum err basic_parse(struct arena *arena, const char *encoded, struct dev
     char *user = arena_copy(arena, raw.data, raw.len);
     if (!user)
         return fault_set(fault, FAULT_INTERNAL, "out of memory");
-    char *colon = strchr(user, ':');
+    char *colon = strrchr(user, ':');
     if (!colon)
         return malformed(fault, "Basic credentials have no colon");
     *colon = '\0';
