@@ -34,17 +34,19 @@ CREATE FUNCTION desk_audit(op jsonb, action text, object text, detail jsonb DEFA
 $$;
 COMMENT ON FUNCTION desk_audit IS 'The audit row of a change';
 
--- Whether the operator may see a product; NULL: does the call concern all of them.
+CREATE INDEX audit_id_idx ON audit (id);
+
 CREATE FUNCTION desk_sees(op jsonb, product bigint) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT op->>'scope' IS NULL OR (op->>'scope')::bigint = product
 $$;
 COMMENT ON FUNCTION desk_sees IS 'Whether the operator''s scope has this product';
 
-CREATE FUNCTION desk_unscoped(op jsonb) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION desk_unscoped(op jsonb) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     IF op->>'scope' IS NOT NULL THEN
         PERFORM muster.refuse('admin.forbidden', 'the token is for one product only');
     END IF;
+    RETURN true;
 END $$;
 COMMENT ON FUNCTION desk_unscoped IS 'Refuses operators of one product where the object belongs to all';
 
@@ -228,7 +230,7 @@ COMMENT ON FUNCTION desk_allowlist_import IS 'POST /products/{p}/allowlist';
 
 -- Tokens
 
-CREATE FUNCTION token_state(t token) RETURNS text LANGUAGE sql STABLE AS $$
+CREATE FUNCTION token_state(t token) RETURNS text LANGUAGE sql VOLATILE AS $$
     SELECT CASE WHEN t.revoked_at IS NOT NULL THEN 'revoked' WHEN t.uses >= t.max_uses THEN 'used'
         WHEN t.expires_at <= clock_timestamp() THEN 'expired' WHEN t.uses = 0 THEN 'unused' ELSE 'active' END
 $$;
@@ -313,6 +315,8 @@ DECLARE
 BEGIN
     IF t.replaced_by IS NOT NULL THEN
         PERFORM muster.refuse('request.conflict', format('token %s was regenerated already, as %s', t.id, t.replaced_by));
+    ELSIF t.revoked_at IS NOT NULL THEN
+        PERFORM muster.refuse('request.conflict', format('token %s was revoked at %s; mint another', t.id, muster.utc(t.revoked_at)));
     END IF;
     INSERT INTO muster.token (hash, template_id, serial, serial_canonical, max_uses, expires_at, grace_s, note, created_by)
         VALUES (decode(a->>'hash', 'hex'), t.template_id, t.serial, t.serial_canonical, GREATEST(1, t.max_uses - t.uses),
@@ -449,13 +453,14 @@ CREATE FUNCTION history_json(h history) RETURNS jsonb LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION history_json IS 'A row of the trail as the API shows it';
 
--- Rows that name the device, and those that only claimed its serial.
-CREATE FUNCTION trail_json(device bigint, serial_text text, rows integer) RETURNS jsonb LANGUAGE sql STABLE AS $$
+-- Rows that name the device, and those that only claimed its serial, under this product or none.
+CREATE FUNCTION trail_json(device bigint, product bigint, serial_text text, rows integer) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT COALESCE(jsonb_agg(muster.history_json(t) ORDER BY t.at DESC), '[]') FROM (
         SELECT * FROM (
             (SELECT * FROM muster.history h WHERE h.device_id = device ORDER BY h.at DESC LIMIT rows)
             UNION ALL
-            (SELECT * FROM muster.history h WHERE h.serial = serial_text AND h.device_id IS NULL ORDER BY h.at DESC LIMIT rows)) b
+            (SELECT * FROM muster.history h WHERE h.serial = serial_text AND h.device_id IS NULL
+                AND (h.product_id = product OR h.product_id IS NULL) ORDER BY h.at DESC LIMIT rows)) b
         ORDER BY at DESC LIMIT rows) t
 $$;
 COMMENT ON FUNCTION trail_json IS 'The newest rows of the trail of a device';
@@ -474,6 +479,7 @@ CREATE FUNCTION desk_device_show(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsq
 DECLARE
     d muster.device := muster.desk_device(op, a, false);
     r muster.allowlist;
+    lists integer;
     rows integer := COALESCE((a->>'trail')::integer, 20);
 BEGIN
     IF d.id IS NOT NULL THEN
@@ -482,15 +488,20 @@ BEGIN
             'quarantine_reason', d.quarantine_reason, 'reset_at', muster.utc(d.reset_at), 'retired_at', muster.utc(d.retired_at),
             'created_at', muster.utc(d.created_at), 'attributes', d.attributes, 'configuration', d.configuration,
             'groups', (SELECT COALESCE(jsonb_agg(g.name ORDER BY g.name), '[]') FROM muster.device_group m JOIN muster.thing_group g ON g.id = m.group_id WHERE m.device_id = d.id),
-            'certificates', muster.certificates_json(d.id), 'trail', muster.trail_json(d.id, d.serial, rows)))::json;
+            'certificates', muster.certificates_json(d.id), 'trail', muster.trail_json(d.id, d.product_id, d.serial, rows)))::json;
+    END IF;
+    SELECT count(*) INTO lists FROM muster.product p JOIN muster.allowlist x ON x.product_id = p.id AND x.serial_canonical = muster.serial_canonical(p, a->>'serial')
+        WHERE muster.desk_sees(op, p.id) AND (a->>'product' IS NULL OR p.name = a->>'product');
+    IF lists > 1 THEN
+        PERFORM muster.refuse('device.ambiguous', format('%s products list %s', lists, a->>'serial'));
     END IF;
     SELECT x.* INTO r FROM muster.product p JOIN muster.allowlist x ON x.product_id = p.id AND x.serial_canonical = muster.serial_canonical(p, a->>'serial')
-        WHERE muster.desk_sees(op, p.id) AND (a->>'product' IS NULL OR p.name = a->>'product') LIMIT 1;
+        WHERE muster.desk_sees(op, p.id) AND (a->>'product' IS NULL OR p.name = a->>'product');
     IF NOT FOUND THEN
         PERFORM muster.refuse('object.not_found', format('no device of the serial %s has ever come, and no allowlist has it', a->>'serial'));
     END IF;
     RETURN (SELECT json_build_object('serial', r.serial, 'product', p.name, 'thing_name', NULL, 'state', 'UNPROVISIONED',
-        'allowlist', muster.allowlist_json(r), 'certificates', '[]'::json, 'trail', muster.trail_json(NULL, r.serial, rows))
+        'allowlist', muster.allowlist_json(r), 'certificates', '[]'::json, 'trail', muster.trail_json(NULL, r.product_id, r.serial, rows))
         FROM muster.product p WHERE p.id = r.product_id);
 END $$;
 COMMENT ON FUNCTION desk_device_show IS 'GET /devices/{serial}';

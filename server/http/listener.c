@@ -35,6 +35,14 @@ static void mhd_log(void *cls, const char *fmt, va_list ap)
     log_text(LOG_DEBUG, "http.library", "message", text);
 }
 
+/* Paths are split before they are decoded: a %2F inside a segment is no separator. */
+static size_t no_unescape(void *cls, struct MHD_Connection *connection, char *text)
+{
+    (void)cls;
+    (void)connection;
+    return strlen(text);
+}
+
 static enum err address_resolve(const struct listener_config *c, struct sockaddr_storage *ret_address)
 {
     char port[8];
@@ -59,6 +67,7 @@ static struct MHD_Daemon *daemon_start(struct listener *l, struct sockaddr_stora
                             MHD_OPTION_SOCK_ADDR, (struct sockaddr *)address,
                             MHD_OPTION_HTTPS_CERT_CALLBACK, tls_identity_retrieve,
                             MHD_OPTION_HTTPS_PRIORITIES, tls_priorities,
+                            MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL,
                             MHD_OPTION_NOTIFY_CONNECTION, connection_notify, l,
                             MHD_OPTION_NOTIFY_COMPLETED, request_completed, l,
                             MHD_OPTION_CONNECTION_LIMIT, c->max_connections,

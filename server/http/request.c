@@ -47,8 +47,10 @@ static enum MHD_Result header_take(void *cls, enum MHD_ValueKind kind, const cha
 {
     struct exchange *x = cls;
     (void)kind;
-    if (x->header_count == EXCHANGE_MAX_PAIRS)
+    if (x->header_count == EXCHANGE_MAX_PAIRS) {
+        (void)fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "more than %d headers", EXCHANGE_MAX_PAIRS);
         return MHD_NO;
+    }
     x->headers[x->header_count++] = (struct pair){key, value ? value : ""};
     return MHD_YES;
 }
@@ -57,9 +59,13 @@ static enum MHD_Result query_take(void *cls, enum MHD_ValueKind kind, const char
 {
     struct exchange *x = cls;
     (void)kind;
-    if (x->query_count == EXCHANGE_MAX_PAIRS)
+    char *name = arena_strdup(x->arena, key);
+    char *text = arena_strdup(x->arena, value ? value : "");
+    if (x->query_count == EXCHANGE_MAX_PAIRS || !name || !text || text_url_decode(name) || text_url_decode(text)) {
+        (void)fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "the query does not decode, or has more than %d arguments", EXCHANGE_MAX_PAIRS);
         return MHD_NO;
-    x->query[x->query_count++] = (struct pair){key, value ? value : ""};
+    }
+    x->query[x->query_count++] = (struct pair){name, text};
     return MHD_YES;
 }
 
@@ -208,7 +214,7 @@ static void body_take(struct request *r, const char *data, size_t len)
 static enum MHD_Result request_begin(struct request *r, struct MHD_Connection *connection)
 {
     int64_t length = declared_length(connection);
-    enum err e = tables_find(r);
+    enum err e = r->x.fault.code == FAULT_NONE ? tables_find(r) : ERR_DENIED;
     if (!e)
         e = route_check(r->row, &r->x, length);
     r->refused = e != ERR_OK;

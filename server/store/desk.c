@@ -30,16 +30,17 @@ static const struct stmt stmts[] = {
     [DESK_TEMPLATE_ENABLE] = {"desk_template_enable", CALL("desk_template_enable"), 2},
     [DESK_ALLOWLIST_LIST] = {"desk_allowlist_list",
                              PAGE("SELECT allowlist_json(r) j, r.serial_canonical k, row_number() OVER (ORDER BY r.serial_canonical) n"
-                                  " FROM allowlist r, desk_product($1::jsonb, " ARG("product") ") p"
-                                  " WHERE r.product_id = p.id AND r.serial_canonical > COALESCE(" ARG("after") ", '')"
+                                  " FROM allowlist r WHERE r.product_id = (SELECT p.id FROM desk_product($1::jsonb, " ARG("product") ") p)"
+                                  " AND r.serial_canonical > COALESCE(" ARG("after") ", '')"
                                   " AND CASE " ARG("state") " WHEN 'unseen' THEN r.device_id IS NULL WHEN 'claimed' THEN r.device_id IS NOT NULL"
                                   " WHEN 'blocked' THEN r.blocked ELSE true END ORDER BY r.serial_canonical" LIMIT),
                              2},
     [DESK_ALLOWLIST_BLOCK] = {"desk_allowlist_block", CALL("desk_allowlist_block"), 2},
     [DESK_TOKEN_LIST] = {"desk_token_list",
                          PAGE("SELECT token_json(t)::json j, t.id::text k, row_number() OVER (ORDER BY t.id) n FROM token t"
-                              " JOIN template x ON x.id = t.template_id WHERE" SEES("x.product_id") FILTER("x.name", "template")
-                              FILTER("t.serial", "serial") FILTER("token_state(t)", "state")
+                              " JOIN template x ON x.id = t.template_id JOIN product p ON p.id = x.product_id WHERE" SEES("p.id") FILTER("x.name", "template")
+                              FILTER("token_state(t)", "state")
+                              " AND (" ARG("serial") " IS NULL OR t.serial_canonical = serial_canonical(p, " ARG("serial") "))"
                               " AND t.id > COALESCE((" ARG("after") ")::bigint, 0) ORDER BY t.id" LIMIT),
                          2},
     [DESK_TOKEN_CREATE] = {"desk_token_create", CALL("desk_token_create"), 2},
@@ -58,7 +59,7 @@ static const struct stmt stmts[] = {
                                 " 'aki', encode(u.aki, 'hex'), 'seen', u.seen, 'first_seen', utc(u.first_seen), 'last_seen', utc(u.last_seen),"
                                 " 'last_source', u.last_source, 'sample_pem', pem(u.sample)) j, encode(u.issuer_hash, 'hex') k,"
                                 " row_number() OVER (ORDER BY u.issuer_hash) n FROM unknown_issuer u"
-                                " WHERE u.issuer_hash > decode(COALESCE(" ARG("after") ", ''), 'hex') ORDER BY u.issuer_hash" LIMIT),
+                                " WHERE (SELECT desk_unscoped($1::jsonb)) AND u.issuer_hash > decode(COALESCE(" ARG("after") ", ''), 'hex') ORDER BY u.issuer_hash" LIMIT),
                            2},
     [DESK_UNKNOWN_DISMISS] = {"desk_unknown_dismiss", CALL("desk_unknown_dismiss"), 2},
     /* devices by number; behind them, where UNPROVISIONED ones are asked for, the allowlist's
@@ -99,13 +100,13 @@ static const struct stmt stmts[] = {
     [DESK_AUDIT_LIST] = {"desk_audit_list",
                          PAGE("SELECT json_build_object('id', u.id, 'at', utc(u.at), 'actor', u.actor, 'source', u.source, 'action', u.action,"
                               " 'object', u.object, 'detail', u.detail) j, u.id::text k, row_number() OVER (ORDER BY u.id DESC) n FROM audit u"
-                              " WHERE $1::jsonb->>'scope' IS NULL" FILTER("u.object", "object") FILTER("u.actor", "actor")
+                              " WHERE (SELECT desk_unscoped($1::jsonb))" FILTER("u.object", "object") FILTER("u.actor", "actor")
                               " AND u.id < COALESCE((" ARG("after") ")::bigint, 9223372036854775807) ORDER BY u.id DESC" LIMIT),
                          2},
     [DESK_STATUS] = {"desk_status", CALL("desk_status"), 2},
     [DESK_ADMIN_TOKEN_LIST] = {"desk_admin_token_list",
                                PAGE("SELECT admin_token_json(t)::json j, t.name k, row_number() OVER (ORDER BY t.name) n FROM admin_token t"
-                                    " WHERE $1::jsonb->>'scope' IS NULL AND t.name > COALESCE(" ARG("after") ", '') ORDER BY t.name" LIMIT),
+                                    " WHERE (SELECT desk_unscoped($1::jsonb)) AND t.name > COALESCE(" ARG("after") ", '') ORDER BY t.name" LIMIT),
                                2},
     [DESK_ADMIN_TOKEN_CREATE] = {"desk_admin_token_create", CALL("desk_admin_token_create"), 2},
     [DESK_ADMIN_TOKEN_REVOKE] = {"desk_admin_token_revoke", CALL("desk_admin_token_revoke"), 2},

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/secret.h"
 #include "base/text.h"
 #include "proto/admin/call.h"
 
@@ -20,10 +21,27 @@ static const struct admin_arg *arg_find(const struct admin_call *call, enum arg_
     return NULL;
 }
 
+static bool word_known(const char *words, const char *text)
+{
+    size_t len = strlen(text);
+    while (*words) {
+        size_t word = strcspn(words, " ");
+        if (word == len && memcmp(words, text, len) == 0)
+            return true;
+        words += word + strspn(words + word, " ");
+    }
+    return false;
+}
+
 static bool text_fits(const struct admin_arg *a, const char *text)
 {
+    uint8_t digest[SHA256_BYTES];
     size_t max = a->kind == ARG_TEXT && a->max > 0 ? (size_t)a->max : ADMIN_MAX_TEXT_BYTES;
-    return text && strlen(text) <= max;
+    if (!text || strlen(text) > max)
+        return false;
+    if (a->kind == ARG_SHA256)
+        return text_parse_hex(text, digest, sizeof(digest)) == ERR_OK;
+    return !a->words || word_known(a->words, text);
 }
 
 /* Path and query give text only. */
@@ -37,7 +55,7 @@ static enum err text_add(struct exchange *x, const struct admin_arg *a, const ch
         value = json_integer(number);
     } else {
         if (!text_fits(a, text) || !text_is_printable_utf8(text))
-            return malformed(x, a->name, "is too long or not printable text");
+            return malformed(x, a->name, a->kind == ARG_SHA256 ? "is not a SHA-256 in hexadecimal" : "is too long, not printable text, or none of the values it may have");
         value = json_string(text);
     }
     return json_object_set_new(args, a->name, value) == 0 ? ERR_OK : ERR_NO_MEMORY;
@@ -58,6 +76,7 @@ static bool value_fits(const struct admin_arg *a, const json_t *value)
 {
     switch (a->kind) {
     case ARG_TEXT:
+    case ARG_SHA256:
         return text_fits(a, json_string_value(value));
     case ARG_INT:
         return json_is_integer(value) && json_integer_value(value) >= a->min && json_integer_value(value) <= a->max;
@@ -67,15 +86,6 @@ static bool value_fits(const struct admin_arg *a, const json_t *value)
         return texts_fit(a, value);
     case ARG_OBJECT:
         return json_is_object(value);
-    }
-    return false;
-}
-
-static bool call_has_body(const struct admin_call *call)
-{
-    for (size_t i = 0; i < ADMIN_MAX_ARGS && call->args[i].name; i++) {
-        if (call->args[i].from == ARG_BODY)
-            return true;
     }
     return false;
 }
@@ -97,7 +107,7 @@ static enum err body_args(const struct admin_call *call, struct exchange *x, jso
     _cleanup_(json_decrefp) json_t *body = NULL;
     const char *key;
     json_t *value;
-    if (x->body.len == 0 || !call_has_body(call))
+    if (x->body.len == 0 || call->body_is_document)
         return ERR_OK;
     enum err e = body_parse(x, &body);
     if (e)
@@ -117,8 +127,8 @@ static enum err body_args(const struct admin_call *call, struct exchange *x, jso
 }
 
 static const struct admin_arg page_args[] = {
-    {"limit", ARG_QUERY, ARG_INT, false, 1, 1000},
-    {"after", ARG_QUERY, ARG_TEXT, false, 0, 256},
+    {"limit", ARG_QUERY, ARG_INT, false, 1, 1000, NULL},
+    {"after", ARG_QUERY, ARG_TEXT, false, 0, 256, NULL},
 };
 
 static enum err query_args(const struct admin_call *call, struct exchange *x, json_t *args)

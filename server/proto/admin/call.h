@@ -17,7 +17,7 @@ enum admin_role { ADMIN_VIEWER = 1, ADMIN_OPERATOR, ADMIN_ADMIN };
 enum { ADMIN_MAX_ARGS = 10, ADMIN_MAX_TEXT_BYTES = 1024, ADMIN_MAX_BODY_BYTES = 1 << 20 };
 
 enum arg_from { ARG_NONE, ARG_PATH, ARG_QUERY, ARG_BODY, ARG_TRUE, ARG_FALSE };
-enum arg_kind { ARG_TEXT, ARG_INT, ARG_BOOL, ARG_TEXTS, ARG_OBJECT };
+enum arg_kind { ARG_TEXT, ARG_INT, ARG_BOOL, ARG_TEXTS, ARG_OBJECT, ARG_SHA256 };
 
 struct admin_arg {
     const char *name;
@@ -26,11 +26,13 @@ struct admin_arg {
     bool required;
     int64_t min; /* ARG_INT */
     int64_t max; /* ARG_INT: value; ARG_TEXTS: elements; ARG_TEXT: bytes, 0: ADMIN_MAX_TEXT_BYTES */
+    const char *words; /* ARG_TEXT: the only values, separated by spaces; NULL: any */
 };
 
 struct admin_call {
     enum desk_call desk;
     bool list;            /* takes limit and after, answers with a Link */
+    bool body_is_document; /* the body is for `before` or the handler, no arguments */
     bool changes_catalog; /* templates, CAs, products: cached by replicas */
     int status;           /* of success; 0: 200 */
     struct admin_arg args[ADMIN_MAX_ARGS];

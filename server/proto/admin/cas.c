@@ -50,9 +50,6 @@ enum err ca_register_before(struct service *service, struct exchange *x, json_t 
         e = judge(x, &info);
     if (e)
         return e;
-    const char *kind = json_string_value(json_object_get(args, "kind"));
-    if (kind && strcmp(kind, "registered") != 0 && strcmp(kind, "helper") != 0)
-        return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "kind must be registered or helper");
     int rc = hex_add(x, args, "der", der) | hex_add(x, args, "fingerprint", bytes_of(info.fingerprint, SHA256_BYTES)) |
              hex_add(x, args, "spki", bytes_of(info.spki_sha256, SHA256_BYTES)) |
              json_object_set_new(args, "subject", json_string(info.subject_text)) |
