@@ -1,0 +1,136 @@
+"""Many at once: the same serial with one key and with many, and many devices. Also run under TSan."""
+import base64
+import http.client
+import threading
+
+import pytest
+
+from client import EST, Device, basic, certs_of, fingerprint, new_csr, new_key, tls_context, unique
+
+CLIENTS = 64
+
+
+def all_at_once(stack, requests):
+    """Sends each (path, headers, body) on a connection of its own, opened before; [(status, body)]."""
+    barrier = threading.Barrier(len(requests))
+    answers = [None] * len(requests)
+
+    def run(n, path, headers, body):
+        c = http.client.HTTPSConnection("127.0.0.1", stack.port, context=tls_context(stack), timeout=120)
+        c.connect()
+        barrier.wait()
+        c.request("POST", path, body, headers)
+        answer = c.getresponse()
+        answers[n] = (answer.status, answer.read())
+        c.close()
+
+    threads = [threading.Thread(target=run, args=(n, *r)) for n, r in enumerate(requests)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return answers
+
+
+def enrolment(serial, token, key, template):
+    return (f"{EST}/{template}/simpleenroll", {"Content-Type": "application/pkcs10", "Authorization": basic(serial, token)},
+            base64.b64encode(new_csr(key, serial)))
+
+
+def live_certificates(stack, serial):
+    return stack.sql("SELECT c.status, encode(c.fingerprint, 'hex') FROM certificate c JOIN device d ON d.id = c.device_id"
+                     " WHERE d.serial = %s AND c.status IN ('pending', 'current')", serial)
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_one_serial_one_key_64_clients(stack, bound):
+    serial, key = unique("same"), new_key()
+    stack.allow(serial)
+    token = stack.mint("strict", serial=serial) if bound else stack.mint("strict", uses=CLIENTS)
+    answers = all_at_once(stack, [enrolment(serial, token, key, "strict")] * CLIENTS)
+    assert {status for status, _ in answers} == {200}, answers
+    assert len({body for _, body in answers}) == 1
+    assert len(stack.sql("SELECT 1 FROM device WHERE serial = %s", serial)) == 1
+    assert len(stack.sql("SELECT 1 FROM certificate c JOIN device d ON d.id = c.device_id WHERE d.serial = %s", serial)) == 1
+    assert stack.one("SELECT max(uses) FROM token t JOIN token_use u ON u.token_id = t.id JOIN device d ON d.id = u.device_id WHERE d.serial = %s", serial) == 1
+
+
+def test_one_serial_64_keys_policy_refuse(stack):
+    serial = unique("refuse")
+    token = stack.mint("refuse", uses=CLIENTS)
+    answers = all_at_once(stack, [enrolment(serial, token, new_key(), "refuse") for _ in range(CLIENTS)])
+    good = [body for status, body in answers if status == 200]
+    assert len(good) == 1, [s for s, _ in answers]
+    assert all(status == 409 and b'"code":"device.key_conflict"' in body for status, body in answers if status != 200)
+    assert len(stack.sql("SELECT 1 FROM device WHERE serial = %s", serial)) == 1
+    ((status, fp),) = live_certificates(stack, serial)
+    assert fp == fingerprint(certs_of(good[0])[0])
+
+
+@pytest.mark.parametrize("template", ["strict", "replace"])
+def test_one_serial_64_keys_one_live_certificate(stack, template):
+    serial = unique(template)
+    stack.allow(serial)
+    token = stack.mint(template, serial=serial)
+    answers = all_at_once(stack, [enrolment(serial, token, new_key(), template) for _ in range(CLIENTS)])
+    assert {s for s, _ in answers} <= {200, 409}, answers
+    assert all(b"device.key_conflict" in body for status, body in answers if status == 409)
+    assert len(stack.sql("SELECT 1 FROM device WHERE serial = %s", serial)) == 1
+    ((status, fp),) = live_certificates(stack, serial)
+    assert fp in [fingerprint(certs_of(body)[0]) for s, body in answers if s == 200]
+    assert stack.one("SELECT uses FROM token WHERE serial = %s", serial) == 1
+
+
+def test_64_renewals_with_one_key(stack):
+    d = Device(stack, token=stack.mint("open"))
+    d.enrol()
+    fresh = new_key()
+    certs, threads = [], []
+    for _ in range(16):
+        t = threading.Thread(target=lambda: certs.append(fingerprint(d.renew(key=fresh, keep=False))))
+        threads.append(t)
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(certs) == 16 and len(set(certs)) == 1
+
+
+def test_many_devices_with_one_free_token_never_exceed_its_uses(stack):
+    token = stack.mint("open", uses=40)
+    serials = [unique("crowd") for _ in range(CLIENTS)]
+    answers = all_at_once(stack, [enrolment(s, token, new_key(), "open") for s in serials])
+    assert sorted(s for s, _ in answers).count(200) == 40
+    assert stack.one("SELECT count(*) FROM device WHERE serial = ANY(%s)", serials) == 40
+
+
+def test_two_devices_want_one_key(stack):
+    key = new_key()
+    token = stack.mint("open", uses=CLIENTS)
+    answers = all_at_once(stack, [enrolment(unique("onekey"), token, key, "open") for _ in range(32)])
+    assert [s for s, _ in answers].count(200) == 1
+    assert all(b"key.reused" in body for s, body in answers if s != 200)
+
+
+def test_changes_of_the_catalog_under_load(stack):
+    """Snapshots are replaced while requests work with them."""
+    token = stack.mint("open", uses=1000)
+    stop = threading.Event()
+    failures = []
+
+    def enrol_on():
+        while not stop.is_set():
+            try:
+                Device(stack, token=token).enrol()
+            except Exception as e:  # noqa: BLE001
+                failures.append(e)
+                return
+
+    threads = [threading.Thread(target=enrol_on) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for n in range(12):
+        stack.v1("POST", "/products", {"name": unique("reload")})
+    stop.set()
+    for t in threads:
+        t.join()
+    assert failures == []
