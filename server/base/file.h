@@ -14,5 +14,6 @@ enum err file_load(const char *path, struct buf *ret) MUST_CHECK;
  * belongs to neither this user nor root: for private keys. */
 enum err file_load_private(const char *path, struct buf *ret) MUST_CHECK;
 
-/* Creates or replaces path atomically and durably: written beside it with `mode`, synced, renamed. */
+/* Creates or replaces path atomically and durably: written beside it with `mode`, synced, renamed.
+ */
 enum err file_store(const char *path, struct bytes content, unsigned mode) MUST_CHECK;

@@ -85,7 +85,9 @@ json_t *command_body(const struct cli *cli)
             continue;
         json_t *value = option_json(cli, i);
         if (!value) {
-            fprintf(stderr, "muster: --%s must be a %s, in UTF-8\n", r->name, r->kind == OPTION_DURATION ? "duration such as 90d, 12h or 30m" : "number or text");
+            fprintf(stderr, "muster: --%s must be a %s, in UTF-8\n", r->name,
+                    r->kind == OPTION_DURATION ? "duration such as 90d, 12h or 30m"
+                                               : "number or text");
             json_decref(body);
             return NULL;
         }
@@ -150,7 +152,8 @@ static int list_call(struct cli *cli, struct buf *path)
         return EXIT_USAGE;
     }
     bool query = strchr(buf_text(path), '?') != NULL;
-    buf_printf(path, "%climit=%lld", query ? '&' : '?', (long long)(limit > 0 && limit < 1000 ? limit : 1000));
+    buf_printf(path, "%climit=%lld", query ? '&' : '?',
+               (long long)(limit > 0 && limit < 1000 ? limit : 1000));
     json_t *rows = json_array();
     int rc = list_fetch(cli, buf_text(path), limit, rows);
     if (rc == EXIT_OK)
@@ -162,7 +165,10 @@ static int list_call(struct cli *cli, struct buf *path)
 static int single_call(struct cli *cli, const char *path, const json_t *body)
 {
     char *text = body && json_object_size(body) > 0 ? json_dumps(body, JSON_COMPACT) : NULL;
-    struct client_request rq = {.method = cli->command->method, .path = path, .body = text, .body_len = text ? strlen(text) : 0};
+    struct client_request rq = {.method = cli->command->method,
+                                .path = path,
+                                .body = text,
+                                .body_len = text ? strlen(text) : 0};
     struct client_answer answer = {.json = NULL};
     int rc = client_call(cli->client, &rq, &answer);
     if (rc == EXIT_OK && answer.json)

@@ -28,11 +28,14 @@ DEFINE_CLEANUP(struct curl_slist *, curl_slist_free_all);
 int client_new(const struct client_settings *settings, struct client **ret_client)
 {
     if (!settings->url || strncmp(settings->url, "https://", 8) != 0) {
-        fprintf(stderr, "muster: set MUSTER_ADMIN_URL or --url to https://HOST:PORT of the admin listener\n");
+        fprintf(
+            stderr,
+            "muster: set MUSTER_ADMIN_URL or --url to https://HOST:PORT of the admin listener\n");
         return EXIT_USAGE;
     }
     if (!settings->token || strlen(settings->token) > MAX_HEADER_BYTES / 2) {
-        fprintf(stderr, "muster: put the admin token into MUSTER_ADMIN_TOKEN, or name its file with --token-file\n");
+        fprintf(stderr, "muster: put the admin token into MUSTER_ADMIN_TOKEN, or name its file "
+                        "with --token-file\n");
         return EXIT_USAGE;
     }
     struct client *c = calloc(1, sizeof(*c));
@@ -42,7 +45,8 @@ int client_new(const struct client_settings *settings, struct client **ret_clien
         return EXIT_UNREACHABLE;
     }
     c->settings = *settings;
-    snprintf(c->authorization, sizeof(c->authorization), "Authorization: Bearer %s", settings->token);
+    snprintf(c->authorization, sizeof(c->authorization), "Authorization: Bearer %s",
+             settings->token);
     *ret_client = c;
     return EXIT_OK;
 }
@@ -83,7 +87,8 @@ void client_encode(struct buf *b, const char *text)
 {
     for (; *text; text++) {
         unsigned char c = (unsigned char)*text;
-        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || strchr("-._~", c);
+        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                     strchr("-._~", c);
         if (plain)
             buf_add_char(b, (char)c);
         else
@@ -100,12 +105,13 @@ static const char *member(const json_t *o, const char *key)
 static int problem_tell(long status, const json_t *problem)
 {
     if (!json_is_object(problem) || !json_object_get(problem, "code")) {
-        fprintf(stderr, "muster: the server answered %ld with something that is no problem+json\n", status);
+        fprintf(stderr, "muster: the server answered %ld with something that is no problem+json\n",
+                status);
         return EXIT_REFUSED;
     }
     const char *detail = member(problem, "detail");
-    fprintf(stderr, "muster: %s: %s%s%s (request %s)\n", member(problem, "code"), member(problem, "title"),
-            detail[0] ? ": " : "", detail, member(problem, "request_id"));
+    fprintf(stderr, "muster: %s: %s%s%s (request %s)\n", member(problem, "code"),
+            member(problem, "title"), detail[0] ? ": " : "", detail, member(problem, "request_id"));
     return status == 503 || status == 502 || status == 504 ? EXIT_UNREACHABLE : EXIT_REFUSED;
 }
 
@@ -116,7 +122,8 @@ static CURLcode transfer_run(struct client *c, const struct client_request *rq, 
     curl_easy_reset(h);
     snprintf(url, sizeof(url), "%s%s", c->settings.url, rq->path);
     snprintf(type, sizeof(type), "Content-Type: %s", rq->type ? rq->type : "application/json");
-    _cleanup_(curl_slist_free_allp) struct curl_slist *headers = curl_slist_append(NULL, c->authorization);
+    _cleanup_(curl_slist_free_allp) struct curl_slist *headers =
+        curl_slist_append(NULL, c->authorization);
     headers = curl_slist_append(headers, type);
     headers = curl_slist_append(headers, "Expect:");
     curl_easy_setopt(h, CURLOPT_URL, url);

@@ -15,7 +15,7 @@ enum { EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHABLE };
 struct client;
 
 struct client_settings {
-    const char *url;    /* https://host:port */
+    const char *url; /* https://host:port */
     const char *token;
     const char *cafile; /* NULL: the system's */
     long timeout_s;
@@ -31,7 +31,7 @@ struct client_request {
 };
 
 struct client_answer {
-    json_t *json;   /* NULL: no body; the caller frees */
+    json_t *json;    /* NULL: no body; the caller frees */
     char next[2048]; /* path of the next page, "": none */
 };
 
@@ -40,7 +40,8 @@ int client_new(const struct client_settings *settings, struct client **ret_clien
 void client_free(struct client *c);
 
 /* EXIT_OK with an answer; otherwise the refusal or the reason was printed. */
-int client_call(struct client *c, const struct client_request *rq, struct client_answer *ret_answer);
+int client_call(struct client *c, const struct client_request *rq,
+                struct client_answer *ret_answer);
 
 /* Appends text percent-encoded (RFC 3986 2.1). */
 void client_encode(struct buf *b, const char *text);

@@ -5,84 +5,154 @@
 
 #include "base/cleanup.h"
 
-#define GLOBAL (OPT(json) | OPT(url) | OPT(token_file) | OPT(cacert) | OPT(timeout) | OPT(help) | OPT(version))
+#define GLOBAL                                                                                     \
+    (OPT(json) | OPT(url) | OPT(token_file) | OPT(cacert) | OPT(timeout) | OPT(help) | OPT(version))
 #define V1 "/admin/v1"
 
 static const struct command commands[] = {
-    {"template", "put", "NAME FILE", 2, "store a template; a changed document becomes the next version and the one in use",
-     "muster template put pump templates/est-token.json --product pump", "PUT", V1 "/templates/{}", OPT(product), 0, 0, 0, SHOW_OBJECT, NULL, NULL, run_template_put},
-    {"template", "list", "", 0, "list the templates", "muster template list", "GET", V1 "/templates", OPT(product), 0, OPT(limit), 0,
-     SHOW_LIST, "name product version enabled created_at", NULL, NULL},
-    {"template", "show", "NAME", 1, "show a template", "muster template show pump --body", "GET", V1 "/templates/{}", OPT(number), 0, OPT(body), 0,
-     SHOW_OBJECT, NULL, NULL, run_template_show},
-    {"template", "validate", "FILE", 1, "say whether a document is right, and if not where it is wrong", "muster template validate my.json", "POST", V1 "/templates:validate",
-     0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, run_template_validate},
-    {"template", "render", "NAME", 1, "show what a template gives for a device", "muster template render pump --serial SN-1 --param Location=Basel", "POST", V1 "/templates/{}/render",
-     0, OPT(serial) | OPT(param), 0, OPT(serial), SHOW_OBJECT, NULL, NULL, NULL},
-    {"template", "enable", "NAME", 1, "let a template admit devices again", "muster template enable pump", "POST", V1 "/templates/{}/enable", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
-    {"template", "disable", "NAME", 1, "a disabled template refuses everything", "muster template disable pump", "POST", V1 "/templates/{}/disable", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"template", "put", "NAME FILE", 2,
+     "store a template; a changed document becomes the next version and the one in use",
+     "muster template put pump templates/est-token.json --product pump", "PUT", V1 "/templates/{}",
+     OPT(product), 0, 0, 0, SHOW_OBJECT, NULL, NULL, run_template_put},
+    {"template", "list", "", 0, "list the templates", "muster template list", "GET",
+     V1 "/templates", OPT(product), 0, OPT(limit), 0, SHOW_LIST,
+     "name product version enabled created_at", NULL, NULL},
+    {"template", "show", "NAME", 1, "show a template", "muster template show pump --body", "GET",
+     V1 "/templates/{}", OPT(number), 0, OPT(body), 0, SHOW_OBJECT, NULL, NULL, run_template_show},
+    {"template", "validate", "FILE", 1,
+     "say whether a document is right, and if not where it is wrong",
+     "muster template validate my.json", "POST", V1 "/templates:validate", 0, 0, 0, 0, SHOW_OBJECT,
+     NULL, NULL, run_template_validate},
+    {"template", "render", "NAME", 1, "show what a template gives for a device",
+     "muster template render pump --serial SN-1 --param Location=Basel", "POST",
+     V1 "/templates/{}/render", 0, OPT(serial) | OPT(param), 0, OPT(serial), SHOW_OBJECT, NULL,
+     NULL, NULL},
+    {"template", "enable", "NAME", 1, "let a template admit devices again",
+     "muster template enable pump", "POST", V1 "/templates/{}/enable", 0, 0, 0, 0, SHOW_OBJECT,
+     NULL, NULL, NULL},
+    {"template", "disable", "NAME", 1, "a disabled template refuses everything",
+     "muster template disable pump", "POST", V1 "/templates/{}/disable", 0, 0, 0, 0, SHOW_OBJECT,
+     NULL, NULL, NULL},
 
-    {"allowlist", "import", "FILE|-", 1, "admit the serials of a file: CSV serial[,pin[,batch]] (a bare line is a serial) or JSON lines",
-     "muster allowlist import serials.csv --product pump --batch week-12", "POST", V1 "/products/{product}/allowlist", OPT(batch), 0, OPT(product) | OPT(format), OPT(product),
+    {"allowlist", "import", "FILE|-", 1,
+     "admit the serials of a file: CSV serial[,pin[,batch]] (a bare line is a serial) or JSON "
+     "lines",
+     "muster allowlist import serials.csv --product pump --batch week-12", "POST",
+     V1 "/products/{product}/allowlist", OPT(batch), 0, OPT(product) | OPT(format), OPT(product),
      SHOW_OBJECT, NULL, NULL, run_allowlist_import},
-    {"allowlist", "list", "", 0, "list the allowlist of a product; --state unseen, claimed or blocked", "muster allowlist list --product pump --state unseen", "GET",
-     V1 "/products/{product}/allowlist", OPT(state), 0, OPT(product) | OPT(limit), OPT(product), SHOW_LIST, "serial blocked spki_pin batch claimed_at", NULL, NULL},
-    {"allowlist", "block", "SERIAL", 1, "refuse a serial from now on", "muster allowlist block SN-1 --product pump", "POST", V1 "/products/{product}/allowlist/{}/block",
-     0, 0, OPT(product), OPT(product), SHOW_OBJECT, NULL, NULL, NULL},
-    {"allowlist", "unblock", "SERIAL", 1, "admit it again", "muster allowlist unblock SN-1 --product pump", "POST", V1 "/products/{product}/allowlist/{}/unblock",
-     0, 0, OPT(product), OPT(product), SHOW_OBJECT, NULL, NULL, NULL},
+    {"allowlist", "list", "", 0,
+     "list the allowlist of a product; --state unseen, claimed or blocked",
+     "muster allowlist list --product pump --state unseen", "GET",
+     V1 "/products/{product}/allowlist", OPT(state), 0, OPT(product) | OPT(limit), OPT(product),
+     SHOW_LIST, "serial blocked spki_pin batch claimed_at", NULL, NULL},
+    {"allowlist", "block", "SERIAL", 1, "refuse a serial from now on",
+     "muster allowlist block SN-1 --product pump", "POST",
+     V1 "/products/{product}/allowlist/{}/block", 0, 0, OPT(product), OPT(product), SHOW_OBJECT,
+     NULL, NULL, NULL},
+    {"allowlist", "unblock", "SERIAL", 1, "admit it again",
+     "muster allowlist unblock SN-1 --product pump", "POST",
+     V1 "/products/{product}/allowlist/{}/unblock", 0, 0, OPT(product), OPT(product), SHOW_OBJECT,
+     NULL, NULL, NULL},
 
-    {"token", "create", "", 0, "mint bootstrap tokens: bound to --serial or to each of --serials, else --count free ones; printed this once",
-     "muster token create --template pump --serials serials.txt --expires 90d", "POST", V1 "/tokens", 0,
-     OPT(template) | OPT(serial) | OPT(count) | OPT(uses) | OPT(expires) | OPT(grace) | OPT(note), OPT(serials), OPT(template), SHOW_TOKENS, NULL, NULL, run_token_create},
-    {"token", "list", "", 0, "list tokens; --state unused, active, used, expired or revoked", "muster token list --state unused --template pump", "GET", V1 "/tokens",
-     OPT(state) | OPT(template) | OPT(serial), 0, OPT(limit), 0, SHOW_LIST, "id template serial state uses max_uses expires_at note", NULL, NULL},
-    {"token", "show", "ID", 1, "show a token and who used it", "muster token show 12", "GET", V1 "/tokens/{}", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
-    {"token", "revoke", "ID", 1, "refuse a token from now on", "muster token revoke 12", "POST", V1 "/tokens/{}/revoke", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
-    {"token", "regenerate", "ID", 1, "revoke a token and mint another like it", "muster token regenerate 12", "POST", V1 "/tokens/{}/regenerate", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"token", "create", "", 0,
+     "mint bootstrap tokens: bound to --serial or to each of --serials, else --count free ones; "
+     "printed this once",
+     "muster token create --template pump --serials serials.txt --expires 90d", "POST",
+     V1 "/tokens", 0,
+     OPT(template) | OPT(serial) | OPT(count) | OPT(uses) | OPT(expires) | OPT(grace) | OPT(note),
+     OPT(serials), OPT(template), SHOW_TOKENS, NULL, NULL, run_token_create},
+    {"token", "list", "", 0, "list tokens; --state unused, active, used, expired or revoked",
+     "muster token list --state unused --template pump", "GET", V1 "/tokens",
+     OPT(state) | OPT(template) | OPT(serial), 0, OPT(limit), 0, SHOW_LIST,
+     "id template serial state uses max_uses expires_at note", NULL, NULL},
+    {"token", "show", "ID", 1, "show a token and who used it", "muster token show 12", "GET",
+     V1 "/tokens/{}", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"token", "revoke", "ID", 1, "refuse a token from now on", "muster token revoke 12", "POST",
+     V1 "/tokens/{}/revoke", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"token", "regenerate", "ID", 1, "revoke a token and mint another like it",
+     "muster token regenerate 12", "POST", V1 "/tokens/{}/regenerate", 0, 0, 0, 0, SHOW_OBJECT,
+     NULL, NULL, NULL},
 
-    {"ca", "list", "", 0, "list the CAs: our own and the registered ones", "muster ca list", "GET", V1 "/cas", 0, 0, OPT(limit), 0,
-     SHOW_LIST, "name kind active template not_after subject", NULL, NULL},
-    {"ca", "show", "NAME", 1, "show a CA", "muster ca show factory --pem", "GET", V1 "/cas/{}", 0, 0, OPT(pem), 0, SHOW_OBJECT, NULL, NULL, run_cert_show},
-    {"ca", "register", "NAME FILE", 2, "admit devices with certificates of this CA (PEM)", "muster ca register factory factory-ca.pem --template pump", "POST", V1 "/cas",
-     0, OPT(template) | OPT(kind), 0, 0, SHOW_OBJECT, NULL, "name", run_ca_register},
-    {"ca", "unknown", "", 0, "list issuers of client certificates that nobody registered", "muster ca unknown", "GET", V1 "/unknown-cas", 0, 0, OPT(limit) | OPT(dismiss), 0,
-     SHOW_LIST, "issuer_hash issuer aki seen last_seen last_source", NULL, run_ca_unknown},
-    {"ca", "activate", "NAME", 1, "let a CA sign or vouch again", "muster ca activate factory", "POST", V1 "/cas/{}/activate", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
-    {"ca", "deactivate", "NAME", 1, "a deactivated CA neither signs nor vouches", "muster ca deactivate factory", "POST", V1 "/cas/{}/deactivate", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"ca", "list", "", 0, "list the CAs: our own and the registered ones", "muster ca list", "GET",
+     V1 "/cas", 0, 0, OPT(limit), 0, SHOW_LIST, "name kind active template not_after subject", NULL,
+     NULL},
+    {"ca", "show", "NAME", 1, "show a CA", "muster ca show factory --pem", "GET", V1 "/cas/{}", 0,
+     0, OPT(pem), 0, SHOW_OBJECT, NULL, NULL, run_cert_show},
+    {"ca", "register", "NAME FILE", 2, "admit devices with certificates of this CA (PEM)",
+     "muster ca register factory factory-ca.pem --template pump", "POST", V1 "/cas", 0,
+     OPT(template) | OPT(kind), 0, 0, SHOW_OBJECT, NULL, "name", run_ca_register},
+    {"ca", "unknown", "", 0, "list issuers of client certificates that nobody registered",
+     "muster ca unknown", "GET", V1 "/unknown-cas", 0, 0, OPT(limit) | OPT(dismiss), 0, SHOW_LIST,
+     "issuer_hash issuer aki seen last_seen last_source", NULL, run_ca_unknown},
+    {"ca", "activate", "NAME", 1, "let a CA sign or vouch again", "muster ca activate factory",
+     "POST", V1 "/cas/{}/activate", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"ca", "deactivate", "NAME", 1, "a deactivated CA neither signs nor vouches",
+     "muster ca deactivate factory", "POST", V1 "/cas/{}/deactivate", 0, 0, 0, 0, SHOW_OBJECT, NULL,
+     NULL, NULL},
 
-    {"device", "list", "", 0, "list devices; --state UNPROVISIONED includes serials of the allowlist never seen", "muster device list --state QUARANTINE", "GET", V1 "/devices",
-     OPT(state) | OPT(product) | OPT(template), 0, OPT(limit), 0, SHOW_LIST, "serial product state thing_name template last_seen", NULL, NULL},
-    {"device", "show", "SERIAL", 1, "show a device, its certificates and its trail", "muster device show SN-1", "GET", V1 "/devices/{}", OPT(product) | OPT(trail), 0, 0, 0,
+    {"device", "list", "", 0,
+     "list devices; --state UNPROVISIONED includes serials of the allowlist never seen",
+     "muster device list --state QUARANTINE", "GET", V1 "/devices",
+     OPT(state) | OPT(product) | OPT(template), 0, OPT(limit), 0, SHOW_LIST,
+     "serial product state thing_name template last_seen", NULL, NULL},
+    {"device", "show", "SERIAL", 1, "show a device, its certificates and its trail",
+     "muster device show SN-1", "GET", V1 "/devices/{}", OPT(product) | OPT(trail), 0, 0, 0,
      SHOW_DEVICE, NULL, NULL, NULL},
-    {"device", "quarantine", "SERIAL", 1, "refuse a device until it is released", "muster device quarantine SN-1 --reason 'stolen'", "POST", V1 "/devices/{}/quarantine",
+    {"device", "quarantine", "SERIAL", 1, "refuse a device until it is released",
+     "muster device quarantine SN-1 --reason 'stolen'", "POST", V1 "/devices/{}/quarantine",
      OPT(product), OPT(reason), 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
-    {"device", "release", "SERIAL", 1, "let a device out of quarantine", "muster device release SN-1", "POST", V1 "/devices/{}/release", OPT(product), 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
-    {"device", "reset", "SERIAL", 1, "allow one enrolment with a new key, after repair or refurbishment", "muster device reset SN-1 --revoke", "POST", V1 "/devices/{}/reset",
-     OPT(product), OPT(revoke), 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
-    {"device", "retire", "SERIAL", 1, "end a device for good: its certificates are revoked, its serial never enrols again", "muster device retire SN-1 --yes", "POST", V1 "/devices/{}/retire",
-     OPT(product), 0, OPT(yes), 0, SHOW_OBJECT, NULL, NULL, run_retire},
-    {"device", "seen", "SERIAL", 1, "report the first use of its certificate on a foreign platform", "muster device seen SN-1", "POST", V1 "/devices/{}/seen",
-     OPT(product), OPT(fingerprint), 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"device", "release", "SERIAL", 1, "let a device out of quarantine",
+     "muster device release SN-1", "POST", V1 "/devices/{}/release", OPT(product), 0, 0, 0,
+     SHOW_OBJECT, NULL, NULL, NULL},
+    {"device", "reset", "SERIAL", 1,
+     "allow one enrolment with a new key, after repair or refurbishment",
+     "muster device reset SN-1 --revoke", "POST", V1 "/devices/{}/reset", OPT(product), OPT(revoke),
+     0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"device", "retire", "SERIAL", 1,
+     "end a device for good: its certificates are revoked, its serial never enrols again",
+     "muster device retire SN-1 --yes", "POST", V1 "/devices/{}/retire", OPT(product), 0, OPT(yes),
+     0, SHOW_OBJECT, NULL, NULL, run_retire},
+    {"device", "seen", "SERIAL", 1, "report the first use of its certificate on a foreign platform",
+     "muster device seen SN-1", "POST", V1 "/devices/{}/seen", OPT(product), OPT(fingerprint), 0, 0,
+     SHOW_OBJECT, NULL, NULL, NULL},
 
-    {"cert", "list", "", 0, "list certificates", "muster cert list --status current --expires-before 2027-01-01T00:00:00Z", "GET", V1 "/certs",
-     OPT(serial) | OPT(product) | OPT(status) | OPT(expires_before), 0, OPT(limit), 0, SHOW_LIST, "fingerprint serial purpose status issuer not_after", NULL, NULL},
-    {"cert", "show", "FINGERPRINT", 1, "show a certificate", "muster cert show FINGERPRINT --pem", "GET", V1 "/certs/{}", 0, 0, OPT(pem), 0, SHOW_OBJECT, NULL, NULL, run_cert_show},
-    {"cert", "revoke", "FINGERPRINT", 1, "revoke a certificate and its key for good; --reason is one of RFC 5280, keyCompromise also quarantines the device",
-     "muster cert revoke FINGERPRINT --reason keyCompromise", "POST", V1 "/certs/{}/revoke", 0, OPT(reason), 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"cert", "list", "", 0, "list certificates",
+     "muster cert list --status current --expires-before 2027-01-01T00:00:00Z", "GET", V1 "/certs",
+     OPT(serial) | OPT(product) | OPT(status) | OPT(expires_before), 0, OPT(limit), 0, SHOW_LIST,
+     "fingerprint serial purpose status issuer not_after", NULL, NULL},
+    {"cert", "show", "FINGERPRINT", 1, "show a certificate", "muster cert show FINGERPRINT --pem",
+     "GET", V1 "/certs/{}", 0, 0, OPT(pem), 0, SHOW_OBJECT, NULL, NULL, run_cert_show},
+    {"cert", "revoke", "FINGERPRINT", 1,
+     "revoke a certificate and its key for good; --reason is one of RFC 5280, keyCompromise also "
+     "quarantines the device",
+     "muster cert revoke FINGERPRINT --reason keyCompromise", "POST", V1 "/certs/{}/revoke", 0,
+     OPT(reason), 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
 
-    {"product", "list", "", 0, "list the product lines", "muster product list", "GET", V1 "/products", 0, 0, OPT(limit), 0, SHOW_LIST, "name serial_case strip_separators created_at", NULL, NULL},
-    {"product", "create", "NAME", 1, "make a product line", "muster product create pump --serial-case upper", "POST", V1 "/products", 0, OPT(serial_case) | OPT(strip_separators), 0, 0,
-     SHOW_OBJECT, NULL, "name", NULL},
-    {"admin-token", "list", "", 0, "list admin tokens", "muster admin-token list", "GET", V1 "/admin-tokens", 0, 0, OPT(limit), 0, SHOW_LIST, "name role product created_at revoked_at", NULL, NULL},
-    {"admin-token", "create", "NAME", 1, "mint an admin token, printed this once", "muster admin-token create line-3 --role operator --product pump", "POST", V1 "/admin-tokens",
+    {"product", "list", "", 0, "list the product lines", "muster product list", "GET",
+     V1 "/products", 0, 0, OPT(limit), 0, SHOW_LIST, "name serial_case strip_separators created_at",
+     NULL, NULL},
+    {"product", "create", "NAME", 1, "make a product line",
+     "muster product create pump --serial-case upper", "POST", V1 "/products", 0,
+     OPT(serial_case) | OPT(strip_separators), 0, 0, SHOW_OBJECT, NULL, "name", NULL},
+    {"admin-token", "list", "", 0, "list admin tokens", "muster admin-token list", "GET",
+     V1 "/admin-tokens", 0, 0, OPT(limit), 0, SHOW_LIST, "name role product created_at revoked_at",
+     NULL, NULL},
+    {"admin-token", "create", "NAME", 1, "mint an admin token, printed this once",
+     "muster admin-token create line-3 --role operator --product pump", "POST", V1 "/admin-tokens",
      0, OPT(role) | OPT(product), 0, OPT(role), SHOW_OBJECT, NULL, "name", NULL},
-    {"admin-token", "revoke", "NAME", 1, "refuse an admin token from now on", "muster admin-token revoke line-3", "POST", V1 "/admin-tokens/{}/revoke", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
-    {"explain", NULL, "REQUEST-ID", 1, "tell why an attempt ended as it did", "muster explain 01a20abaeb7b73af989dbc9765b7d062", "GET", V1 "/attempts/{}", 0, 0, 0, 0, SHOW_EXPLAIN, NULL, NULL, NULL},
-    {"audit", NULL, "", 0, "list what operators did, newest first", "muster audit --limit 20", "GET", V1 "/audit", OPT(object) | OPT(actor), 0, OPT(limit), 0,
-     SHOW_LIST, "at actor source action object detail", NULL, NULL},
-    {"status", NULL, "", 0, "show the server's version, time, issuers and the devices by state", "muster status", "GET", V1 "/status", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
-    {"whoami", NULL, "", 0, "show whose token this is", "muster whoami", "GET", V1 "/whoami", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"admin-token", "revoke", "NAME", 1, "refuse an admin token from now on",
+     "muster admin-token revoke line-3", "POST", V1 "/admin-tokens/{}/revoke", 0, 0, 0, 0,
+     SHOW_OBJECT, NULL, NULL, NULL},
+    {"explain", NULL, "REQUEST-ID", 1, "tell why an attempt ended as it did",
+     "muster explain 01a20abaeb7b73af989dbc9765b7d062", "GET", V1 "/attempts/{}", 0, 0, 0, 0,
+     SHOW_EXPLAIN, NULL, NULL, NULL},
+    {"audit", NULL, "", 0, "list what operators did, newest first", "muster audit --limit 20",
+     "GET", V1 "/audit", OPT(object) | OPT(actor), 0, OPT(limit), 0, SHOW_LIST,
+     "at actor source action object detail", NULL, NULL},
+    {"status", NULL, "", 0, "show the server's version, time, issuers and the devices by state",
+     "muster status", "GET", V1 "/status", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"whoami", NULL, "", 0, "show whose token this is", "muster whoami", "GET", V1 "/whoami", 0, 0,
+     0, 0, SHOW_OBJECT, NULL, NULL, NULL},
 };
 
 const struct command *command_find(const char *const *words, size_t count, size_t *ret_used)
@@ -101,7 +171,8 @@ const struct command *command_find(const char *const *words, size_t count, size_
 static void name_print(const struct command *c)
 {
     char name[80];
-    snprintf(name, sizeof(name), "%s%s%s %s", c->object, c->verb ? " " : "", c->verb ? c->verb : "", c->words);
+    snprintf(name, sizeof(name), "%s%s%s %s", c->object, c->verb ? " " : "", c->verb ? c->verb : "",
+             c->words);
     printf("  %-34s %s\n", name, c->help);
 }
 
@@ -112,7 +183,8 @@ static void options_print(uint64_t options)
         char name[64];
         if (!(options & 1ull << i))
             continue;
-        snprintf(name, sizeof(name), "--%s%s%s", r->name, r->value ? " " : "", r->value ? r->value : "");
+        snprintf(name, sizeof(name), "--%s%s%s", r->name, r->value ? " " : "",
+                 r->value ? r->value : "");
         for (char *c = name; *c && *c != ' '; c++) {
             if (*c == '_')
                 *c = '-';
@@ -134,7 +206,8 @@ bool command_help(const char *object, const char *verb)
 {
     int shown = 0;
     if (!object)
-        printf("muster " MUSTER_VERSION ": the operator's command of the Muster provisioning server\n\n");
+        printf("muster " MUSTER_VERSION
+               ": the operator's command of the Muster provisioning server\n\n");
     for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
         const struct command *c = &commands[i];
         if (!wanted(c, object, verb))
@@ -150,7 +223,8 @@ bool command_help(const char *object, const char *verb)
         return false;
     printf("\nEvery command:\n");
     options_print(GLOBAL);
-    printf("\nExit codes: 0 done, 1 refused by the server or lines rejected, 2 wrong usage, 3 server out of reach.\n");
+    printf("\nExit codes: 0 done, 1 refused by the server or lines rejected, 2 wrong usage, 3 "
+           "server out of reach.\n");
     if (!object)
         printf("muster COMMAND --help tells the options of a command; docs/cli.md has it all.\n");
     return true;
@@ -164,8 +238,10 @@ static bool options_fit(const struct cli *cli)
     uint64_t missing = c->must & ~cli->options.given;
     for (int i = 0; i < OPT_COUNT && (strange | missing); i++) {
         if ((strange | missing) & 1ull << i) {
-            fprintf(stderr, "muster: --%s %s; see muster %s %s --help\n", option_row((enum option_id)i)->name,
-                    missing & 1ull << i ? "must be given" : "is not an option of this command", c->object, c->verb ? c->verb : "");
+            fprintf(stderr, "muster: --%s %s; see muster %s %s --help\n",
+                    option_row((enum option_id)i)->name,
+                    missing & 1ull << i ? "must be given" : "is not an option of this command",
+                    c->object, c->verb ? c->verb : "");
             return false;
         }
     }

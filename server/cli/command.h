@@ -25,7 +25,7 @@ struct command {
     uint64_t own;     /* options of the CLI's own */
     uint64_t must;    /* options that must be given */
     enum command_show show;
-    const char *columns; /* SHOW_LIST: members, separated by spaces */
+    const char *columns;     /* SHOW_LIST: members, separated by spaces */
     const char *word_member; /* the first word goes into the body as this member */
     /* Instead of the call described above. */
     int (*run)(struct cli *cli);

@@ -25,7 +25,8 @@ struct import {
 
 static void add_number(json_t *total, const json_t *answer, const char *key)
 {
-    json_int_t sum = json_integer_value(json_object_get(total, key)) + json_integer_value(json_object_get(answer, key));
+    json_int_t sum = json_integer_value(json_object_get(total, key)) +
+                     json_integer_value(json_object_get(answer, key));
     json_object_set_new(total, key, json_integer(sum));
 }
 
@@ -43,14 +44,19 @@ static void report_take(struct import *i, json_t *answer)
         json_object_set_new(line, "line", json_integer(number));
         const char *reason = json_string_value(json_object_get(line, "reason"));
         if (!json && reason)
-            printf("line %lld: %s: %s\n", (long long)number, json_string_value(json_object_get(line, "serial")), reason);
+            printf("line %lld: %s: %s\n", (long long)number,
+                   json_string_value(json_object_get(line, "serial")), reason);
     }
     json_array_extend(json_object_get(i->total, "lines"), lines);
 }
 
 static int piece_send(struct import *i)
 {
-    struct client_request rq = {.method = "POST", .path = buf_text(&i->path), .type = i->type, .body = buf_text(&i->piece), .body_len = i->piece.len};
+    struct client_request rq = {.method = "POST",
+                                .path = buf_text(&i->path),
+                                .type = i->type,
+                                .body = buf_text(&i->piece),
+                                .body_len = i->piece.len};
     struct client_answer answer = {.json = NULL};
     if (i->lines == 0)
         return EXIT_OK;
@@ -58,7 +64,8 @@ static int piece_send(struct import *i)
     if (rc == EXIT_OK)
         report_take(i, answer.json);
     else
-        fprintf(stderr, "muster: nothing from line %ld on was imported; the lines before it were\n", i->first_line);
+        fprintf(stderr, "muster: nothing from line %ld on was imported; the lines before it were\n",
+                i->first_line);
     json_decref(answer.json);
     i->first_line += i->lines;
     i->lines = 0;
@@ -86,7 +93,8 @@ static int lines_send(struct import *i)
         if (i->piece.len + (size_t)len > PIECE_BYTES || i->lines == PIECE_LINES)
             rc = piece_send(i);
         if ((size_t)len > PIECE_BYTES) {
-            fprintf(stderr, "muster: line %ld is longer than any line of an allowlist\n", i->first_line + i->lines);
+            fprintf(stderr, "muster: line %ld is longer than any line of an allowlist\n",
+                    i->first_line + i->lines);
             return EXIT_USAGE;
         }
         buf_add(&i->piece, line, (size_t)len);
@@ -101,7 +109,8 @@ static int totals_show(struct import *i)
     if (i->cli->options.given & OPT(json))
         command_show(i->cli, i->total);
     else
-        printf("%lld imported, %lld duplicate, %lld rejected\n", (long long)json_integer_value(json_object_get(i->total, "imported")),
+        printf("%lld imported, %lld duplicate, %lld rejected\n",
+               (long long)json_integer_value(json_object_get(i->total, "imported")),
                (long long)json_integer_value(json_object_get(i->total, "duplicate")), rejected);
     return rejected > 0 ? EXIT_REFUSED : EXIT_OK;
 }
@@ -122,7 +131,8 @@ int run_allowlist_import(struct cli *cli)
     buf_init(&i.path, MAX_PATH_BYTES);
     buf_init(&i.piece, PIECE_BYTES);
     command_path(cli, &i.path);
-    i.total = json_pack("{s:i, s:i, s:i, s:[]}", "imported", 0, "duplicate", 0, "rejected", 0, "lines");
+    i.total =
+        json_pack("{s:i, s:i, s:i, s:[]}", "imported", 0, "duplicate", 0, "rejected", 0, "lines");
     int rc = lines_send(&i);
     if (rc == EXIT_OK)
         rc = totals_show(&i);

@@ -49,7 +49,8 @@ static int run(struct cli *cli)
         .cafile = option_or_env(o, OPT_cacert, "MUSTER_CACERT"),
     };
     int64_t timeout_s = DEFAULT_TIMEOUT_S;
-    if (o->value[OPT_timeout] && text_parse_int(o->value[OPT_timeout], 1, MAX_TIMEOUT_S, &timeout_s))
+    if (o->value[OPT_timeout] &&
+        text_parse_int(o->value[OPT_timeout], 1, MAX_TIMEOUT_S, &timeout_s))
         return usage_error("--timeout must be a number of seconds");
     settings.timeout_s = (long)timeout_s;
     int rc = token_load(o, &token_file, &settings.token);
@@ -87,7 +88,8 @@ int main(int argc, char **argv)
     if (!cli.command)
         return usage_error("there is no such command");
     if (o->word_count - used != (size_t)cli.command->word_count) {
-        fprintf(stderr, "muster: expected: muster %s %s %s\n", cli.command->object, cli.command->verb ? cli.command->verb : "", cli.command->words);
+        fprintf(stderr, "muster: expected: muster %s %s %s\n", cli.command->object,
+                cli.command->verb ? cli.command->verb : "", cli.command->words);
         return EXIT_USAGE;
     }
     memcpy(cli.words, o->words + used, (o->word_count - used) * sizeof(cli.words[0]));

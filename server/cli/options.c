@@ -26,7 +26,8 @@ static void names_fill(char names[OPT_COUNT][MAX_NAME_BYTES], struct option *tab
             if (*c == '_')
                 *c = '-';
         }
-        table[i] = (struct option){names[i], rows[i].kind == OPTION_FLAG ? no_argument : required_argument, NULL, i};
+        table[i] = (struct option){
+            names[i], rows[i].kind == OPTION_FLAG ? no_argument : required_argument, NULL, i};
     }
     table[OPT_COUNT] = (struct option){0};
 }
@@ -35,7 +36,8 @@ static bool option_take(struct options *o, int id)
 {
     if (rows[id].kind == OPTION_PAIRS) {
         if (o->pair_count == OPTIONS_MAX_PAIRS || !strchr(optarg, '=')) {
-            fprintf(stderr, "muster: --%s takes NAME=VALUE, at most %d times\n", rows[id].name, OPTIONS_MAX_PAIRS);
+            fprintf(stderr, "muster: --%s takes NAME=VALUE, at most %d times\n", rows[id].name,
+                    OPTIONS_MAX_PAIRS);
             return false;
         }
         o->pairs[o->pair_count++] = optarg;

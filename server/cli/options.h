@@ -10,44 +10,53 @@
 enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_DURATION, OPTION_FLAG, OPTION_PAIRS };
 
 /* name, kind, member of the API (NULL: the CLI's own), what stands for its value, help */
-#define OPTION_TABLE(OPTION) \
-    OPTION(json, OPTION_FLAG, NULL, NULL, "print what the API returns") \
-    OPTION(url, OPTION_TEXT, NULL, "URL", "the admin listener (default: MUSTER_ADMIN_URL)") \
-    OPTION(token_file, OPTION_TEXT, NULL, "FILE", "file with the admin token (default: MUSTER_ADMIN_TOKEN)") \
-    OPTION(cacert, OPTION_TEXT, NULL, "FILE", "CA of the server's certificate (default: MUSTER_CACERT)") \
-    OPTION(timeout, OPTION_NUMBER, NULL, "SECONDS", "of one request (default 120)") \
-    OPTION(limit, OPTION_NUMBER, NULL, "N", "rows of a list (default: all)") \
-    OPTION(help, OPTION_FLAG, NULL, NULL, "this text") \
-    OPTION(version, OPTION_FLAG, NULL, NULL, "the program's version") \
-    OPTION(product, OPTION_TEXT, "product", "NAME", "product line") \
-    OPTION(template, OPTION_TEXT, "template", "NAME", "template") \
-    OPTION(number, OPTION_NUMBER, "version", "N", "version of the template (default: the one in use)") \
-    OPTION(serial, OPTION_TEXT, "serial", "SERIAL", "serial of a device, in any spelling") \
+#define OPTION_TABLE(OPTION)                                                                       \
+    OPTION(json, OPTION_FLAG, NULL, NULL, "print what the API returns")                            \
+    OPTION(url, OPTION_TEXT, NULL, "URL", "the admin listener (default: MUSTER_ADMIN_URL)")        \
+    OPTION(token_file, OPTION_TEXT, NULL, "FILE",                                                  \
+           "file with the admin token (default: MUSTER_ADMIN_TOKEN)")                              \
+    OPTION(cacert, OPTION_TEXT, NULL, "FILE",                                                      \
+           "CA of the server's certificate (default: MUSTER_CACERT)")                              \
+    OPTION(timeout, OPTION_NUMBER, NULL, "SECONDS", "of one request (default 120)")                \
+    OPTION(limit, OPTION_NUMBER, NULL, "N", "rows of a list (default: all)")                       \
+    OPTION(help, OPTION_FLAG, NULL, NULL, "this text")                                             \
+    OPTION(version, OPTION_FLAG, NULL, NULL, "the program's version")                              \
+    OPTION(product, OPTION_TEXT, "product", "NAME", "product line")                                \
+    OPTION(template, OPTION_TEXT, "template", "NAME", "template")                                  \
+    OPTION(number, OPTION_NUMBER, "version", "N",                                                  \
+           "version of the template (default: the one in use)")                                    \
+    OPTION(serial, OPTION_TEXT, "serial", "SERIAL", "serial of a device, in any spelling")         \
     OPTION(serials, OPTION_TEXT, NULL, "FILE", "file of serials, one a line; - is standard input") \
-    OPTION(param, OPTION_PAIRS, "parameters", "NAME=VALUE", "value of a parameter; may be repeated") \
-    OPTION(state, OPTION_TEXT, "state", "STATE", "only those in this state") \
-    OPTION(status, OPTION_TEXT, "status", "STATUS", "pending, current, superseded or revoked") \
-    OPTION(batch, OPTION_TEXT, "batch", "TEXT", "noted with every line that names no batch") \
+    OPTION(param, OPTION_PAIRS, "parameters", "NAME=VALUE",                                        \
+           "value of a parameter; may be repeated")                                                \
+    OPTION(state, OPTION_TEXT, "state", "STATE", "only those in this state")                       \
+    OPTION(status, OPTION_TEXT, "status", "STATUS", "pending, current, superseded or revoked")     \
+    OPTION(batch, OPTION_TEXT, "batch", "TEXT", "noted with every line that names no batch")       \
     OPTION(format, OPTION_TEXT, NULL, "FORMAT", "csv or ndjson (default: by the first character)") \
-    OPTION(count, OPTION_NUMBER, "count", "N", "how many free tokens") \
-    OPTION(uses, OPTION_NUMBER, "uses", "N", "certificates a free token may give (default 1)") \
-    OPTION(expires, OPTION_DURATION, "expires_in_s", "DURATION", "life of the tokens, such as 30d (default 30d)") \
-    OPTION(grace, OPTION_DURATION, "grace_s", "DURATION", "how long a device may come back (default: the template's)") \
-    OPTION(note, OPTION_TEXT, "note", "TEXT", "free text") \
-    OPTION(kind, OPTION_TEXT, "kind", "KIND", "registered (default), or helper: completes chains only") \
-    OPTION(dismiss, OPTION_TEXT, NULL, "HASH", "forget this unknown issuer") \
-    OPTION(reason, OPTION_TEXT, "reason", "TEXT", "why") \
-    OPTION(revoke, OPTION_FLAG, "revoke", NULL, "also revoke its certificates") \
-    OPTION(yes, OPTION_FLAG, NULL, NULL, "it is meant: there is no way back") \
-    OPTION(trail, OPTION_NUMBER, "trail", "N", "attempts to show (default 20)") \
-    OPTION(fingerprint, OPTION_TEXT, "fingerprint", "HEX", "SHA-256 of the certificate") \
-    OPTION(expires_before, OPTION_TEXT, "expires_before", "TIME", "only those that end before, RFC 3339") \
-    OPTION(pem, OPTION_FLAG, NULL, NULL, "print the certificate only") \
-    OPTION(body, OPTION_FLAG, NULL, NULL, "print the document only") \
-    OPTION(serial_case, OPTION_TEXT, "serial_case", "RULE", "keep, upper or lower") \
-    OPTION(strip_separators, OPTION_FLAG, "strip_separators", NULL, "drop . _ : - from canonical serials") \
-    OPTION(object, OPTION_TEXT, "object", "NAME", "only what was done to it") \
-    OPTION(actor, OPTION_TEXT, "actor", "NAME", "only what this token did") \
+    OPTION(count, OPTION_NUMBER, "count", "N", "how many free tokens")                             \
+    OPTION(uses, OPTION_NUMBER, "uses", "N", "certificates a free token may give (default 1)")     \
+    OPTION(expires, OPTION_DURATION, "expires_in_s", "DURATION",                                   \
+           "life of the tokens, such as 30d (default 30d)")                                        \
+    OPTION(grace, OPTION_DURATION, "grace_s", "DURATION",                                          \
+           "how long a device may come back (default: the template's)")                            \
+    OPTION(note, OPTION_TEXT, "note", "TEXT", "free text")                                         \
+    OPTION(kind, OPTION_TEXT, "kind", "KIND",                                                      \
+           "registered (default), or helper: completes chains only")                               \
+    OPTION(dismiss, OPTION_TEXT, NULL, "HASH", "forget this unknown issuer")                       \
+    OPTION(reason, OPTION_TEXT, "reason", "TEXT", "why")                                           \
+    OPTION(revoke, OPTION_FLAG, "revoke", NULL, "also revoke its certificates")                    \
+    OPTION(yes, OPTION_FLAG, NULL, NULL, "it is meant: there is no way back")                      \
+    OPTION(trail, OPTION_NUMBER, "trail", "N", "attempts to show (default 20)")                    \
+    OPTION(fingerprint, OPTION_TEXT, "fingerprint", "HEX", "SHA-256 of the certificate")           \
+    OPTION(expires_before, OPTION_TEXT, "expires_before", "TIME",                                  \
+           "only those that end before, RFC 3339")                                                 \
+    OPTION(pem, OPTION_FLAG, NULL, NULL, "print the certificate only")                             \
+    OPTION(body, OPTION_FLAG, NULL, NULL, "print the document only")                               \
+    OPTION(serial_case, OPTION_TEXT, "serial_case", "RULE", "keep, upper or lower")                \
+    OPTION(strip_separators, OPTION_FLAG, "strip_separators", NULL,                                \
+           "drop . _ : - from canonical serials")                                                  \
+    OPTION(object, OPTION_TEXT, "object", "NAME", "only what was done to it")                      \
+    OPTION(actor, OPTION_TEXT, "actor", "NAME", "only what this token did")                        \
     OPTION(role, OPTION_TEXT, "role", "ROLE", "viewer, operator or admin")
 
 enum option_id {

@@ -122,7 +122,8 @@ void print_tokens(const json_t *tokens)
 {
     for (size_t i = 0; i < json_array_size(tokens); i++) {
         const json_t *t = json_array_get(tokens, i);
-        printf("%lld %s %s\n", (long long)json_integer_value(json_object_get(t, "id")), text_of(t, "token"), text_of(t, "serial"));
+        printf("%lld %s %s\n", (long long)json_integer_value(json_object_get(t, "id")),
+               text_of(t, "token"), text_of(t, "serial"));
     }
 }
 
@@ -141,11 +142,14 @@ static void print_waiting(const json_t *d)
     if (json_is_string(json_object_get(d, "retired_at")))
         printf("It was retired at %s and never enrols again.\n", text_of(d, "retired_at"));
     else if (strcmp(state, "QUARANTINE") == 0)
-        printf("It is in quarantine; muster device release %s lets it go on.\n", text_of(d, "serial"));
+        printf("It is in quarantine; muster device release %s lets it go on.\n",
+               text_of(d, "serial"));
     else if (strcmp(state, "VERIFY") == 0)
-        printf("It waits for the first use of its certificate, until %s.\n", text_of(d, "verify_by"));
+        printf("It waits for the first use of its certificate, until %s.\n",
+               text_of(d, "verify_by"));
     else if (json_is_string(json_object_get(d, "reset_at")))
-        printf("It was reset at %s: one enrolment with a new key is allowed.\n", text_of(d, "reset_at"));
+        printf("It was reset at %s: one enrolment with a new key is allowed.\n",
+               text_of(d, "reset_at"));
     else if (strcmp(state, "UNPROVISIONED") == 0)
         printf("It is known and was never enrolled.\n");
 }
@@ -169,8 +173,19 @@ static void print_attempt(const json_t *a)
 
 void print_device(const json_t *d)
 {
-    static const char *const members[] = {"serial", "product", "thing_name", "state", "state_since", "template", "template_version",
-                                          "failures", "quarantine_reason", "last_seen", "groups", "attributes", "configuration"};
+    static const char *const members[] = {"serial",
+                                          "product",
+                                          "thing_name",
+                                          "state",
+                                          "state_since",
+                                          "template",
+                                          "template_version",
+                                          "failures",
+                                          "quarantine_reason",
+                                          "last_seen",
+                                          "groups",
+                                          "attributes",
+                                          "configuration"};
     for (size_t i = 0; i < ARRAY_LEN(members); i++) {
         const json_t *value = json_object_get(d, members[i]);
         if (value && !json_is_null(value))
@@ -179,7 +194,8 @@ void print_device(const json_t *d)
     print_waiting(d);
     if (json_array_size(json_object_get(d, "certificates")) > 0) {
         printf("\ncertificates\n");
-        print_table(json_object_get(d, "certificates"), "fingerprint purpose status not_after verified_at revoke_reason");
+        print_table(json_object_get(d, "certificates"),
+                    "fingerprint purpose status not_after verified_at revoke_reason");
     }
     printf("\ntrail, newest first\n");
     const json_t *trail = json_object_get(d, "trail");
@@ -193,7 +209,8 @@ static void print_story(const json_t *a)
     bool good = strcmp(outcome, "ok") == 0 || strcmp(outcome, "replayed") == 0;
     printf("At %s ", text_of(a, "at"));
     print_line(text_of(a, "source"));
-    printf(" asked by %s for %s with a credential of kind %s", text_of(a, "protocol"), text_of(a, "operation"), text_of(a, "credential"));
+    printf(" asked by %s for %s with a credential of kind %s", text_of(a, "protocol"),
+           text_of(a, "operation"), text_of(a, "credential"));
     if (text_of(a, "serial")[0]) {
         printf(", for serial ");
         print_line(text_of(a, "serial"));
@@ -219,7 +236,8 @@ void print_explain(const json_t *attempts)
         print_story(a);
         for (size_t k = 0; k < json_array_size(steps); k++) {
             const json_t *s = json_array_get(steps, k);
-            printf("  %-14s %8lld us  %s\n", text_of(s, "step"), (long long)json_integer_value(json_object_get(s, "us")), text_of(s, "result"));
+            printf("  %-14s %8lld us  %s\n", text_of(s, "step"),
+                   (long long)json_integer_value(json_object_get(s, "us")), text_of(s, "result"));
         }
     }
 }

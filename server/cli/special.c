@@ -31,7 +31,10 @@ static int document_send(struct cli *cli, const char *file)
         return rc;
     buf_init(&path, MAX_PATH_BYTES);
     command_path(cli, &path);
-    struct client_request rq = {.method = cli->command->method, .path = buf_text(&path), .body = buf_text(&document), .body_len = document.len};
+    struct client_request rq = {.method = cli->command->method,
+                                .path = buf_text(&path),
+                                .body = buf_text(&document),
+                                .body_len = document.len};
     struct client_answer answer = {.json = NULL};
     rc = client_call(cli->client, &rq, &answer);
     if (rc == EXIT_OK)

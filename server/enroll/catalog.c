@@ -33,7 +33,7 @@ struct catalog {
     const char *ca_dir;
     pthread_mutex_t lock; /* guards current and checked_us */
     struct snapshot *current;
-    int64_t checked_us; /* monotonic; 0: never */
+    int64_t checked_us;      /* monotonic; 0: never */
     pthread_mutex_t loading; /* one loader at a time; taken before lock, never inside it */
 };
 
@@ -160,7 +160,9 @@ static void log_bad_issuer(const char *name, enum err e)
     struct buf b;
     log_begin(&b, LOG_ERROR, "catalog.issuer_unusable");
     json_text(&b, "ca", name);
-    json_text(&b, "reason", e == ERR_DENIED ? "the key file must be private to its owner (mode 0600)" : err_name(e));
+    json_text(&b, "reason",
+              e == ERR_DENIED ? "the key file must be private to its owner (mode 0600)"
+                              : err_name(e));
     log_end(&b, LOG_ERROR);
 }
 
@@ -170,7 +172,8 @@ static void issuer_take(struct snapshot *s, const struct ca_cached_row *r, const
     char path[MAX_PATH];
     struct signer *signer = NULL;
     int n = snprintf(path, sizeof(path), "%s/%s", ca_dir, r->key_reference);
-    enum err e = n > 0 && (size_t)n < sizeof(path) && s->issuer_count < MAX_ISSUERS ? ERR_OK : ERR_INVALID;
+    enum err e =
+        n > 0 && (size_t)n < sizeof(path) && s->issuer_count < MAX_ISSUERS ? ERR_OK : ERR_INVALID;
     if (!e)
         e = signer_file_new(path, &signer);
     if (!e)

@@ -94,9 +94,14 @@ static void failure_write(struct buf *b, const struct enrolment *e)
         json_int(b, "quarantine_failures", e->settings->quarantine_failures);
     }
     if (by_token)
-        json_raw(b, "token_hash", arena_printf(e->arena, "\"\\\\x%s\"", text_hex(e->arena, bytes_of(e->token_hash, SHA256_BYTES))));
+        json_raw(b, "token_hash",
+                 arena_printf(e->arena, "\"\\\\x%s\"",
+                              text_hex(e->arena, bytes_of(e->token_hash, SHA256_BYTES))));
     if (e->credential >= CREDENTIAL_FACTORY)
-        json_raw(b, "fingerprint", arena_printf(e->arena, "\"\\\\x%s\"", text_hex(e->arena, bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES))));
+        json_raw(
+            b, "fingerprint",
+            arena_printf(e->arena, "\"\\\\x%s\"",
+                         text_hex(e->arena, bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES))));
     json_raw(b, "steps", e->steps);
     json_end_object(b);
 }

@@ -42,10 +42,12 @@ static enum err device_certificate(struct enrolment *e)
     e->credential = CREDENTIAL_DEVICE;
     enum err err = enrol_peer_get(e->service->db, fp, e->arena, &e->owner);
     if (err == ERR_NOT_FOUND)
-        return fault_set(e->fault, FAULT_CERT_UNKNOWN, "our CA signed %s, the registry does not have it",
+        return fault_set(e->fault, FAULT_CERT_UNKNOWN,
+                         "our CA signed %s, the registry does not have it",
                          e->peer.leaf.subject_text);
     if (err)
-        return fault_set(e->fault, FAULT_DB_UNAVAILABLE, "looking up the certificate: %s", err_name(err));
+        return fault_set(e->fault, FAULT_DB_UNAVAILABLE, "looking up the certificate: %s",
+                         err_name(err));
     return ERR_OK;
 }
 

@@ -9,10 +9,12 @@ static enum err label_check(struct enrolment *e)
         return ERR_OK;
     const struct catalog_template *named = snapshot_template(e->snapshot, e->rq->template_name);
     if (!named)
-        return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%s\"", e->rq->template_name);
+        return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%s\"",
+                         e->rq->template_name);
     if (named->product != e->template->product)
-        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL, "the device is of product %s, the label of %s",
-                         e->template->product->name, named->product->name);
+        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL,
+                         "the device is of product %s, the label of %s", e->template->product->name,
+                         named->product->name);
     return ERR_OK;
 }
 
@@ -21,14 +23,18 @@ static enum err credential_check(struct enrolment *e)
     if (e->credential == CREDENTIAL_DEVICE)
         return label_check(e);
     if (e->rq->renew)
-        return fault_set(e->fault, FAULT_CERT_PURPOSE, "a factory certificate cannot renew; use simpleenroll");
-    unsigned need = e->credential == CREDENTIAL_TOKEN ? CREDENTIAL_SET_TOKEN : CREDENTIAL_SET_FACTORY;
+        return fault_set(e->fault, FAULT_CERT_PURPOSE,
+                         "a factory certificate cannot renew; use simpleenroll");
+    unsigned need =
+        e->credential == CREDENTIAL_TOKEN ? CREDENTIAL_SET_TOKEN : CREDENTIAL_SET_FACTORY;
     if (!(e->settings->credentials & need))
-        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL, "template %s does not take a %s", e->template->label,
-                         credential_name(e->credential));
+        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL, "template %s does not take a %s",
+                         e->template->label, credential_name(e->credential));
     if (e->peer_ca && e->peer_ca->template && e->peer_ca->template->product != e->template->product)
-        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL, "CA %s is registered for product %s, template %s is of %s",
-                         e->peer_ca->name, e->peer_ca->template->product->name, e->template->label, e->template->product->name);
+        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL,
+                         "CA %s is registered for product %s, template %s is of %s",
+                         e->peer_ca->name, e->peer_ca->template->product->name, e->template->label,
+                         e->template->product->name);
     return ERR_OK;
 }
 
@@ -36,8 +42,8 @@ static enum err key_check(struct enrolment *e)
 {
     if (!(e->settings->keys & e->csr.kind)) {
         const char *name = key_kind_name(e->csr.kind);
-        return fault_set(e->fault, FAULT_CSR_KEY, "template %s does not allow %s", e->template->label,
-                         name ? name : "this kind of key");
+        return fault_set(e->fault, FAULT_CSR_KEY, "template %s does not allow %s",
+                         e->template->label, name ? name : "this kind of key");
     }
     return ERR_OK;
 }
@@ -48,9 +54,11 @@ static enum err renewal_check(struct enrolment *e)
     if (e->credential != CREDENTIAL_DEVICE)
         return ERR_OK;
     if (!name_equal(e->csr.subject_der, e->peer.leaf.subject_der))
-        return fault_set(e->fault, FAULT_CSR_SUBJECT_CHANGED, "the certificate's subject is %s", e->peer.leaf.subject_text);
+        return fault_set(e->fault, FAULT_CSR_SUBJECT_CHANGED, "the certificate's subject is %s",
+                         e->peer.leaf.subject_text);
     if (e->csr.san_der.len > 0 && !bytes_equal(e->csr.san_der, e->peer.leaf.san_der))
-        return fault_set(e->fault, FAULT_CSR_SUBJECT_CHANGED, "the subject alternative names differ from the certificate's");
+        return fault_set(e->fault, FAULT_CSR_SUBJECT_CHANGED,
+                         "the subject alternative names differ from the certificate's");
     return ERR_OK;
 }
 

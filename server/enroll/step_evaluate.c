@@ -15,12 +15,15 @@ static enum err params_fill(struct enrolment *e)
         {"Muster::Serial", e->serial.given},
         {"Muster::Product", e->template->product->name},
         {"AWS::IoT::Certificate::CommonName", certified ? leaf->cn : csr->cn},
-        {"AWS::IoT::Certificate::SerialNumber", certified ? leaf->subject_serial_number : csr->serial_number},
+        {"AWS::IoT::Certificate::SerialNumber",
+         certified ? leaf->subject_serial_number : csr->serial_number},
         {"AWS::IoT::Certificate::Country", certified ? leaf->country : csr->country},
         {"AWS::IoT::Certificate::Organization", certified ? leaf->organization : csr->organization},
-        {"AWS::IoT::Certificate::OrganizationalUnit", certified ? leaf->organizational_unit : csr->organizational_unit},
+        {"AWS::IoT::Certificate::OrganizationalUnit",
+         certified ? leaf->organizational_unit : csr->organizational_unit},
         {"AWS::IoT::Certificate::StateName", certified ? leaf->state_name : csr->state_name},
-        {"AWS::IoT::Certificate::DistinguishedNameQualifier", certified ? leaf->dn_qualifier : csr->dn_qualifier},
+        {"AWS::IoT::Certificate::DistinguishedNameQualifier",
+         certified ? leaf->dn_qualifier : csr->dn_qualifier},
     };
     for (size_t i = 0; i < ARRAY_LEN(values); i++) {
         if (template_params_add(&e->params, values[i].name, values[i].value))
@@ -33,7 +36,8 @@ static enum err params_fill(struct enrolment *e)
 static enum err identity_ensure(struct enrolment *e)
 {
     struct cert_profile *p = &e->profile;
-    const char *urn = arena_printf(e->arena, "urn:muster:%s:%s", e->template->product->name, e->serial.given);
+    const char *urn =
+        arena_printf(e->arena, "urn:muster:%s:%s", e->template->product->name, e->serial.given);
     if (!urn)
         return enrolment_no_memory(e);
     for (size_t i = 0; i < p->san_count; i++) {
@@ -41,7 +45,8 @@ static enum err identity_ensure(struct enrolment *e)
             return ERR_OK;
     }
     if (p->san_count == PROFILE_MAX_SAN)
-        return fault_set(e->fault, FAULT_TEMPLATE_EVALUATION, "$.Muster.SubjectAltNames leaves no room for %s", urn);
+        return fault_set(e->fault, FAULT_TEMPLATE_EVALUATION,
+                         "$.Muster.SubjectAltNames leaves no room for %s", urn);
     p->san[p->san_count++] = (struct san){SAN_URI, urn};
     return ERR_OK;
 }

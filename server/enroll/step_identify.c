@@ -19,7 +19,8 @@ static enum err template_choose(struct enrolment *e)
     if (!label)
         label = e->service->default_template;
     if (!label)
-        return fault_set(e->fault, FAULT_TEMPLATE_NO_DEFAULT, "no label, and default_template is not set");
+        return fault_set(e->fault, FAULT_TEMPLATE_NO_DEFAULT,
+                         "no label, and default_template is not set");
     e->template = snapshot_template(e->snapshot, label);
     if (!e->template)
         return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%s\"", label);
@@ -50,8 +51,10 @@ static const char *serial_from_names(const struct enrolment *e)
 static enum err serial_missing(struct enrolment *e)
 {
     if (e->credential == CREDENTIAL_FACTORY)
-        return fault_set(e->fault, FAULT_CERT_NO_SERIAL, "factory certificate %s", e->peer.leaf.subject_text);
-    return fault_set(e->fault, FAULT_SERIAL_MISSING, "neither the credential nor the CSR names a serial");
+        return fault_set(e->fault, FAULT_CERT_NO_SERIAL, "factory certificate %s",
+                         e->peer.leaf.subject_text);
+    return fault_set(e->fault, FAULT_SERIAL_MISSING,
+                     "neither the credential nor the CSR names a serial");
 }
 
 /* The serial of the credential, or what the CSR says where the credential names none. */
@@ -73,8 +76,9 @@ enum err enrolment_serial(struct enrolment *e)
     struct serial also;
     if (text != claimed && claimed &&
         (serial_parse(rule, claimed, &also) || strcmp(also.canonical, e->serial.canonical) != 0))
-        return fault_set(e->fault, FAULT_SERIAL_MISMATCH, "the certificate is for %s, the request says \"%.80s\"",
-                         e->serial.given, claimed);
+        return fault_set(e->fault, FAULT_SERIAL_MISMATCH,
+                         "the certificate is for %s, the request says \"%.80s\"", e->serial.given,
+                         claimed);
     return ERR_OK;
 }
 

@@ -148,8 +148,10 @@ enum err step_record(struct enrolment *e)
         return err;
     err = committer_record(e->service->committer, &r, e->arena, &outcome);
     if (err == ERR_UNAVAILABLE)
-        return fault_set(e->fault, FAULT_DB_UNAVAILABLE, "%s", outcome.detail ? outcome.detail : "not recorded");
+        return fault_set(e->fault, FAULT_DB_UNAVAILABLE, "%s",
+                         outcome.detail ? outcome.detail : "not recorded");
     if (err)
-        return fault_set(e->fault, FAULT_INTERNAL, "recording: %s %s", err_name(err), outcome.detail ? outcome.detail : "");
+        return fault_set(e->fault, FAULT_INTERNAL, "recording: %s %s", err_name(err),
+                         outcome.detail ? outcome.detail : "");
     return outcome_judge(e, &outcome);
 }

@@ -13,14 +13,17 @@ static enum err check_depth(struct check *c, json_t *node, const struct path *p,
     size_t i;
     if (depth > TEMPLATE_MAX_DEPTH)
         return check_fail(c, p, "nested deeper than %d levels", TEMPLATE_MAX_DEPTH);
-    json_object_foreach(node, key, value) {
+    json_object_foreach(node, key, value)
+    {
         struct path at = {p, key, 0};
         if (strlen(key) > TEMPLATE_MAX_KEY_BYTES)
-            return check_fail(c, p, "a member's name is longer than %d bytes", TEMPLATE_MAX_KEY_BYTES);
+            return check_fail(c, p, "a member's name is longer than %d bytes",
+                              TEMPLATE_MAX_KEY_BYTES);
         if (check_depth(c, value, &at, depth + 1))
             return ERR_INVALID;
     }
-    json_array_foreach(node, i, value) {
+    json_array_foreach(node, i, value)
+    {
         struct path at = {p, NULL, i};
         if (check_depth(c, value, &at, depth + 1))
             return ERR_INVALID;
@@ -52,7 +55,8 @@ static enum err check_parameters(struct check *c, json_t *node, const struct pat
         return check_fail(c, p, "must be an object");
     if (json_object_size(node) > TEMPLATE_MAX_DECLARED)
         return check_fail(c, p, "declares more than %d parameters", TEMPLATE_MAX_DECLARED);
-    json_object_foreach(node, key, value) {
+    json_object_foreach(node, key, value)
+    {
         struct path at = {p, key, 0};
         enum err e = check_parameter(c, value, &at);
         if (e)
@@ -69,8 +73,10 @@ static enum err check_map_value(struct check *c, json_t *node, const struct path
     if (json_is_string(node))
         return ERR_OK;
     if (!json_is_array(node) || json_array_size(node) > TEMPLATE_MAX_ITEMS)
-        return check_fail(c, p, "must be a string or an array of at most %d strings", TEMPLATE_MAX_ITEMS);
-    json_array_foreach(node, i, item) {
+        return check_fail(c, p, "must be a string or an array of at most %d strings",
+                          TEMPLATE_MAX_ITEMS);
+    json_array_foreach(node, i, item)
+    {
         struct path at = {p, NULL, i};
         if (!json_is_string(item))
             return check_fail(c, &at, "must be a string");
@@ -87,7 +93,8 @@ static enum err check_map_level(struct check *c, json_t *node, const struct path
         return check_map_value(c, node, p);
     if (!json_is_object(node))
         return check_fail(c, p, "must be an object");
-    json_object_foreach(node, key, value) {
+    json_object_foreach(node, key, value)
+    {
         struct path at = {p, key, 0};
         enum err e = check_map_level(c, value, &at, levels - 1);
         if (e)
@@ -116,11 +123,15 @@ static enum err check_document(struct check *c)
         const char *name;
         enum err (*check)(struct check *c, json_t *node, const struct path *p);
     } sections[] = {
-        {"Description", check_description}, {"Parameters", check_parameters},
-        {"Mappings", check_mappings},       {"Resources", check_resources},
+        {"Description", check_description},
+        {"Parameters", check_parameters},
+        {"Mappings", check_mappings},
+        {"Resources", check_resources},
         {"DeviceConfiguration", check_configuration},
     };
-    static const char *const members[] = {"Description", "Parameters", "Mappings", "Resources", "DeviceConfiguration", "Muster", NULL};
+    static const char *const members[] = {"Description", "Parameters",          "Mappings",
+                                          "Resources",   "DeviceConfiguration", "Muster",
+                                          NULL};
     enum err e = check_members(c, c->t->document, NULL, members);
     if (!e)
         e = check_depth(c, c->t->document, NULL, 0);
@@ -134,7 +145,8 @@ static enum err check_document(struct check *c)
     return e ? e : check_muster(c, json_object_get(c->t->document, "Muster"), &muster);
 }
 
-enum err template_compile(const char *text, size_t len, struct template **ret_template, struct template_error *ret_error)
+enum err template_compile(const char *text, size_t len, struct template **ret_template,
+                          struct template_error *ret_error)
 {
     json_error_t why;
     struct template_error error = {.path = "$"};
@@ -147,7 +159,9 @@ enum err template_compile(const char *text, size_t len, struct template **ret_te
         e = check_fail(&c, NULL, "the document is longer than %d bytes", TEMPLATE_MAX_BYTES);
     if (!e) {
         t->document = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
-        e = t->document ? check_document(&c) : check_fail(&c, NULL, "line %d, column %d: %.150s", why.line, why.column, why.text);
+        e = t->document ? check_document(&c)
+                        : check_fail(&c, NULL, "line %d, column %d: %.150s", why.line, why.column,
+                                     why.text);
     }
     if (e)
         *ret_error = error;
@@ -166,7 +180,8 @@ void template_free(struct template *t)
 
 bool template_name_valid(const char *name)
 {
-    static const char *const operations[] = {"cacerts", "simpleenroll", "simplereenroll", "fullcmc", "serverkeygen", "csrattrs"};
+    static const char *const operations[] = {"cacerts", "simpleenroll", "simplereenroll",
+                                             "fullcmc", "serverkeygen", "csrattrs"};
     size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
     if (len == 0 || len > TEMPLATE_NAME_MAX_CHARS || name[len] != '\0')
         return false;

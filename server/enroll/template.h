@@ -51,8 +51,8 @@ enum serial_source {
 struct template_settings {
     unsigned credentials; /* enum credential_set bits; default token | factory */
     enum serial_source serial;
-    unsigned keys;           /* enum key_kind bits; default P-256 | P-384 */
-    bool allowlist_required; /* Muster.Allowlist: "required" (default) | "optional" */
+    unsigned keys;                /* enum key_kind bits; default P-256 | P-384 */
+    bool allowlist_required;      /* Muster.Allowlist: "required" (default) | "optional" */
     enum reprovision reprovision; /* Muster.Reprovision: "refuse" (default) | "replace" */
     enum verify_mode verify;      /* Muster.Verify; default "call" */
     int64_t verify_within_s;      /* Muster.VerifyWithin; default 24h */

@@ -14,11 +14,16 @@ struct list {
 };
 
 static const char *const pseudo[] = {
-    "AWS::IoT::Certificate::Id",          "AWS::IoT::Certificate::Country",
-    "AWS::IoT::Certificate::Organization", "AWS::IoT::Certificate::OrganizationalUnit",
-    "AWS::IoT::Certificate::StateName",   "AWS::IoT::Certificate::CommonName",
-    "AWS::IoT::Certificate::SerialNumber", "AWS::IoT::Certificate::DistinguishedNameQualifier",
-    "Muster::Serial",                     "Muster::Product",
+    "AWS::IoT::Certificate::Id",
+    "AWS::IoT::Certificate::Country",
+    "AWS::IoT::Certificate::Organization",
+    "AWS::IoT::Certificate::OrganizationalUnit",
+    "AWS::IoT::Certificate::StateName",
+    "AWS::IoT::Certificate::CommonName",
+    "AWS::IoT::Certificate::SerialNumber",
+    "AWS::IoT::Certificate::DistinguishedNameQualifier",
+    "Muster::Serial",
+    "Muster::Product",
 };
 
 void path_write(const struct path *p, char *out, size_t len)
@@ -56,13 +61,15 @@ enum err eval_fail(const struct eval *ev, const struct path *p, const char *fmt,
     return fault_set(ev->fault, FAULT_TEMPLATE_EVALUATION, "%s: %s", where, why);
 }
 
-enum err check_members(struct check *c, json_t *object, const struct path *p, const char *const *names)
+enum err check_members(struct check *c, json_t *object, const struct path *p,
+                       const char *const *names)
 {
     const char *key;
     json_t *value;
     if (!json_is_object(object))
         return check_fail(c, p, "must be an object");
-    json_object_foreach(object, key, value) {
+    json_object_foreach(object, key, value)
+    {
         size_t i = 0;
         while (names[i] && strcmp(names[i], key) != 0)
             i++;
@@ -112,7 +119,8 @@ static enum err check_ref(struct check *c, json_t *node, const struct path *p)
 }
 
 /* An array with between min and max elements. */
-static enum err check_array(struct check *c, json_t *node, const struct path *p, size_t min, size_t max)
+static enum err check_array(struct check *c, json_t *node, const struct path *p, size_t min,
+                            size_t max)
 {
     if (!json_is_array(node) || json_array_size(node) < min || json_array_size(node) > max)
         return check_fail(c, p, "must be an array of %zu to %zu elements", min, max);
@@ -194,7 +202,8 @@ static enum err check_select(struct check *c, json_t *node, const struct path *p
  * policy variables such as ${iot:ClientId} and ${!literal} are no names. */
 enum sub_kind { SUB_END, SUB_NAME, SUB_LITERAL, SUB_BROKEN };
 
-static enum sub_kind sub_next(const char *text, size_t *ret_before, const char **ret_name, size_t *ret_len)
+static enum sub_kind sub_next(const char *text, size_t *ret_before, const char **ret_name,
+                              size_t *ret_len)
 {
     const char *open = strstr(text, "${");
     if (!open) {
@@ -209,12 +218,14 @@ static enum sub_kind sub_next(const char *text, size_t *ret_before, const char *
     *ret_len = (size_t)(close - open - 2);
     if (*ret_len == 0 || *ret_len > TEMPLATE_MAX_KEY_BYTES)
         return SUB_BROKEN;
-    bool policy_variable = memchr(*ret_name, ':', *ret_len) && strncmp(*ret_name, "AWS::", 5) != 0 &&
+    bool policy_variable = memchr(*ret_name, ':', *ret_len) &&
+                           strncmp(*ret_name, "AWS::", 5) != 0 &&
                            strncmp(*ret_name, "Muster::", 8) != 0;
     return policy_variable || **ret_name == '!' ? SUB_LITERAL : SUB_NAME;
 }
 
-static enum err check_sub_text(struct check *c, const char *text, json_t *variables, const struct path *p)
+static enum err check_sub_text(struct check *c, const char *text, json_t *variables,
+                               const struct path *p)
 {
     char name[TEMPLATE_MAX_KEY_BYTES + 1];
     const char *start = NULL;
@@ -225,7 +236,8 @@ static enum err check_sub_text(struct check *c, const char *text, json_t *variab
             return check_fail(c, p, "a ${ is not closed, or the name in it is empty or too long");
         snprintf(name, sizeof(name), "%.*s", (int)len, start);
         if (kind == SUB_NAME && !json_object_get(variables, name) && !name_declared(c->t, name))
-            return check_fail(c, p, "${%.64s} is neither a variable nor a declared parameter", name);
+            return check_fail(c, p, "${%.64s} is neither a variable nor a declared parameter",
+                              name);
         text = start + len + 1;
     }
     return ERR_OK;
@@ -246,7 +258,8 @@ static enum err check_sub(struct check *c, json_t *node, const struct path *p)
         e = check_fail(c, &second, "must be an object of variables");
     if (e)
         return e;
-    json_object_foreach(variables, key, value) {
+    json_object_foreach(variables, key, value)
+    {
         struct path at = {&second, key, 0};
         e = check_text(c, value, &at);
         if (e)
@@ -261,8 +274,11 @@ enum err check_text(struct check *c, json_t *node, const struct path *p)
         const char *name;
         enum err (*check)(struct check *c, json_t *node, const struct path *p);
     } functions[] = {
-        {"Ref", check_ref},       {"Fn::Join", check_join}, {"Fn::Select", check_select},
-        {"Fn::Sub", check_sub},   {"Fn::FindInMap", check_find_in_map},
+        {"Ref", check_ref},
+        {"Fn::Join", check_join},
+        {"Fn::Select", check_select},
+        {"Fn::Sub", check_sub},
+        {"Fn::FindInMap", check_find_in_map},
     };
     json_t *argument = NULL;
     if (json_is_string(node)) {
@@ -288,7 +304,8 @@ static enum err no_memory(const struct eval *ev)
     return fault_set(ev->fault, FAULT_TEMPLATE_EVALUATION, "the values are too large");
 }
 
-static enum err eval_name(const struct eval *ev, const char *name, const struct path *p, const char **ret_text)
+static enum err eval_name(const struct eval *ev, const char *name, const struct path *p,
+                          const char **ret_text)
 {
     (void)p;
     for (size_t i = 0; i < ev->params->count; i++) {
@@ -297,22 +314,27 @@ static enum err eval_name(const struct eval *ev, const char *name, const struct 
             return ERR_OK;
         }
     }
-    const char *fallback = json_string_value(json_object_get(json_object_get(ev->t->parameters, name), "Default"));
+    const char *fallback =
+        json_string_value(json_object_get(json_object_get(ev->t->parameters, name), "Default"));
     if (!fallback)
-        return fault_set(ev->fault, FAULT_TEMPLATE_PARAMETER, "\"%.128s\" has neither a value nor a Default", name);
+        return fault_set(ev->fault, FAULT_TEMPLATE_PARAMETER,
+                         "\"%.128s\" has neither a value nor a Default", name);
     *ret_text = fallback;
     return ERR_OK;
 }
 
-static enum err eval_list(const struct eval *ev, json_t *node, const struct path *p, struct list *ret_list);
+static enum err eval_list(const struct eval *ev, json_t *node, const struct path *p,
+                          struct list *ret_list);
 
-static enum err eval_ref(const struct eval *ev, json_t *node, const struct path *p, const char **ret_text)
+static enum err eval_ref(const struct eval *ev, json_t *node, const struct path *p,
+                         const char **ret_text)
 {
     return eval_name(ev, json_string_value(node), p, ret_text);
 }
 
 /* What was built must not be longer than a value may be. */
-static enum err built_take(const struct eval *ev, const struct buf *b, const struct path *p, const char **ret_text)
+static enum err built_take(const struct eval *ev, const struct buf *b, const struct path *p,
+                           const char **ret_text)
 {
     if (b->overflow)
         return eval_fail(ev, p, "the value is longer than %d bytes", TEMPLATE_MAX_VALUE_BYTES);
@@ -323,7 +345,8 @@ static enum err built_take(const struct eval *ev, const struct buf *b, const str
     return ERR_OK;
 }
 
-static enum err eval_join(const struct eval *ev, json_t *node, const struct path *p, const char **ret_text)
+static enum err eval_join(const struct eval *ev, json_t *node, const struct path *p,
+                          const char **ret_text)
 {
     struct list list = {.count = 0};
     struct path at = {p, NULL, 1};
@@ -340,7 +363,8 @@ static enum err eval_join(const struct eval *ev, json_t *node, const struct path
     return built_take(ev, &b, p, ret_text);
 }
 
-static enum err eval_select(const struct eval *ev, json_t *node, const struct path *p, const char **ret_text)
+static enum err eval_select(const struct eval *ev, json_t *node, const struct path *p,
+                            const char **ret_text)
 {
     struct list list = {.count = 0};
     struct path first = {p, NULL, 0}, second = {p, NULL, 1};
@@ -355,12 +379,14 @@ static enum err eval_select(const struct eval *ev, json_t *node, const struct pa
     if (e)
         return e;
     if (index < 0 || (size_t)index >= list.count)
-        return eval_fail(ev, &first, "there is no element %lld in a list of %zu", (long long)index, list.count);
+        return eval_fail(ev, &first, "there is no element %lld in a list of %zu", (long long)index,
+                         list.count);
     *ret_text = list.item[index];
     return ERR_OK;
 }
 
-static enum err map_find(const struct eval *ev, json_t *node, const struct path *p, json_t **ret_value)
+static enum err map_find(const struct eval *ev, json_t *node, const struct path *p,
+                         json_t **ret_value)
 {
     json_t *level = ev->t->mappings;
     for (size_t i = 0; i < 3; i++) {
@@ -377,7 +403,8 @@ static enum err map_find(const struct eval *ev, json_t *node, const struct path 
     return ERR_OK;
 }
 
-static enum err eval_find_in_map(const struct eval *ev, json_t *node, const struct path *p, const char **ret_text)
+static enum err eval_find_in_map(const struct eval *ev, json_t *node, const struct path *p,
+                                 const char **ret_text)
 {
     json_t *value = NULL;
     enum err e = map_find(ev, node, p, &value);
@@ -390,7 +417,8 @@ static enum err eval_find_in_map(const struct eval *ev, json_t *node, const stru
 }
 
 /* One ${name}: a variable of the call, else a parameter. */
-static enum err eval_sub_name(const struct eval *ev, const char *name, json_t *variables, const struct path *p, struct buf *out)
+static enum err eval_sub_name(const struct eval *ev, const char *name, json_t *variables,
+                              const struct path *p, struct buf *out)
 {
     const char *value = NULL;
     json_t *own = json_object_get(variables, name);
@@ -401,7 +429,8 @@ static enum err eval_sub_name(const struct eval *ev, const char *name, json_t *v
     return e;
 }
 
-static enum err eval_sub(const struct eval *ev, json_t *node, const struct path *p, const char **ret_text)
+static enum err eval_sub(const struct eval *ev, json_t *node, const struct path *p,
+                         const char **ret_text)
 {
     bool plain = json_is_string(node);
     const char *text = json_string_value(plain ? node : json_array_get(node, 0));
@@ -432,10 +461,14 @@ enum err eval_text(const struct eval *ev, json_t *node, const struct path *p, co
 {
     static const struct {
         const char *name;
-        enum err (*eval)(const struct eval *ev, json_t *node, const struct path *p, const char **ret_text);
+        enum err (*eval)(const struct eval *ev, json_t *node, const struct path *p,
+                         const char **ret_text);
     } functions[] = {
-        {"Ref", eval_ref},     {"Fn::Join", eval_join}, {"Fn::Select", eval_select},
-        {"Fn::Sub", eval_sub}, {"Fn::FindInMap", eval_find_in_map},
+        {"Ref", eval_ref},
+        {"Fn::Join", eval_join},
+        {"Fn::Select", eval_select},
+        {"Fn::Sub", eval_sub},
+        {"Fn::FindInMap", eval_find_in_map},
     };
     if (json_is_string(node)) {
         *ret_text = json_string_value(node);
@@ -451,7 +484,8 @@ enum err eval_text(const struct eval *ev, json_t *node, const struct path *p, co
     return eval_fail(ev, p, "no expression");
 }
 
-static enum err list_add(const struct eval *ev, const struct path *p, struct list *list, const char *text)
+static enum err list_add(const struct eval *ev, const struct path *p, struct list *list,
+                         const char *text)
 {
     if (list->count == TEMPLATE_MAX_ITEMS)
         return eval_fail(ev, p, "a list has at most %d elements", TEMPLATE_MAX_ITEMS);
@@ -459,7 +493,8 @@ static enum err list_add(const struct eval *ev, const struct path *p, struct lis
     return ERR_OK;
 }
 
-static enum err eval_split(const struct eval *ev, json_t *node, const struct path *p, struct list *list)
+static enum err eval_split(const struct eval *ev, json_t *node, const struct path *p,
+                           struct list *list)
 {
     const char *delimiter = json_string_value(json_array_get(node, 0));
     struct path at = {p, NULL, 1};
@@ -474,7 +509,8 @@ static enum err eval_split(const struct eval *ev, json_t *node, const struct pat
     return e;
 }
 
-static enum err eval_map_list(const struct eval *ev, json_t *node, const struct path *p, struct list *list)
+static enum err eval_map_list(const struct eval *ev, json_t *node, const struct path *p,
+                              struct list *list)
 {
     json_t *value = NULL;
     enum err e = map_find(ev, node, p, &value);
@@ -485,7 +521,8 @@ static enum err eval_map_list(const struct eval *ev, json_t *node, const struct 
     return e;
 }
 
-static enum err eval_list(const struct eval *ev, json_t *node, const struct path *p, struct list *list)
+static enum err eval_list(const struct eval *ev, json_t *node, const struct path *p,
+                          struct list *list)
 {
     json_t *argument = NULL;
     const char *function = function_name(node, &argument);

@@ -27,7 +27,8 @@ struct path {
 /* Writes "$.Resources.thing.Properties.ThingGroups[0]"; cut at the end where it is too long. */
 void path_write(const struct path *p, char *out, size_t len);
 
-struct template {
+struct template
+{
     json_t *document;
     json_t *parameters; /* these are borrowed from document, NULL where absent */
     json_t *mappings;
@@ -77,6 +78,7 @@ struct eval {
 };
 
 /* template.evaluation_failed with the path. */
-enum err eval_fail(const struct eval *ev, const struct path *p, const char *fmt, ...) PRINTF_LIKE(3, 4);
+enum err eval_fail(const struct eval *ev, const struct path *p, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
 enum err eval_text(const struct eval *ev, json_t *node, const struct path *p,
                    const char **ret_text) MUST_CHECK;

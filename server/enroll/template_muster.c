@@ -27,7 +27,8 @@ struct word {
     int value;
 };
 
-static enum err word_parse(struct check *c, json_t *node, const struct path *p, const struct word *words, size_t count, int *ret_value)
+static enum err word_parse(struct check *c, json_t *node, const struct path *p,
+                           const struct word *words, size_t count, int *ret_value)
 {
     const char *text = json_string_value(node);
     for (size_t i = 0; text && i < count; i++) {
@@ -36,18 +37,21 @@ static enum err word_parse(struct check *c, json_t *node, const struct path *p, 
             return ERR_OK;
         }
     }
-    return check_fail(c, p, "must be one of the words docs/templates.md lists, such as \"%s\"", words[0].text);
+    return check_fail(c, p, "must be one of the words docs/templates.md lists, such as \"%s\"",
+                      words[0].text);
 }
 
 /* An array of words as bits. */
-static enum err words_parse(struct check *c, json_t *node, const struct path *p, const struct word *words, size_t count, unsigned *ret_bits)
+static enum err words_parse(struct check *c, json_t *node, const struct path *p,
+                            const struct word *words, size_t count, unsigned *ret_bits)
 {
     size_t i;
     json_t *item;
     unsigned bits = 0;
     if (!json_is_array(node) || json_array_size(node) == 0)
         return check_fail(c, p, "must be an array that is not empty");
-    json_array_foreach(node, i, item) {
+    json_array_foreach(node, i, item)
+    {
         struct path at = {p, NULL, i};
         int bit = 0;
         enum err e = word_parse(c, item, &at, words, count, &bit);
@@ -59,37 +63,46 @@ static enum err words_parse(struct check *c, json_t *node, const struct path *p,
     return ERR_OK;
 }
 
-static enum err duration_parse(struct check *c, json_t *node, const struct path *p, int64_t min_s, int64_t max_s, int64_t *ret_s)
+static enum err duration_parse(struct check *c, json_t *node, const struct path *p, int64_t min_s,
+                               int64_t max_s, int64_t *ret_s)
 {
     int64_t seconds = 0;
-    if (!json_is_string(node) || text_parse_duration(json_string_value(node), max_s, &seconds) || seconds < min_s)
-        return check_fail(c, p, "must be a duration such as \"90d\", from %lld s to %lld days", (long long)min_s, (long long)(max_s / DAY_S));
+    if (!json_is_string(node) || text_parse_duration(json_string_value(node), max_s, &seconds) ||
+        seconds < min_s)
+        return check_fail(c, p, "must be a duration such as \"90d\", from %lld s to %lld days",
+                          (long long)min_s, (long long)(max_s / DAY_S));
     *ret_s = seconds;
     return ERR_OK;
 }
 
 static enum err check_credentials(struct check *c, json_t *node, const struct path *p)
 {
-    static const struct word words[] = {{"token", CREDENTIAL_SET_TOKEN}, {"factory", CREDENTIAL_SET_FACTORY}, {"claim", CREDENTIAL_SET_CLAIM}};
+    static const struct word words[] = {{"token", CREDENTIAL_SET_TOKEN},
+                                        {"factory", CREDENTIAL_SET_FACTORY},
+                                        {"claim", CREDENTIAL_SET_CLAIM}};
     return words_parse(c, node, p, words, ARRAY_LEN(words), &c->t->settings.credentials);
 }
 
 static enum err check_keys(struct check *c, json_t *node, const struct path *p)
 {
-    static const struct word words[] = {{"P-256", KEY_P256}, {"P-384", KEY_P384}, {"RSA-2048", KEY_RSA2048},
-                                        {"RSA-3072", KEY_RSA3072}, {"RSA-4096", KEY_RSA4096}, {"Ed25519", KEY_ED25519}};
+    static const struct word words[] = {{"P-256", KEY_P256},       {"P-384", KEY_P384},
+                                        {"RSA-2048", KEY_RSA2048}, {"RSA-3072", KEY_RSA3072},
+                                        {"RSA-4096", KEY_RSA4096}, {"Ed25519", KEY_ED25519}};
     return words_parse(c, node, p, words, ARRAY_LEN(words), &c->t->settings.keys);
 }
 
 static enum err check_eku(struct check *c, json_t *node, const struct path *p)
 {
-    static const struct word words[] = {{"clientAuth", EKU_CLIENT_AUTH}, {"serverAuth", EKU_SERVER_AUTH}, {"cmcRA", EKU_CMC_RA}};
+    static const struct word words[] = {
+        {"clientAuth", EKU_CLIENT_AUTH}, {"serverAuth", EKU_SERVER_AUTH}, {"cmcRA", EKU_CMC_RA}};
     return words_parse(c, node, p, words, ARRAY_LEN(words), &c->t->profile.eku);
 }
 
 static enum err check_serial(struct check *c, json_t *node, const struct path *p)
 {
-    static const struct word words[] = {{"Subject.CN", SERIAL_FROM_CN}, {"Subject.serialNumber", SERIAL_FROM_SERIAL_NUMBER}, {"SAN.URI", SERIAL_FROM_URN}};
+    static const struct word words[] = {{"Subject.CN", SERIAL_FROM_CN},
+                                        {"Subject.serialNumber", SERIAL_FROM_SERIAL_NUMBER},
+                                        {"SAN.URI", SERIAL_FROM_URN}};
     int value = 0;
     enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
     if (!e)
@@ -109,7 +122,8 @@ static enum err check_allowlist(struct check *c, json_t *node, const struct path
 
 static enum err check_reprovision(struct check *c, json_t *node, const struct path *p)
 {
-    static const struct word words[] = {{"refuse", REPROVISION_REFUSE}, {"replace", REPROVISION_REPLACE}};
+    static const struct word words[] = {{"refuse", REPROVISION_REFUSE},
+                                        {"replace", REPROVISION_REPLACE}};
     int value = 0;
     enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
     if (!e)
@@ -119,7 +133,10 @@ static enum err check_reprovision(struct check *c, json_t *node, const struct pa
 
 static enum err check_verify(struct check *c, json_t *node, const struct path *p)
 {
-    static const struct word words[] = {{"call", VERIFY_CALL}, {"broker", VERIFY_BROKER}, {"external", VERIFY_EXTERNAL}, {"none", VERIFY_NONE}};
+    static const struct word words[] = {{"call", VERIFY_CALL},
+                                        {"broker", VERIFY_BROKER},
+                                        {"external", VERIFY_EXTERNAL},
+                                        {"none", VERIFY_NONE}};
     int value = 0;
     enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
     if (!e)
@@ -129,7 +146,8 @@ static enum err check_verify(struct check *c, json_t *node, const struct path *p
 
 static enum err check_validity(struct check *c, json_t *node, const struct path *p)
 {
-    return duration_parse(c, node, p, HOUR_S, (int64_t)MAX_YEARS * YEAR_S, &c->t->profile.validity_s);
+    return duration_parse(c, node, p, HOUR_S, (int64_t)MAX_YEARS * YEAR_S,
+                          &c->t->profile.validity_s);
 }
 
 static enum err check_jitter(struct check *c, json_t *node, const struct path *p)
@@ -144,12 +162,14 @@ static enum err check_backdate(struct check *c, json_t *node, const struct path 
 
 static enum err check_renew_before(struct check *c, json_t *node, const struct path *p)
 {
-    return duration_parse(c, node, p, 0, (int64_t)MAX_YEARS * YEAR_S, &c->t->settings.renew_before_s);
+    return duration_parse(c, node, p, 0, (int64_t)MAX_YEARS * YEAR_S,
+                          &c->t->settings.renew_before_s);
 }
 
 static enum err check_verify_within(struct check *c, json_t *node, const struct path *p)
 {
-    return duration_parse(c, node, p, MINUTE_S, 3650 * (int64_t)DAY_S, &c->t->settings.verify_within_s);
+    return duration_parse(c, node, p, MINUTE_S, 3650 * (int64_t)DAY_S,
+                          &c->t->settings.verify_within_s);
 }
 
 static enum err check_grace(struct check *c, json_t *node, const struct path *p)
@@ -164,7 +184,8 @@ static enum err check_replay(struct check *c, json_t *node, const struct path *p
 
 static enum err check_issuer(struct check *c, json_t *node, const struct path *p)
 {
-    if (!json_is_string(node) || json_string_length(node) == 0 || json_string_length(node) > MAX_ISSUER_CHARS)
+    if (!json_is_string(node) || json_string_length(node) == 0 ||
+        json_string_length(node) > MAX_ISSUER_CHARS)
         return check_fail(c, p, "must be the name of an issuing CA");
     c->t->settings.issuer = json_string_value(node);
     return ERR_OK;
@@ -178,7 +199,8 @@ static enum err check_quarantine(struct check *c, json_t *node, const struct pat
     json_t *failures = json_object_get(node, "Failures");
     if (e)
         return e;
-    if (!json_is_integer(failures) || json_integer_value(failures) < 1 || json_integer_value(failures) > MAX_FAILURES)
+    if (!json_is_integer(failures) || json_integer_value(failures) < 1 ||
+        json_integer_value(failures) > MAX_FAILURES)
         return check_fail(c, &at, "must be a number from 1 to %d", MAX_FAILURES);
     c->t->settings.quarantine_failures = (unsigned)json_integer_value(failures);
     return ERR_OK;
@@ -193,13 +215,17 @@ static bool url_valid(json_t *node)
         return false;
     if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
         return false;
-    return url[strspn(url, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/?#[]@!$&'()*+=%")] == '\0';
+    return url[strspn(url, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/"
+                           "?#[]@!$&'()*+=%")] == '\0';
 }
 
 static enum err url_parse(struct check *c, json_t *node, const struct path *p, const char **ret_url)
 {
     if (!url_valid(node))
-        return check_fail(c, p, "must be an http or https URL of at most %d characters, without comma or semicolon", MAX_URL_BYTES);
+        return check_fail(
+            c, p,
+            "must be an http or https URL of at most %d characters, without comma or semicolon",
+            MAX_URL_BYTES);
     *ret_url = json_string_value(node);
     return ERR_OK;
 }
@@ -211,7 +237,8 @@ static enum err check_crl_urls(struct check *c, json_t *node, const struct path 
     struct cert_profile *profile = &c->t->profile;
     if (!json_is_array(node) || json_array_size(node) > PROFILE_MAX_URLS)
         return check_fail(c, p, "must be an array of at most %d URLs", PROFILE_MAX_URLS);
-    json_array_foreach(node, i, item) {
+    json_array_foreach(node, i, item)
+    {
         struct path at = {p, NULL, i};
         enum err e = url_parse(c, item, &at, &profile->crl_urls[profile->crl_url_count]);
         if (e)
@@ -231,7 +258,8 @@ static enum err check_ca_issuers(struct check *c, json_t *node, const struct pat
     return url_parse(c, node, p, &c->t->profile.ca_issuers_url);
 }
 
-static const char *const rdn_types[] = {"CN", "O", "OU", "C", "ST", "L", "serialNumber", "dnQualifier", NULL};
+static const char *const rdn_types[] = {"CN",           "O",           "OU", "C", "ST", "L",
+                                        "serialNumber", "dnQualifier", NULL};
 
 static enum err check_subject(struct check *c, json_t *node, const struct path *p)
 {
@@ -240,7 +268,8 @@ static enum err check_subject(struct check *c, json_t *node, const struct path *
     enum err e = check_members(c, node, p, rdn_types);
     if (e)
         return e;
-    json_object_foreach(node, key, value) {
+    json_object_foreach(node, key, value)
+    {
         struct path at = {p, key, 0};
         e = check_text(c, value, &at);
         if (e)
@@ -250,7 +279,8 @@ static enum err check_subject(struct check *c, json_t *node, const struct path *
     return ERR_OK;
 }
 
-static const struct word san_kinds[] = {{"DNS", SAN_DNS}, {"URI", SAN_URI}, {"Email", SAN_EMAIL}, {"IP", SAN_IP}};
+static const struct word san_kinds[] = {
+    {"DNS", SAN_DNS}, {"URI", SAN_URI}, {"Email", SAN_EMAIL}, {"IP", SAN_IP}};
 
 static enum err check_san_item(struct check *c, json_t *node, const struct path *p)
 {
@@ -271,7 +301,8 @@ static enum err check_names(struct check *c, json_t *node, const struct path *p)
     json_t *item;
     if (!json_is_array(node) || json_array_size(node) > PROFILE_MAX_SAN)
         return check_fail(c, p, "must be an array of at most %d names", PROFILE_MAX_SAN);
-    json_array_foreach(node, i, item) {
+    json_array_foreach(node, i, item)
+    {
         struct path at = {p, NULL, i};
         enum err e = check_san_item(c, item, &at);
         if (e)
@@ -323,7 +354,8 @@ static void defaults_set(struct template *t)
         .replay_s = HOUR_S,
         .quarantine_failures = 5,
     };
-    t->profile = (struct cert_profile){.validity_s = YEAR_S, .backdate_s = 5 * MINUTE_S, .eku = EKU_CLIENT_AUTH};
+    t->profile = (struct cert_profile){
+        .validity_s = YEAR_S, .backdate_s = 5 * MINUTE_S, .eku = EKU_CLIENT_AUTH};
 }
 
 /* What two keys must not say together. */
@@ -372,8 +404,10 @@ static bool rdn_valid(const char *type, const char *value)
     if (chars == 0 || !text_is_printable_utf8(value))
         return false;
     if (strcmp(type, "C") == 0)
-        return strlen(value) == 2 && value[strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")] == '\0';
-    bool is_short = strcmp(type, "CN") == 0 || strcmp(type, "O") == 0 || strcmp(type, "OU") == 0 || strcmp(type, "serialNumber") == 0;
+        return strlen(value) == 2 &&
+               value[strspn(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")] == '\0';
+    bool is_short = strcmp(type, "CN") == 0 || strcmp(type, "O") == 0 || strcmp(type, "OU") == 0 ||
+                    strcmp(type, "serialNumber") == 0;
     return chars <= (is_short ? MAX_CN_CHARS : MAX_RDN_CHARS);
 }
 
@@ -401,11 +435,13 @@ static bool san_valid(enum san_kind kind, const char *value)
     return false;
 }
 
-static enum err eval_subject(const struct eval *ev, const struct path *p, struct cert_profile *profile)
+static enum err eval_subject(const struct eval *ev, const struct path *p,
+                             struct cert_profile *profile)
 {
     const char *key;
     json_t *value;
-    json_object_foreach(ev->t->subject, key, value) {
+    json_object_foreach(ev->t->subject, key, value)
+    {
         struct path at = {p, key, 0};
         const char *text = NULL;
         enum err e = eval_text(ev, value, &at, &text);
@@ -418,11 +454,13 @@ static enum err eval_subject(const struct eval *ev, const struct path *p, struct
     return ERR_OK;
 }
 
-static enum err eval_names(const struct eval *ev, const struct path *p, struct cert_profile *profile)
+static enum err eval_names(const struct eval *ev, const struct path *p,
+                           struct cert_profile *profile)
 {
     size_t i;
     json_t *item;
-    json_array_foreach(ev->t->names, i, item) {
+    json_array_foreach(ev->t->names, i, item)
+    {
         void *it = json_object_iter(item);
         const char *key = json_object_iter_key(it);
         struct path element = {p, NULL, i}, at = {&element, key, 0};
@@ -442,7 +480,8 @@ static enum err eval_names(const struct eval *ev, const struct path *p, struct c
     return ERR_OK;
 }
 
-static enum err default_subject(const struct template_params *params, struct cert_profile *profile, struct fault *fault)
+static enum err default_subject(const struct template_params *params, struct cert_profile *profile,
+                                struct fault *fault)
 {
     for (size_t i = 0; i < params->count; i++) {
         if (strcmp(params->item[i].name, "Muster::Serial") != 0)
@@ -453,13 +492,16 @@ static enum err default_subject(const struct template_params *params, struct cer
     return fault_set(fault, FAULT_TEMPLATE_PARAMETER, "\"Muster::Serial\" has no value");
 }
 
-enum err template_profile(const struct template *t, const struct template_params *params, struct arena *arena,
-                          struct cert_profile *ret_profile, struct fault *fault)
+enum err template_profile(const struct template *t, const struct template_params *params,
+                          struct arena *arena, struct cert_profile *ret_profile,
+                          struct fault *fault)
 {
     const struct eval ev = {t, params, arena, fault};
     struct cert_profile profile = t->profile;
-    struct path muster = {NULL, "Muster", 0}, subject = {&muster, "Subject", 0}, names = {&muster, "SubjectAltNames", 0};
-    enum err e = t->subject ? eval_subject(&ev, &subject, &profile) : default_subject(params, &profile, fault);
+    struct path muster = {NULL, "Muster", 0}, subject = {&muster, "Subject", 0},
+                names = {&muster, "SubjectAltNames", 0};
+    enum err e = t->subject ? eval_subject(&ev, &subject, &profile)
+                            : default_subject(params, &profile, fault);
     if (!e)
         e = eval_names(&ev, &names, &profile);
     if (!e)

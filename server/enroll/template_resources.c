@@ -17,11 +17,15 @@ enum {
     POLICY_HASH_BYTES = 20,
 };
 
-static const char name_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:_-";
-static const char attribute_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.,@/:#-";
-static const char policy_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=,.@-";
+static const char name_chars[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:_-";
+static const char attribute_chars[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.,@/:#-";
+static const char policy_chars[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=,.@-";
 
-static enum err check_optional(struct check *c, json_t *object, const char *name, const struct path *p)
+static enum err check_optional(struct check *c, json_t *object, const char *name,
+                               const struct path *p)
 {
     struct path at = {p, name, 0};
     json_t *node = json_object_get(object, name);
@@ -36,7 +40,8 @@ static enum err check_attributes(struct check *c, json_t *node, const struct pat
         return ERR_OK;
     if (!json_is_object(node) || json_object_size(node) > TEMPLATE_MAX_ATTRIBUTES)
         return check_fail(c, p, "must be an object of at most %d members", TEMPLATE_MAX_ATTRIBUTES);
-    json_object_foreach(node, key, value) {
+    json_object_foreach(node, key, value)
+    {
         struct path at = {p, key, 0};
         if (key[0] == '\0' || key[strspn(key, attribute_chars)] != '\0')
             return check_fail(c, &at, "an attribute's name is made of A-Z a-z 0-9 _ . , @ / : # -");
@@ -55,7 +60,8 @@ static enum err check_groups(struct check *c, json_t *node, const struct path *p
         return ERR_OK;
     if (!json_is_array(node) || json_array_size(node) > TEMPLATE_MAX_GROUPS)
         return check_fail(c, p, "must be an array of at most %d groups", TEMPLATE_MAX_GROUPS);
-    json_array_foreach(node, i, item) {
+    json_array_foreach(node, i, item)
+    {
         struct path at = {p, NULL, i};
         enum err e = check_text(c, item, &at);
         if (e)
@@ -66,7 +72,8 @@ static enum err check_groups(struct check *c, json_t *node, const struct path *p
 
 static enum err override_parse(json_t *settings, const char *name, enum override_mode *ret_mode)
 {
-    static const enum override_mode modes[] = {OVERRIDE_DO_NOTHING, OVERRIDE_MERGE, OVERRIDE_REPLACE, OVERRIDE_FAIL};
+    static const enum override_mode modes[] = {OVERRIDE_DO_NOTHING, OVERRIDE_MERGE,
+                                               OVERRIDE_REPLACE, OVERRIDE_FAIL};
     json_t *node = json_object_get(settings, name);
     const char *text = json_string_value(node);
     *ret_mode = OVERRIDE_DO_NOTHING;
@@ -98,9 +105,11 @@ static enum err check_overrides(struct check *c, json_t *node, const struct path
 static enum err check_thing(struct check *c, json_t *resource, const struct path *p)
 {
     static const char *const members[] = {"Type", "Properties", "OverrideSettings", NULL};
-    static const char *const names[] = {"ThingName", "AttributePayload", "ThingTypeName", "ThingGroups", "BillingGroup", NULL};
+    static const char *const names[] = {"ThingName",   "AttributePayload", "ThingTypeName",
+                                        "ThingGroups", "BillingGroup",     NULL};
     struct path properties = {p, "Properties", 0}, overrides = {p, "OverrideSettings", 0};
-    struct path attributes = {&properties, "AttributePayload", 0}, groups = {&properties, "ThingGroups", 0};
+    struct path attributes = {&properties, "AttributePayload", 0},
+                groups = {&properties, "ThingGroups", 0};
     struct path thing_name = {&properties, "ThingName", 0};
     json_t *object = json_object_get(resource, "Properties");
     enum err e = check_members(c, resource, p, members);
@@ -124,7 +133,9 @@ static enum err check_thing(struct check *c, json_t *resource, const struct path
 static enum err check_certificate(struct check *c, json_t *resource, const struct path *p)
 {
     static const char *const members[] = {"Type", "Properties", "OverrideSettings", NULL};
-    static const char *const names[] = {"CertificateId", "CertificateSigningRequest", "CertificatePem", "CACertificatePem", "Status", NULL};
+    static const char *const names[] = {"CertificateId",  "CertificateSigningRequest",
+                                        "CertificatePem", "CACertificatePem",
+                                        "Status",         NULL};
     static const char *const overrides[] = {"Status", NULL};
     struct path properties = {p, "Properties", 0}, settings = {p, "OverrideSettings", 0};
     json_t *object = json_object_get(resource, "Properties");
@@ -147,12 +158,14 @@ static enum err check_policy_node(struct check *c, json_t *node, const struct pa
     size_t i;
     if (expr_is_function(node))
         return check_text(c, node, p);
-    json_object_foreach(node, key, value) {
+    json_object_foreach(node, key, value)
+    {
         struct path at = {p, key, 0};
         if (check_policy_node(c, value, &at))
             return ERR_INVALID;
     }
-    json_array_foreach(node, i, value) {
+    json_array_foreach(node, i, value)
+    {
         struct path at = {p, NULL, i};
         if (check_policy_node(c, value, &at))
             return ERR_INVALID;
@@ -173,19 +186,23 @@ static enum err check_policy(struct check *c, json_t *resource, const struct pat
         e = check_optional(c, object, "PolicyName", &properties);
     json_t *document = json_object_get(object, "PolicyDocument");
     if (e || !document)
-        return e || json_object_get(object, "PolicyName") ? e : check_fail(c, &properties, "needs PolicyName or PolicyDocument");
+        return e || json_object_get(object, "PolicyName")
+                   ? e
+                   : check_fail(c, &properties, "needs PolicyName or PolicyDocument");
     if (!json_is_object(document) && !json_is_string(document))
         return check_fail(c, &at, "must be an object or a string");
     return check_policy_node(c, document, &at);
 }
 
-static enum err check_resource(struct check *c, const char *key, json_t *resource, const struct path *p)
+static enum err check_resource(struct check *c, const char *key, json_t *resource,
+                               const struct path *p)
 {
     struct template *t = c->t;
     struct path at = {p, "Type", 0};
     const char *type = json_string_value(json_object_get(resource, "Type"));
     if (!type)
-        return check_fail(c, &at, "must be AWS::IoT::Thing, AWS::IoT::Certificate or AWS::IoT::Policy");
+        return check_fail(c, &at,
+                          "must be AWS::IoT::Thing, AWS::IoT::Certificate or AWS::IoT::Policy");
     if (strcmp(type, "AWS::IoT::Thing") == 0 && !t->thing) {
         t->thing = resource;
         t->thing_key = key;
@@ -201,7 +218,9 @@ static enum err check_resource(struct check *c, const char *key, json_t *resourc
         t->policies[t->policy_count++].resource = resource;
         return check_policy(c, resource, p);
     }
-    return check_fail(c, &at, "unknown, or more of this type than one thing, one certificate and %d policies", TEMPLATE_MAX_POLICIES);
+    return check_fail(
+        c, &at, "unknown, or more of this type than one thing, one certificate and %d policies",
+        TEMPLATE_MAX_POLICIES);
 }
 
 enum err check_resources(struct check *c, json_t *resources, const struct path *p)
@@ -210,7 +229,8 @@ enum err check_resources(struct check *c, json_t *resources, const struct path *
     json_t *value;
     if (!json_is_object(resources))
         return check_fail(c, p, "must be an object");
-    json_object_foreach(resources, key, value) {
+    json_object_foreach(resources, key, value)
+    {
         struct path at = {p, key, 0};
         enum err e = check_resource(c, key, value, &at);
         if (e)
@@ -225,7 +245,8 @@ enum err check_configuration(struct check *c, json_t *node, const struct path *p
     json_t *value;
     if (!json_is_object(node) || json_object_size(node) > TEMPLATE_MAX_ITEMS)
         return check_fail(c, p, "must be an object of at most %d members", TEMPLATE_MAX_ITEMS);
-    json_object_foreach(node, key, value) {
+    json_object_foreach(node, key, value)
+    {
         struct path at = {p, key, 0};
         enum err e = check_text(c, value, &at);
         if (e)
@@ -241,7 +262,8 @@ static enum err no_memory(const struct eval *ev)
 }
 
 /* A name of 1 to MAX_NAME_CHARS of the characters. */
-static enum err eval_name_of(const struct eval *ev, json_t *node, const struct path *p, const char *chars, const char **ret_name)
+static enum err eval_name_of(const struct eval *ev, json_t *node, const struct path *p,
+                             const char *chars, const char **ret_name)
 {
     const char *name = NULL;
     enum err e = eval_text(ev, node, p, &name);
@@ -249,12 +271,14 @@ static enum err eval_name_of(const struct eval *ev, json_t *node, const struct p
         return e;
     size_t len = strspn(name, chars);
     if (len == 0 || len > MAX_NAME_CHARS || name[len] != '\0')
-        return eval_fail(ev, p, "\"%.80s\" is not 1 to %d characters of the set allowed here", name, MAX_NAME_CHARS);
+        return eval_fail(ev, p, "\"%.80s\" is not 1 to %d characters of the set allowed here", name,
+                         MAX_NAME_CHARS);
     *ret_name = name;
     return ERR_OK;
 }
 
-static enum err eval_name_optional(const struct eval *ev, json_t *object, const char *key, const struct path *p, const char **ret_name)
+static enum err eval_name_optional(const struct eval *ev, json_t *object, const char *key,
+                                   const struct path *p, const char **ret_name)
 {
     struct path at = {p, key, 0};
     json_t *node = json_object_get(object, key);
@@ -262,21 +286,25 @@ static enum err eval_name_optional(const struct eval *ev, json_t *object, const 
 }
 
 /* An object of evaluated strings as JSON. chars NULL: any printable text. */
-static enum err eval_object(const struct eval *ev, json_t *node, const struct path *p, const char *chars, size_t max_chars, const char **ret_json)
+static enum err eval_object(const struct eval *ev, json_t *node, const struct path *p,
+                            const char *chars, size_t max_chars, const char **ret_json)
 {
     const char *key;
     json_t *value;
     _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_OBJECT_BYTES);
     json_begin_object(&b);
-    json_object_foreach(node, key, value) {
+    json_object_foreach(node, key, value)
+    {
         struct path at = {p, key, 0};
         const char *text = NULL;
         enum err e = eval_text(ev, value, &at, &text);
         if (e)
             return e;
-        if (strlen(text) > max_chars || (chars && text[strspn(text, chars)] != '\0') || !text_is_printable_utf8(text))
-            return eval_fail(ev, &at, "\"%.80s\" is too long or has characters that are not allowed here", text);
+        if (strlen(text) > max_chars || (chars && text[strspn(text, chars)] != '\0') ||
+            !text_is_printable_utf8(text))
+            return eval_fail(
+                ev, &at, "\"%.80s\" is too long or has characters that are not allowed here", text);
         json_text(&b, key, text);
     }
     json_end_object(&b);
@@ -287,11 +315,13 @@ static enum err eval_object(const struct eval *ev, json_t *node, const struct pa
     return ERR_OK;
 }
 
-static enum err eval_groups(const struct eval *ev, json_t *node, const struct path *p, struct registration *r)
+static enum err eval_groups(const struct eval *ev, json_t *node, const struct path *p,
+                            struct registration *r)
 {
     size_t i;
     json_t *item;
-    json_array_foreach(node, i, item) {
+    json_array_foreach(node, i, item)
+    {
         struct path at = {p, NULL, i};
         const char *name = NULL;
         enum err e = eval_name_of(ev, item, &at, name_chars, &name);
@@ -306,19 +336,23 @@ static enum err eval_groups(const struct eval *ev, json_t *node, const struct pa
     return ERR_OK;
 }
 
-static enum err eval_thing(const struct eval *ev, const struct path *resources, struct registration *r)
+static enum err eval_thing(const struct eval *ev, const struct path *resources,
+                           struct registration *r)
 {
     json_t *object = json_object_get(ev->t->thing, "Properties");
     json_t *settings = json_object_get(ev->t->thing, "OverrideSettings");
-    struct path resource = {resources, ev->t->thing_key, 0}, properties = {&resource, "Properties", 0};
-    struct path attributes = {&properties, "AttributePayload", 0}, groups = {&properties, "ThingGroups", 0};
+    struct path resource = {resources, ev->t->thing_key, 0},
+                properties = {&resource, "Properties", 0};
+    struct path attributes = {&properties, "AttributePayload", 0},
+                groups = {&properties, "ThingGroups", 0};
     enum err e = eval_name_optional(ev, object, "ThingName", &properties, &r->thing_name);
     if (!e)
         e = eval_name_optional(ev, object, "ThingTypeName", &properties, &r->thing_type);
     if (!e)
         e = eval_name_optional(ev, object, "BillingGroup", &properties, &r->billing_group);
     if (!e)
-        e = eval_object(ev, json_object_get(object, "AttributePayload"), &attributes, attribute_chars, MAX_ATTRIBUTE_VALUE_CHARS, &r->attributes);
+        e = eval_object(ev, json_object_get(object, "AttributePayload"), &attributes,
+                        attribute_chars, MAX_ATTRIBUTE_VALUE_CHARS, &r->attributes);
     if (!e)
         e = eval_groups(ev, json_object_get(object, "ThingGroups"), &groups, r);
     if (e)
@@ -330,9 +364,11 @@ static enum err eval_thing(const struct eval *ev, const struct path *resources, 
     return ERR_OK;
 }
 
-static enum err eval_certificate(const struct eval *ev, const struct path *resources, struct registration *r)
+static enum err eval_certificate(const struct eval *ev, const struct path *resources,
+                                 struct registration *r)
 {
-    struct path resource = {resources, ev->t->certificate_key, 0}, properties = {&resource, "Properties", 0}, at = {&properties, "Status", 0};
+    struct path resource = {resources, ev->t->certificate_key, 0},
+                properties = {&resource, "Properties", 0}, at = {&properties, "Status", 0};
     json_t *node = json_object_get(json_object_get(ev->t->certificate, "Properties"), "Status");
     const char *status = NULL;
     enum err e = node ? eval_text(ev, node, &at, &status) : ERR_OK;
@@ -344,15 +380,18 @@ static enum err eval_certificate(const struct eval *ev, const struct path *resou
     return ERR_OK;
 }
 
-static enum err policy_build(const struct eval *ev, json_t *node, const struct path *p, json_t **ret_built);
+static enum err policy_build(const struct eval *ev, json_t *node, const struct path *p,
+                             json_t **ret_built);
 
-static enum err policy_build_members(const struct eval *ev, json_t *node, const struct path *p, json_t *built)
+static enum err policy_build_members(const struct eval *ev, json_t *node, const struct path *p,
+                                     json_t *built)
 {
     const char *key;
     json_t *value;
     size_t i;
     enum err e = ERR_OK;
-    json_object_foreach(node, key, value) {
+    json_object_foreach(node, key, value)
+    {
         struct path at = {p, key, 0};
         json_t *made = NULL;
         e = policy_build(ev, value, &at, &made);
@@ -361,7 +400,8 @@ static enum err policy_build_members(const struct eval *ev, json_t *node, const 
         if (e)
             return e;
     }
-    json_array_foreach(node, i, value) {
+    json_array_foreach(node, i, value)
+    {
         struct path at = {p, NULL, i};
         json_t *made = NULL;
         e = policy_build(ev, value, &at, &made);
@@ -374,7 +414,8 @@ static enum err policy_build_members(const struct eval *ev, json_t *node, const 
 }
 
 /* A copy of the document with its expressions replaced by their values. */
-static enum err policy_build(const struct eval *ev, json_t *node, const struct path *p, json_t **ret_built)
+static enum err policy_build(const struct eval *ev, json_t *node, const struct path *p,
+                             json_t **ret_built)
 {
     const char *text = NULL;
     json_t *built = NULL;
@@ -397,7 +438,8 @@ static enum err policy_build(const struct eval *ev, json_t *node, const struct p
     return e;
 }
 
-static enum err policy_document(const struct eval *ev, json_t *node, const struct path *p, const char **ret_compact)
+static enum err policy_document(const struct eval *ev, json_t *node, const struct path *p,
+                                const char **ret_compact)
 {
     json_t *built = NULL;
     const char *text = NULL;
@@ -412,7 +454,8 @@ static enum err policy_document(const struct eval *ev, json_t *node, const struc
     if (!compact)
         return eval_fail(ev, p, "is no JSON object");
     if (strlen(compact) > TEMPLATE_POLICY_MAX_BYTES)
-        e = eval_fail(ev, p, "is longer than %d bytes without white space", TEMPLATE_POLICY_MAX_BYTES);
+        e = eval_fail(ev, p, "is longer than %d bytes without white space",
+                      TEMPLATE_POLICY_MAX_BYTES);
     const char *copy = e ? NULL : arena_strdup(ev->arena, compact);
     free(compact);
     if (!copy)
@@ -438,35 +481,42 @@ static enum err policy_name_make(const struct eval *ev, const char *document, co
     return ERR_OK;
 }
 
-static enum err eval_policy(const struct eval *ev, size_t n, const struct path *resources, struct registration *r)
+static enum err eval_policy(const struct eval *ev, size_t n, const struct path *resources,
+                            struct registration *r)
 {
     json_t *object = json_object_get(ev->t->policies[n].resource, "Properties");
-    struct path resource = {resources, ev->t->policies[n].key, 0}, properties = {&resource, "Properties", 0};
-    struct path name_at = {&properties, "PolicyName", 0}, document_at = {&properties, "PolicyDocument", 0};
+    struct path resource = {resources, ev->t->policies[n].key, 0},
+                properties = {&resource, "Properties", 0};
+    struct path name_at = {&properties, "PolicyName", 0},
+                document_at = {&properties, "PolicyDocument", 0};
     json_t *name = json_object_get(object, "PolicyName");
     json_t *document = json_object_get(object, "PolicyDocument");
     struct template_policy *policy = &r->policies[r->policy_count];
     enum err e = document ? policy_document(ev, document, &document_at, &policy->document) : ERR_OK;
     if (!e)
-        e = name ? eval_name_of(ev, name, &name_at, policy_chars, &policy->name) : policy_name_make(ev, policy->document, &policy->name);
+        e = name ? eval_name_of(ev, name, &name_at, policy_chars, &policy->name)
+                 : policy_name_make(ev, policy->document, &policy->name);
     if (!e)
         r->policy_count++;
     return e;
 }
 
-enum err template_registration(const struct template *t, const struct template_params *params, struct arena *arena,
-                               struct registration *ret_registration, struct fault *fault)
+enum err template_registration(const struct template *t, const struct template_params *params,
+                               struct arena *arena, struct registration *ret_registration,
+                               struct fault *fault)
 {
     const struct eval ev = {t, params, arena, fault};
     struct registration r = {.attributes = "{}", .device_configuration = "{}"};
-    struct path resources = {NULL, "Resources", 0}, configuration = {NULL, "DeviceConfiguration", 0};
+    struct path resources = {NULL, "Resources", 0},
+                configuration = {NULL, "DeviceConfiguration", 0};
     enum err e = t->thing ? eval_thing(&ev, &resources, &r) : ERR_OK;
     if (!e && t->certificate)
         e = eval_certificate(&ev, &resources, &r);
     for (size_t i = 0; i < t->policy_count && !e; i++)
         e = eval_policy(&ev, i, &resources, &r);
     if (!e && t->configuration)
-        e = eval_object(&ev, t->configuration, &configuration, NULL, TEMPLATE_MAX_VALUE_BYTES, &r.device_configuration);
+        e = eval_object(&ev, t->configuration, &configuration, NULL, TEMPLATE_MAX_VALUE_BYTES,
+                        &r.device_configuration);
     if (!e)
         *ret_registration = r;
     return e;

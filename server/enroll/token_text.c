@@ -18,7 +18,8 @@ static void url_safe(char *text)
     }
 }
 
-enum err token_text_new(const char *prefix, char ret_text[TOKEN_TEXT_BYTES], uint8_t ret_hash[SHA256_BYTES])
+enum err token_text_new(const char *prefix, char ret_text[TOKEN_TEXT_BYTES],
+                        uint8_t ret_hash[SHA256_BYTES])
 {
     uint8_t raw[TOKEN_RANDOM_BYTES];
     char text[TOKEN_TEXT_BYTES];

@@ -65,7 +65,8 @@ bool trail_limit_take(struct trail_limit *l, const char *source, int64_t now_us)
     pthread_mutex_lock(&l->lock);
     struct bucket *slot = &l->slots[slot_of(source)];
     bucket_fill(slot, l->per_s, l->burst, now_us);
-    bucket_fill(&l->global, (double)l->per_s * GLOBAL_FACTOR, (double)l->burst * GLOBAL_FACTOR, now_us);
+    bucket_fill(&l->global, (double)l->per_s * GLOBAL_FACTOR, (double)l->burst * GLOBAL_FACTOR,
+                now_us);
     bool admitted = slot->tokens >= 1 && l->global.tokens >= 1;
     if (admitted) {
         slot->tokens -= 1;

@@ -12,7 +12,8 @@
 
 struct trail_limit;
 
-/* At most `burst` records at once and `per_s` a second from one source, and ten times that in all. */
+/* At most `burst` records at once and `per_s` a second from one source, and ten times that in all.
+ */
 enum err trail_limit_new(unsigned per_s, unsigned burst, struct trail_limit **ret_limit) MUST_CHECK;
 void trail_limit_free(struct trail_limit *l);
 

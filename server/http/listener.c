@@ -13,13 +13,15 @@
 
 enum { THREAD_STACK_BYTES = 512 * 1024, CONNECTION_MEMORY_BYTES = 16 * 1024, BACKLOG = 1024 };
 
-static void connection_notify(void *cls, struct MHD_Connection *connection, void **socket_context, enum MHD_ConnectionNotificationCode toe)
+static void connection_notify(void *cls, struct MHD_Connection *connection, void **socket_context,
+                              enum MHD_ConnectionNotificationCode toe)
 {
     (void)cls;
     (void)socket_context;
     if (toe != MHD_CONNECTION_NOTIFY_STARTED)
         return;
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
     if (info && info->tls_session)
         tls_request_certificate(info->tls_session);
 }
@@ -43,10 +45,12 @@ static size_t no_unescape(void *cls, struct MHD_Connection *connection, char *te
     return strlen(text);
 }
 
-static enum err address_resolve(const struct listener_config *c, struct sockaddr_storage *ret_address)
+static enum err address_resolve(const struct listener_config *c,
+                                struct sockaddr_storage *ret_address)
 {
     char port[8];
-    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_STREAM};
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
+                             .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
     snprintf(port, sizeof(port), "%u", c->port);
     if (getaddrinfo(c->address, port, &hints, &found) != 0)
@@ -59,28 +63,25 @@ static enum err address_resolve(const struct listener_config *c, struct sockaddr
 static struct MHD_Daemon *daemon_start(struct listener *l, struct sockaddr_storage *address)
 {
     const struct listener_config *c = &l->config;
-    unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_TLS | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+    unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
+                     MHD_USE_POLL | MHD_USE_TLS | MHD_USE_ITC | MHD_USE_ERROR_LOG;
     if (address->ss_family == AF_INET6)
         flags |= MHD_USE_IPv6;
-    return MHD_start_daemon(flags, c->port, NULL, NULL, request_access, l,
-                            MHD_OPTION_EXTERNAL_LOGGER, mhd_log, l,
-                            MHD_OPTION_SOCK_ADDR, (struct sockaddr *)address,
-                            MHD_OPTION_HTTPS_CERT_CALLBACK, tls_identity_retrieve,
-                            MHD_OPTION_HTTPS_PRIORITIES, tls_priorities,
-                            MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL,
-                            MHD_OPTION_NOTIFY_CONNECTION, connection_notify, l,
-                            MHD_OPTION_NOTIFY_COMPLETED, request_completed, l,
-                            MHD_OPTION_CONNECTION_LIMIT, c->max_connections,
-                            MHD_OPTION_PER_IP_CONNECTION_LIMIT, c->max_connections_per_address,
-                            MHD_OPTION_CONNECTION_TIMEOUT, c->idle_timeout_s,
-                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES,
-                            MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK_BYTES,
-                            MHD_OPTION_LISTEN_BACKLOG_SIZE, (unsigned)BACKLOG,
-                            MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u,
-                            MHD_OPTION_END);
+    return MHD_start_daemon(
+        flags, c->port, NULL, NULL, request_access, l, MHD_OPTION_EXTERNAL_LOGGER, mhd_log, l,
+        MHD_OPTION_SOCK_ADDR, (struct sockaddr *)address, MHD_OPTION_HTTPS_CERT_CALLBACK,
+        tls_identity_retrieve, MHD_OPTION_HTTPS_PRIORITIES, tls_priorities,
+        MHD_OPTION_UNESCAPE_CALLBACK, no_unescape, NULL, MHD_OPTION_NOTIFY_CONNECTION,
+        connection_notify, l, MHD_OPTION_NOTIFY_COMPLETED, request_completed, l,
+        MHD_OPTION_CONNECTION_LIMIT, c->max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+        c->max_connections_per_address, MHD_OPTION_CONNECTION_TIMEOUT, c->idle_timeout_s,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY_BYTES,
+        MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK_BYTES, MHD_OPTION_LISTEN_BACKLOG_SIZE,
+        (unsigned)BACKLOG, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
 }
 
-enum err listener_new(const struct listener_config *config, struct service *service, struct gate *gate, struct listener **ret_listener)
+enum err listener_new(const struct listener_config *config, struct service *service,
+                      struct gate *gate, struct listener **ret_listener)
 {
     struct sockaddr_storage address = {0};
     enum err e = address_resolve(config, &address);

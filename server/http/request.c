@@ -16,7 +16,10 @@
 #include "enroll/service.h"
 #include "http/tls.h"
 
-enum { DRAIN_BYTES = 256 * 1024 /* of a refused body that is still read, so that the client sees the answer */ };
+enum {
+    DRAIN_BYTES =
+        256 * 1024 /* of a refused body that is still read, so that the client sees the answer */
+};
 
 /* One request from its headers to its completion; owned by libmicrohttpd's con_cls. */
 struct request {
@@ -43,26 +46,32 @@ static enum http_method method_parse(const char *m)
     return strcmp(m, "DELETE") == 0 ? HTTP_DELETE : HTTP_OTHER;
 }
 
-static enum MHD_Result header_take(void *cls, enum MHD_ValueKind kind, const char *key, const char *value)
+static enum MHD_Result header_take(void *cls, enum MHD_ValueKind kind, const char *key,
+                                   const char *value)
 {
     struct exchange *x = cls;
     (void)kind;
     if (x->header_count == EXCHANGE_MAX_PAIRS) {
-        (void)fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "more than %d headers", EXCHANGE_MAX_PAIRS);
+        (void)fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "more than %d headers",
+                        EXCHANGE_MAX_PAIRS);
         return MHD_NO;
     }
     x->headers[x->header_count++] = (struct pair){key, value ? value : ""};
     return MHD_YES;
 }
 
-static enum MHD_Result query_take(void *cls, enum MHD_ValueKind kind, const char *key, const char *value)
+static enum MHD_Result query_take(void *cls, enum MHD_ValueKind kind, const char *key,
+                                  const char *value)
 {
     struct exchange *x = cls;
     (void)kind;
     char *name = arena_strdup(x->arena, key);
     char *text = arena_strdup(x->arena, value ? value : "");
-    if (x->query_count == EXCHANGE_MAX_PAIRS || !name || !text || text_url_decode(name) || text_url_decode(text)) {
-        (void)fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "the query does not decode, or has more than %d arguments", EXCHANGE_MAX_PAIRS);
+    if (x->query_count == EXCHANGE_MAX_PAIRS || !name || !text || text_url_decode(name) ||
+        text_url_decode(text)) {
+        (void)fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
+                        "the query does not decode, or has more than %d arguments",
+                        EXCHANGE_MAX_PAIRS);
         return MHD_NO;
     }
     x->query[x->query_count++] = (struct pair){name, text};
@@ -71,10 +80,12 @@ static enum MHD_Result query_take(void *cls, enum MHD_ValueKind kind, const char
 
 static const char *source_text(struct MHD_Connection *connection, struct arena *arena)
 {
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     char text[NI_MAXHOST] = "unknown";
     if (info && info->client_addr) {
-        socklen_t len = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+        socklen_t len = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                                                 : sizeof(struct sockaddr_in);
         (void)getnameinfo(info->client_addr, len, text, sizeof(text), NULL, 0, NI_NUMERICHOST);
     }
     const char *copy = arena_strdup(arena, text);
@@ -88,7 +99,8 @@ static void request_free(struct request *r)
     free(r);
 }
 
-static struct request *request_new(struct listener *l, struct MHD_Connection *connection, const char *url, const char *method)
+static struct request *request_new(struct listener *l, struct MHD_Connection *connection,
+                                   const char *url, const char *method)
 {
     struct request *r = calloc(1, sizeof(*r));
     if (!r)
@@ -128,7 +140,8 @@ static enum err tables_find(struct request *r)
 
 static int64_t declared_length(struct MHD_Connection *connection)
 {
-    const char *text = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const char *text =
+        MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
     int64_t length = -1;
     if (text && text_parse_int(text, 0, INT64_MAX, &length))
         return -1;
@@ -138,7 +151,8 @@ static int64_t declared_length(struct MHD_Connection *connection)
 static enum MHD_Result reply_send(struct request *r, struct MHD_Connection *connection)
 {
     struct exchange *x = &r->x;
-    struct MHD_Response *response = MHD_create_response_from_buffer(x->reply.len, (void *)(uintptr_t)x->reply.data, MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *response = MHD_create_response_from_buffer(
+        x->reply.len, (void *)(uintptr_t)x->reply.data, MHD_RESPMEM_PERSISTENT);
     if (!response)
         return MHD_NO;
     if (x->reply_type)
@@ -157,13 +171,16 @@ static enum MHD_Result reply_send(struct request *r, struct MHD_Connection *conn
 /* The peer's chain is only copied for requests that are going to be handled. */
 static void chain_take(struct request *r, struct MHD_Connection *connection)
 {
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
     struct exchange *x = &r->x;
     if (!info || !info->tls_session)
         return;
-    enum err e = tls_peer_chain(info->tls_session, x->arena, x->chain, EXCHANGE_MAX_CHAIN, &x->chain_count);
+    enum err e =
+        tls_peer_chain(info->tls_session, x->arena, x->chain, EXCHANGE_MAX_CHAIN, &x->chain_count);
     if (e)
-        (void)fault_set(&x->fault, FAULT_CHAIN_MALFORMED, "at most %d certificates", EXCHANGE_MAX_CHAIN);
+        (void)fault_set(&x->fault, FAULT_CHAIN_MALFORMED, "at most %d certificates",
+                        EXCHANGE_MAX_CHAIN);
 }
 
 /* Health probes go past the gate: they must answer when it is full. */
@@ -202,7 +219,8 @@ static void body_take(struct request *r, const char *data, size_t len)
         buf_add(&r->body, data, len);
         if (!r->body.overflow)
             return;
-        (void)fault_set(&r->x.fault, FAULT_REQUEST_TOO_LARGE, "at most %zu bytes", r->row->max_body);
+        (void)fault_set(&r->x.fault, FAULT_REQUEST_TOO_LARGE, "at most %zu bytes",
+                        r->row->max_body);
         r->refused = true;
         buf_done(&r->body);
     }
@@ -274,7 +292,8 @@ static void log_request(const struct request *r, enum MHD_RequestTerminationCode
     log_end(&b, level);
 }
 
-void request_completed(void *cls, struct MHD_Connection *connection, void **con_cls, enum MHD_RequestTerminationCode toe)
+void request_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+                       enum MHD_RequestTerminationCode toe)
 {
     struct request *r = *con_cls;
     (void)cls;

@@ -77,7 +77,8 @@ static enum err pair_check(struct generation *g)
         return ERR_NO_MEMORY;
     bool same = gnutls_pubkey_import_privkey(public, g->key, 0, 0) >= 0 &&
                 gnutls_pubkey_get_key_id(public, GNUTLS_KEYID_USE_SHA256, key_id, &key_len) >= 0 &&
-                gnutls_pubkey_get_key_id(g->certs[0].pubkey, GNUTLS_KEYID_USE_SHA256, cert_id, &cert_len) >= 0 &&
+                gnutls_pubkey_get_key_id(g->certs[0].pubkey, GNUTLS_KEYID_USE_SHA256, cert_id,
+                                         &cert_len) >= 0 &&
                 bytes_equal(bytes_of(key_id, key_len), bytes_of(cert_id, cert_len));
     gnutls_pubkey_deinit(public);
     return same ? ERR_OK : ERR_INVALID;
@@ -115,7 +116,8 @@ enum err tls_identity_reload(struct tls_identity *t)
     return ERR_OK;
 }
 
-enum err tls_identity_new(const char *cert_path, const char *key_path, struct tls_identity **ret_identity)
+enum err tls_identity_new(const char *cert_path, const char *key_path,
+                          struct tls_identity **ret_identity)
 {
     struct tls_identity *t = calloc(1, sizeof(*t));
     if (!t)

@@ -50,16 +50,19 @@ static enum err failed(struct setup *s, enum err e, const char *what, const char
     return e;
 }
 
-static enum err path_in_ca_dir(struct setup *s, const char *name, const char *suffix, char ret_path[PATH_MAX])
+static enum err path_in_ca_dir(struct setup *s, const char *name, const char *suffix,
+                               char ret_path[PATH_MAX])
 {
     int n = snprintf(ret_path, PATH_MAX, "%s/%s.%s", s->config->ca_directory, name, suffix);
     return n > 0 && n < PATH_MAX ? ERR_OK : failed(s, ERR_INVALID, "path", name);
 }
 
-static enum err file_write_new(struct setup *s, const char *path, struct bytes content, unsigned mode)
+static enum err file_write_new(struct setup *s, const char *path, struct bytes content,
+                               unsigned mode)
 {
     if (access(path, F_OK) == 0) {
-        snprintf(s->message, CONFIG_MESSAGE_BYTES, "%.300s exists already and is not overwritten", path);
+        snprintf(s->message, CONFIG_MESSAGE_BYTES, "%.300s exists already and is not overwritten",
+                 path);
         return ERR_CONFLICT;
     }
     enum err e = s->written_count < MAX_WRITTEN ? file_store(path, content, mode) : ERR_INVALID;
@@ -74,7 +77,8 @@ static enum err key_write(struct setup *s, EVP_PKEY *key, const char *path)
     _cleanup_(buf_donep) struct buf pem = {0};
     buf_init(&pem, MAX_PEM_BYTES);
     enum err e = key_encode_private(key, &pem);
-    return e ? failed(s, e, "encoding the key for", path) : file_write_new(s, path, buf_bytes(&pem), 0600);
+    return e ? failed(s, e, "encoding the key for", path)
+             : file_write_new(s, path, buf_bytes(&pem), 0600);
 }
 
 static enum err cert_write(struct setup *s, struct bytes der, const char *path)
@@ -101,7 +105,8 @@ static struct ca_request ca_request_fill(struct setup *s, const char *kind, int 
 {
     const char *organization = s->rq->organization;
     return (struct ca_request){
-        .common_name = arena_printf(&s->arena, "%s %s", organization ? organization : "Muster", kind),
+        .common_name =
+            arena_printf(&s->arena, "%s %s", organization ? organization : "Muster", kind),
         .organization = organization,
         .validity_s = (int64_t)years * YEAR_S,
         .path_len = path_len,
@@ -115,7 +120,8 @@ static enum err root_make(struct setup *s)
     enum err e = key_generate(KEY_P256, &s->root_key);
     if (!e)
         e = ca_make_root(s->root_key, &rq, &s->arena, &s->root_der);
-    return e ? failed(s, e, "making", "the root CA") : ca_files_write(s, "root", s->root_key, s->root_der);
+    return e ? failed(s, e, "making", "the root CA")
+             : ca_files_write(s, "root", s->root_key, s->root_der);
 }
 
 static enum err issuing_make(struct setup *s)
@@ -125,8 +131,10 @@ static enum err issuing_make(struct setup *s)
     struct ca_request rq = ca_request_fill(s, kind, ISSUING_YEARS, 0);
     enum err e = key_generate(KEY_P256, &s->issuing_key);
     if (!e)
-        e = ca_make_issuing(s->issuing_key, &rq, s->root_der, s->root_key, &s->arena, &s->issuing_der);
-    return e ? failed(s, e, "making", "the issuing CA") : ca_files_write(s, s->rq->issuer_name, s->issuing_key, s->issuing_der);
+        e = ca_make_issuing(s->issuing_key, &rq, s->root_der, s->root_key, &s->arena,
+                            &s->issuing_der);
+    return e ? failed(s, e, "making", "the issuing CA")
+             : ca_files_write(s, s->rq->issuer_name, s->issuing_key, s->issuing_der);
 }
 
 static enum err cert_file_load(struct setup *s, const char *path, struct bytes *ret_der)
@@ -147,7 +155,8 @@ static enum err key_file_load(struct setup *s, const char *path, EVP_PKEY **ret_
 {
     enum err e = key_load_private(path, ret_key);
     if (e == ERR_DENIED) {
-        snprintf(s->message, CONFIG_MESSAGE_BYTES, "%.300s must be readable by its owner only (mode 0600)", path);
+        snprintf(s->message, CONFIG_MESSAGE_BYTES,
+                 "%.300s must be readable by its owner only (mode 0600)", path);
         return e;
     }
     return e ? failed(s, e, "reading the key", path) : ERR_OK;
@@ -169,7 +178,8 @@ static enum err import_check(struct setup *s, bool root_wanted)
     bool all = (rq->import_root || !root_wanted) && rq->import_issuing && rq->import_key;
     if (!any || all)
         return ERR_OK;
-    snprintf(s->message, CONFIG_MESSAGE_BYTES, "--import-issuing and --import-key%s belong together",
+    snprintf(s->message, CONFIG_MESSAGE_BYTES,
+             "--import-issuing and --import-key%s belong together",
              root_wanted ? " and --import-root" : "");
     return ERR_INVALID;
 }
@@ -186,14 +196,17 @@ static enum err server_cert_make(struct setup *s)
     _cleanup_(key_freep) EVP_PKEY *key = NULL;
     enum err e = key_generate(KEY_P256, &key);
     if (!e)
-        e = ca_make_server(key, named ? s->rq->server_names : local, named ? s->rq->server_name_count : ARRAY_LEN(local),
-                           (int64_t)SERVER_DAYS * 86400, clock_wall_s(), s->issuing_der, s->issuing_key, &s->arena, &der);
+        e = ca_make_server(key, named ? s->rq->server_names : local,
+                           named ? s->rq->server_name_count : ARRAY_LEN(local),
+                           (int64_t)SERVER_DAYS * 86400, clock_wall_s(), s->issuing_der,
+                           s->issuing_key, &s->arena, &der);
     if (e)
         return failed(s, e, "making", "the server's certificate");
     const char *leaf = cert_pem(&s->arena, der);
     const char *issuing = cert_pem(&s->arena, s->issuing_der);
     const char *chain = leaf && issuing ? arena_printf(&s->arena, "%s%s", leaf, issuing) : NULL;
-    e = chain ? key_write(s, key, c->tls_key) : failed(s, ERR_NO_MEMORY, "encoding", "the server's certificate");
+    e = chain ? key_write(s, key, c->tls_key)
+              : failed(s, ERR_NO_MEMORY, "encoding", "the server's certificate");
     return e ? e : file_write_new(s, c->tls_certificate, bytes_text(chain), 0644);
 }
 
@@ -203,7 +216,8 @@ static enum err name_check(struct setup *s, const char *name)
     size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
     if (len > 0 && len <= MAX_NAME_CHARS && name[len] == '\0')
         return ERR_OK;
-    snprintf(s->message, CONFIG_MESSAGE_BYTES, "a name is 1 to %d characters of A-Z a-z 0-9 _ -", MAX_NAME_CHARS);
+    snprintf(s->message, CONFIG_MESSAGE_BYTES, "a name is 1 to %d characters of A-Z a-z 0-9 _ -",
+             MAX_NAME_CHARS);
     return ERR_INVALID;
 }
 
@@ -229,11 +243,14 @@ static enum err issuer_check(struct setup *s)
     if (e)
         signer_free(signer);
     issuer_free(issuer);
-    return e ? failed(s, e, "the certificate is no CA, or its key is another's:", s->rq->issuer_name) : ERR_OK;
+    return e ? failed(s, e,
+                      "the certificate is no CA, or its key is another's:", s->rq->issuer_name)
+             : ERR_OK;
 }
 
 /* The registry's row of a CA certificate. */
-static enum err row_fill(struct setup *s, size_t n, const char *kind, const char *name, struct bytes der)
+static enum err row_fill(struct setup *s, size_t n, const char *kind, const char *name,
+                         struct bytes der)
 {
     _cleanup_(cert_freep) X509 *x = NULL;
     struct cert_info *i = &s->info[n];
@@ -251,7 +268,8 @@ static enum err row_fill(struct setup *s, size_t n, const char *kind, const char
         .fingerprint = bytes_of(i->fingerprint, SHA256_BYTES),
         .spki_sha256 = bytes_of(i->spki_sha256, SHA256_BYTES),
         .subject = i->subject_text,
-        .key_reference = strcmp(kind, "issuing") == 0 ? arena_printf(&s->arena, "%s.key", name) : NULL,
+        .key_reference =
+            strcmp(kind, "issuing") == 0 ? arena_printf(&s->arena, "%s.key", name) : NULL,
         .not_after_s = i->not_after_s,
     };
     return ERR_OK;
@@ -281,8 +299,8 @@ static enum err database_open(const struct config *config, struct db **ret_db, c
     return e;
 }
 
-static enum err registry_write(struct setup *s, struct db *db, const struct bootstrap_ca *rows, size_t count,
-                               const char *admin, const uint8_t *hash)
+static enum err registry_write(struct setup *s, struct db *db, const struct bootstrap_ca *rows,
+                               size_t count, const char *admin, const uint8_t *hash)
 {
     struct bootstrap b = {.cas = rows, .ca_count = count, .admin_name = admin};
     char why[DB_MAX_MESSAGE_BYTES];
@@ -329,11 +347,13 @@ static enum err first_time_check(struct setup *s, struct db *db)
         return failed(s, e, "reading", "the registry");
     if (issuers == 0)
         return ERR_OK;
-    snprintf(s->message, CONFIG_MESSAGE_BYTES, "the registry has an issuing CA already; musterd add-issuer makes one more");
+    snprintf(s->message, CONFIG_MESSAGE_BYTES,
+             "the registry has an issuing CA already; musterd add-issuer makes one more");
     return ERR_CONFLICT;
 }
 
-enum err init_run(const struct config *config, const struct init_request *rq, char message[CONFIG_MESSAGE_BYTES])
+enum err init_run(const struct config *config, const struct init_request *rq,
+                  char message[CONFIG_MESSAGE_BYTES])
 {
     struct setup s = {.config = config, .rq = rq, .message = message};
     char token[TOKEN_TEXT_BYTES];
@@ -385,7 +405,8 @@ static enum err issuer_add(struct setup *s, struct db *db)
     return e ? e : registry_write(s, db, &s->rows[1], 1, NULL, NULL);
 }
 
-enum err init_issuer(const struct config *config, const struct init_request *rq, char message[CONFIG_MESSAGE_BYTES])
+enum err init_issuer(const struct config *config, const struct init_request *rq,
+                     char message[CONFIG_MESSAGE_BYTES])
 {
     struct setup s = {.config = config, .rq = rq, .message = message};
     struct db *db = NULL;
@@ -399,7 +420,8 @@ enum err init_issuer(const struct config *config, const struct init_request *rq,
     return e;
 }
 
-enum err init_admin_token(const struct config *config, const struct init_request *rq, char message[CONFIG_MESSAGE_BYTES])
+enum err init_admin_token(const struct config *config, const struct init_request *rq,
+                          char message[CONFIG_MESSAGE_BYTES])
 {
     struct setup s = {.config = config, .rq = rq, .message = message};
     char token[TOKEN_TEXT_BYTES];

@@ -25,12 +25,14 @@ static const char *const usage =
     "  musterd init         --config FILE   make the CAs, the server's certificate and the first\n"
     "                                       admin token, which is printed once\n"
     "      --organization NAME    O of the CAs' subjects\n"
-    "      --server-name NAME     DNS name or address in the server's certificate; may be repeated\n"
+    "      --server-name NAME     DNS name or address in the server's certificate; may be "
+    "repeated\n"
     "      --import-issuing CERT --import-key KEY --import-root CERT\n"
     "                             use these (PEM) instead of making a root and an issuing CA\n"
     "      --admin NAME           name of the admin token (default: admin)\n"
     "  musterd add-issuer   --config FILE --name NAME [--organization NAME]\n"
-    "                                       one more issuing CA below root.key, or imported as above\n"
+    "                                       one more issuing CA below root.key, or imported as "
+    "above\n"
     "  musterd admin-token  --config FILE --admin NAME   one more admin token, printed once\n"
     "  musterd check-config --config FILE   say whether the file is right\n"
     "  musterd --help | --version\n"
@@ -208,12 +210,8 @@ static const struct command {
     const char *name;
     int (*run)(const struct config *config, const struct init_request *rq);
 } commands[] = {
-    {"serve", serve_run},
-    {"migrate", migrate_command},
-    {"init", init_command},
-    {"add-issuer", issuer_command},
-    {"admin-token", token_command},
-    {"check-config", check_command},
+    {"serve", serve_run},           {"migrate", migrate_command},   {"init", init_command},
+    {"add-issuer", issuer_command}, {"admin-token", token_command}, {"check-config", check_command},
 };
 
 static int command_run(const struct command *command, const struct command_line *line)

@@ -43,7 +43,8 @@ struct server {
 static enum err failed(char *message, enum err e, const char *what)
 {
     snprintf(message, CONFIG_MESSAGE_BYTES, "%s: %s", what,
-             e == ERR_DENIED ? "the file must be readable by its owner only (mode 0600)" : err_name(e));
+             e == ERR_DENIED ? "the file must be readable by its owner only (mode 0600)"
+                             : err_name(e));
     return e;
 }
 
@@ -60,7 +61,8 @@ static enum err password_load(const struct config *c, struct buf *ret)
     return ERR_OK;
 }
 
-enum err server_database(const struct config *c, struct db **ret_db, char message[CONFIG_MESSAGE_BYTES])
+enum err server_database(const struct config *c, struct db **ret_db,
+                         char message[CONFIG_MESSAGE_BYTES])
 {
     _cleanup_(buf_donep) struct buf password = {0};
     enum err e = password_load(c, &password);
@@ -102,7 +104,8 @@ static enum err service_make(struct server *s, char *message)
     if (!e)
         e = committer_new(s->db, &s->service.committer);
     if (!e)
-        e = trail_limit_new((unsigned)c->trail_records_per_source_s, (unsigned)c->trail_records_per_source_burst, &s->service.trail_limit);
+        e = trail_limit_new((unsigned)c->trail_records_per_source_s,
+                            (unsigned)c->trail_records_per_source_burst, &s->service.trail_limit);
     return e ? failed(message, e, "service") : ERR_OK;
 }
 
@@ -117,14 +120,16 @@ static enum err identity_make(struct server *s, char *message)
 
 static enum err gates_make(struct server *s, char *message)
 {
-    enum err e = gate_init(&s->device_gate, (unsigned)s->config->listen_max_inside, (unsigned)s->config->listen_max_waiting);
+    enum err e = gate_init(&s->device_gate, (unsigned)s->config->listen_max_inside,
+                           (unsigned)s->config->listen_max_waiting);
     if (!e)
         e = gate_init(&s->admin_gate, ADMIN_INSIDE, ADMIN_WAITING);
     s->gates_made = e == ERR_OK;
     return e ? failed(message, e, "gate") : ERR_OK;
 }
 
-static enum err device_listen(struct server *s, const struct route_table *const *tables, size_t count, char *message)
+static enum err device_listen(struct server *s, const struct route_table *const *tables,
+                              size_t count, char *message)
 {
     const struct config *c = s->config;
     struct listener_config lc = {
@@ -143,7 +148,8 @@ static enum err device_listen(struct server *s, const struct route_table *const 
     return e ? failed(message, e, "device listener: address or port") : ERR_OK;
 }
 
-static enum err admin_listen(struct server *s, const struct route_table *const *tables, size_t count, char *message)
+static enum err admin_listen(struct server *s, const struct route_table *const *tables,
+                             size_t count, char *message)
 {
     const struct config *c = s->config;
     struct listener_config lc = {
@@ -188,8 +194,9 @@ static enum err jobs_make(struct server *s, char *message)
     return e ? failed(message, e, "background jobs") : ERR_OK;
 }
 
-enum err server_new(const struct config *config, const struct route_table *const *device_tables, size_t device_count,
-                    const struct route_table *const *admin_tables, size_t admin_count, struct server **ret_server,
+enum err server_new(const struct config *config, const struct route_table *const *device_tables,
+                    size_t device_count, const struct route_table *const *admin_tables,
+                    size_t admin_count, struct server **ret_server,
                     char message[CONFIG_MESSAGE_BYTES])
 {
     struct server *s = calloc(1, sizeof(*s));

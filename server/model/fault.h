@@ -34,8 +34,9 @@ struct fault_row {
 
 struct fault {
     enum fault_code code;
-    int retry_after_s;               /* 0: do not say */
-    char detail[FAULT_DETAIL_BYTES]; /* printable UTF-8 is not guaranteed: always an escaped field */
+    int retry_after_s; /* 0: do not say */
+    char
+        detail[FAULT_DETAIL_BYTES]; /* printable UTF-8 is not guaranteed: always an escaped field */
 };
 
 const struct fault_row *fault_row(enum fault_code code);

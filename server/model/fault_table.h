@@ -9,12 +9,14 @@
  *           has the rest; PROVEN: told only to a credential that proves that very device
  *   title   one sentence for people; remedy: what the operator does
  */
+#pragma once
+
 /* clang-format off */
 #define FAULT_TABLE(FAULT) \
 FAULT(REQUEST_NOT_FOUND, "request.not_found", 404, 0, 0, FULL, "No such path", "Compare the path with docs/openapi.yaml; an EST label is a template name") \
 FAULT(REQUEST_METHOD, "request.method_not_allowed", 405, 0, 0, FULL, "This path does not take that method", "Use a method from the Allow header") \
 FAULT(REQUEST_TYPE, "request.type_unsupported", 415, 0, 0, FULL, "The Content-Type is not one this path takes", "Send application/pkcs10 to EST, application/json to the admin API") \
-FAULT(REQUEST_TOO_LARGE, "request.too_large", 413, 0, 0, FULL, "The body is longer than this path allows", "Shorten it; docs/limits in docs/operations.md lists the maxima") \
+FAULT(REQUEST_TOO_LARGE, "request.too_large", 413, 0, 0, FULL, "The body is longer than this path allows", "Shorten it; docs/operations.md lists the limits") \
 FAULT(REQUEST_MALFORMED, "request.malformed", 400, 0, 0, FULL, "The request does not parse", "The detail says where") \
 FAULT(REQUEST_CONFLICT, "request.conflict", 409, 0, 0, FULL, "The object is in a state that does not allow this", "The detail says which") \
 FAULT(REQUEST_EXISTS, "request.exists", 409, 0, 0, FULL, "An object of this name exists already", "Choose another name") \

@@ -70,13 +70,14 @@ static bool value_take(struct reading *r, const struct row *row, const char *val
     if (!row->is_number && strlen(value) <= CONFIG_MAX_TEXT_BYTES)
         return text_replace(text_at(r->config, row), value) == ERR_OK;
     if (!row->is_number) {
-        snprintf(r->message, sizeof(r->message), "[%s] %s is longer than %d bytes", row->section, row->key, CONFIG_MAX_TEXT_BYTES);
+        snprintf(r->message, sizeof(r->message), "[%s] %s is longer than %d bytes", row->section,
+                 row->key, CONFIG_MAX_TEXT_BYTES);
         return false;
     }
     if (text_parse_int(value, row->min, row->max, number_at(r->config, row)) == ERR_OK)
         return true;
-    snprintf(r->message, sizeof(r->message), "[%s] %s must be a number from %lld to %lld", row->section, row->key,
-             (long long)row->min, (long long)row->max);
+    snprintf(r->message, sizeof(r->message), "[%s] %s must be a number from %lld to %lld",
+             row->section, row->key, (long long)row->min, (long long)row->max);
     return false;
 }
 
@@ -115,13 +116,15 @@ static enum err required_check(struct reading *r)
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         if (rows[i].is_number || rows[i].text || (*text_at(r->config, &rows[i]))[0] != '\0')
             continue;
-        snprintf(r->message, sizeof(r->message), "[%s] %s must be given: %s", rows[i].section, rows[i].key, rows[i].help);
+        snprintf(r->message, sizeof(r->message), "[%s] %s must be given: %s", rows[i].section,
+                 rows[i].key, rows[i].help);
         return ERR_INVALID;
     }
     return ERR_OK;
 }
 
-enum err config_load(const char *path, struct config **ret_config, char ret_message[CONFIG_MESSAGE_BYTES])
+enum err config_load(const char *path, struct config **ret_config,
+                     char ret_message[CONFIG_MESSAGE_BYTES])
 {
     _cleanup_(config_freep) struct config *c = calloc(1, sizeof(*c));
     struct reading r = {.config = c};
@@ -136,9 +139,11 @@ enum err config_load(const char *path, struct config **ret_config, char ret_mess
     if (!e)
         *ret_config = TAKE_PTR(c);
     else if (line > 0)
-        snprintf(ret_message, CONFIG_MESSAGE_BYTES, "%s, line %d: %.200s", path, line, r.message[0] ? r.message : "does not parse");
+        snprintf(ret_message, CONFIG_MESSAGE_BYTES, "%s, line %d: %.200s", path, line,
+                 r.message[0] ? r.message : "does not parse");
     else
-        snprintf(ret_message, CONFIG_MESSAGE_BYTES, "%s: %.200s", path, r.message[0] ? r.message : err_name(e));
+        snprintf(ret_message, CONFIG_MESSAGE_BYTES, "%s: %.200s", path,
+                 r.message[0] ? r.message : err_name(e));
     return e;
 }
 

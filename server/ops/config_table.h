@@ -4,6 +4,8 @@
  * TEXT(section, key, default, help)      default NULL: must be given
  * NUMBER(section, key, default, min, max, help)
  */
+#pragma once
+
 /* clang-format off */
 #define CONFIG_TABLE(TEXT, NUMBER) \
 TEXT(listen, device_address, "0.0.0.0", "address of the device listener") \

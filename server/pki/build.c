@@ -1,5 +1,5 @@
-#include <openssl/bn.h>
 #include "pki/build.h"
+#include <openssl/bn.h>
 
 #include "base/cleanup.h"
 #include "base/secret.h"
@@ -12,7 +12,8 @@ DEFINE_CLEANUP(BIGNUM *, BN_free);
 DEFINE_CLEANUP(ASN1_OCTET_STRING *, ASN1_OCTET_STRING_free);
 DEFINE_CLEANUP(X509_EXTENSION *, X509_EXTENSION_free);
 
-/* The first bit is cleared, so that 20 bytes stay positive, the second set, so that they stay 20. */
+/* The first bit is cleared, so that 20 bytes stay positive, the second set, so that they stay 20.
+ */
 static enum err serial_number_set(X509 *x, uint8_t ret_serial[SERIAL_BYTES])
 {
     uint8_t raw[SERIAL_BYTES];
@@ -26,9 +27,11 @@ static enum err serial_number_set(X509 *x, uint8_t ret_serial[SERIAL_BYTES])
     return ERR_OK;
 }
 
-enum err build_begin(X509 *x, int64_t not_before_s, int64_t not_after_s, uint8_t ret_serial[SERIAL_BYTES])
+enum err build_begin(X509 *x, int64_t not_before_s, int64_t not_after_s,
+                     uint8_t ret_serial[SERIAL_BYTES])
 {
-    if (!X509_set_version(x, X509_VERSION_3) || !ASN1_TIME_set(X509_getm_notBefore(x), not_before_s) ||
+    if (!X509_set_version(x, X509_VERSION_3) ||
+        !ASN1_TIME_set(X509_getm_notBefore(x), not_before_s) ||
         !ASN1_TIME_set(X509_getm_notAfter(x), not_after_s))
         return ERR_NO_MEMORY;
     return serial_number_set(x, ret_serial);
@@ -50,7 +53,8 @@ enum err build_extension_der(X509 *x, int nid, bool critical, struct bytes der)
     _cleanup_(ASN1_OCTET_STRING_freep) ASN1_OCTET_STRING *value = ASN1_OCTET_STRING_new();
     if (!value || !ASN1_OCTET_STRING_set(value, der.data, (int)der.len))
         return ERR_NO_MEMORY;
-    _cleanup_(X509_EXTENSION_freep) X509_EXTENSION *e = X509_EXTENSION_create_by_NID(NULL, nid, critical, value);
+    _cleanup_(X509_EXTENSION_freep) X509_EXTENSION *e =
+        X509_EXTENSION_create_by_NID(NULL, nid, critical, value);
     return e && X509_add_ext(x, e, -1) ? ERR_OK : ERR_NO_MEMORY;
 }
 

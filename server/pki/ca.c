@@ -11,7 +11,11 @@
 #include "pki/build.h"
 #include "pki/cert.h"
 
-enum { BACKDATE_S = 86400 /* for clocks of devices that are a day behind */, MAX_SAN_TEXT_BYTES = 4096, SERIAL_BYTES = 20 };
+enum {
+    BACKDATE_S = 86400 /* for clocks of devices that are a day behind */,
+    MAX_SAN_TEXT_BYTES = 4096,
+    SERIAL_BYTES = 20
+};
 
 DEFINE_CLEANUP(X509_NAME *, X509_NAME_free);
 
@@ -19,7 +23,10 @@ static enum err name_add(X509_NAME *name, const char *type, const char *value)
 {
     if (!value)
         return ERR_OK;
-    return X509_NAME_add_entry_by_txt(name, type, MBSTRING_UTF8, (const unsigned char *)value, -1, -1, 0) ? ERR_OK : ERR_INVALID;
+    return X509_NAME_add_entry_by_txt(name, type, MBSTRING_UTF8, (const unsigned char *)value, -1,
+                                      -1, 0)
+               ? ERR_OK
+               : ERR_INVALID;
 }
 
 static enum err subject_set(X509 *x, const char *organization, const char *common_name)
@@ -59,14 +66,15 @@ static enum err ca_extensions(X509 *x, X509 *parent, int path_len)
     return e;
 }
 
-static enum err ca_make(EVP_PKEY *key, const struct ca_request *rq, X509 *parent, EVP_PKEY *signing_key,
-                        struct arena *arena, struct bytes *ret_der)
+static enum err ca_make(EVP_PKEY *key, const struct ca_request *rq, X509 *parent,
+                        EVP_PKEY *signing_key, struct arena *arena, struct bytes *ret_der)
 {
     uint8_t serial[SERIAL_BYTES];
     _cleanup_(cert_freep) X509 *x = X509_new();
     if (!x || !X509_set_pubkey(x, key))
         return ERR_NO_MEMORY;
-    enum err e = build_begin(x, rq->now_s - BACKDATE_S, end_within(parent, rq->now_s + rq->validity_s), serial);
+    enum err e = build_begin(x, rq->now_s - BACKDATE_S,
+                             end_within(parent, rq->now_s + rq->validity_s), serial);
     if (!e)
         e = subject_set(x, rq->organization, rq->common_name);
     if (!e && !X509_set_issuer_name(x, X509_get_subject_name(parent ? parent : x)))
@@ -76,13 +84,14 @@ static enum err ca_make(EVP_PKEY *key, const struct ca_request *rq, X509 *parent
     return e ? e : build_sign(x, signing_key, arena, ret_der);
 }
 
-enum err ca_make_root(EVP_PKEY *key, const struct ca_request *rq, struct arena *arena, struct bytes *ret_der)
+enum err ca_make_root(EVP_PKEY *key, const struct ca_request *rq, struct arena *arena,
+                      struct bytes *ret_der)
 {
     return ca_make(key, rq, NULL, key, arena, ret_der);
 }
 
-enum err ca_make_issuing(EVP_PKEY *key, const struct ca_request *rq, struct bytes parent_der, EVP_PKEY *parent_key,
-                         struct arena *arena, struct bytes *ret_der)
+enum err ca_make_issuing(EVP_PKEY *key, const struct ca_request *rq, struct bytes parent_der,
+                         EVP_PKEY *parent_key, struct arena *arena, struct bytes *ret_der)
 {
     _cleanup_(cert_freep) X509 *parent = NULL;
     enum err e = cert_decode(parent_der, &parent);
@@ -102,7 +111,8 @@ static enum err server_extensions(X509 *x, X509 *parent, const char *const *name
     for (size_t i = 0; i < count; i++) {
         if (strchr(names[i], ','))
             return ERR_INVALID;
-        buf_printf(&san, "%s%s:%s", i > 0 ? "," : "", is_address(names[i]) ? "IP" : "DNS", names[i]);
+        buf_printf(&san, "%s%s:%s", i > 0 ? "," : "", is_address(names[i]) ? "IP" : "DNS",
+                   names[i]);
     }
     if (san.overflow || san.len == 0)
         return ERR_INVALID;
@@ -118,8 +128,9 @@ static enum err server_extensions(X509 *x, X509 *parent, const char *const *name
     return e ? e : build_extension(x, parent, NID_subject_alt_name, buf_text(&san));
 }
 
-enum err ca_make_server(EVP_PKEY *key, const char *const *names, size_t name_count, int64_t validity_s, int64_t now_s,
-                        struct bytes parent_der, EVP_PKEY *parent_key, struct arena *arena, struct bytes *ret_der)
+enum err ca_make_server(EVP_PKEY *key, const char *const *names, size_t name_count,
+                        int64_t validity_s, int64_t now_s, struct bytes parent_der,
+                        EVP_PKEY *parent_key, struct arena *arena, struct bytes *ret_der)
 {
     uint8_t serial[SERIAL_BYTES];
     _cleanup_(cert_freep) X509 *parent = NULL;

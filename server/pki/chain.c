@@ -34,7 +34,7 @@ struct walk {
     X509 *timed;    /* the certificate it is about; borrowed */
 };
 
-static void cert_stack_freep(STACK_OF(X509) **s)
+static void cert_stack_freep(STACK_OF(X509) * *s)
 {
     sk_X509_free(*s);
 }
@@ -48,6 +48,7 @@ static enum err ca_take(struct trust *t, const struct trust_ca *ca)
     t->count++;
     k->role = ca->role;
     k->id = ca->id;
+    (void)X509_check_ca(k->cert); /* fills OpenSSL's cache of extensions before threads share it */
     EVP_PKEY *key = X509_get0_pubkey(k->cert);
     e = key ? key_fingerprint(key, k->spki_sha256) : ERR_INVALID;
     if (!e && k->role == TRUST_ANCHOR && !X509_STORE_add_cert(t->store, k->cert))
@@ -108,7 +109,8 @@ static const char *hex_of(struct arena *arena, const ASN1_OCTET_STRING *s)
 {
     if (!s)
         return "none";
-    const char *hex = text_hex(arena, bytes_of(ASN1_STRING_get0_data(s), (size_t)ASN1_STRING_length(s)));
+    const char *hex =
+        text_hex(arena, bytes_of(ASN1_STRING_get0_data(s), (size_t)ASN1_STRING_length(s)));
     return hex ? hex : "";
 }
 
@@ -144,10 +146,12 @@ static enum err issuer_unknown(struct arena *arena, X509 *x, int depth, struct c
     const char *aki = hex_of(arena, X509_get0_authority_key_id(x));
     bool self = X509_NAME_cmp(X509_get_subject_name(x), X509_get_issuer_name(x)) == 0;
     if (depth > 0 && !self)
-        return fault_set(fault, FAULT_CHAIN_INCOMPLETE,
-                         "the issuer \"%.120s\" (AKI %.64s) of \"%.80s\" was neither sent nor is it registered",
-                         v->unknown_issuer, aki, subject_of(arena, x));
-    return fault_set(fault, FAULT_CA_NOT_REGISTERED, "issuer \"%.160s\", AKI %.64s", v->unknown_issuer, aki);
+        return fault_set(
+            fault, FAULT_CHAIN_INCOMPLETE,
+            "the issuer \"%.120s\" (AKI %.64s) of \"%.80s\" was neither sent nor is it registered",
+            v->unknown_issuer, aki, subject_of(arena, x));
+    return fault_set(fault, FAULT_CA_NOT_REGISTERED, "issuer \"%.160s\", AKI %.64s",
+                     v->unknown_issuer, aki);
 }
 
 static enum err chain_refuse(struct arena *arena, X509_STORE_CTX *ctx, struct chain_verdict *v,
@@ -167,7 +171,8 @@ static enum err chain_refuse(struct arena *arena, X509_STORE_CTX *ctx, struct ch
         return issuer_unknown(arena, x, depth, v, fault);
     case X509_V_ERR_CERT_SIGNATURE_FAILURE:
     case X509_V_ERR_UNABLE_TO_DECRYPT_CERT_SIGNATURE:
-        return fault_set(fault, FAULT_CHAIN_SIGNATURE, "the signature on \"%.200s\" is wrong", subject_of(arena, x));
+        return fault_set(fault, FAULT_CHAIN_SIGNATURE, "the signature on \"%.200s\" is wrong",
+                         subject_of(arena, x));
     default:
         return fault_set(fault, FAULT_CHAIN_INVALID, "\"%.200s\": %s", subject_of(arena, x),
                          X509_verify_cert_error_string(error));
@@ -180,7 +185,8 @@ static int64_t time_of(const ASN1_TIME *t)
     return ASN1_TIME_to_tm(t, &tm) ? timegm(&tm) : 0;
 }
 
-static enum err time_refuse(struct arena *arena, const struct walk *w, int64_t now_s, struct fault *fault)
+static enum err time_refuse(struct arena *arena, const struct walk *w, int64_t now_s,
+                            struct fault *fault)
 {
     char now[CLOCK_TEXT_BYTES], then[CLOCK_TEXT_BYTES];
     bool expired = w->time_error == X509_V_ERR_CERT_HAS_EXPIRED;
@@ -228,7 +234,8 @@ static enum err anchor_find(const struct trust *t, struct arena *arena, X509_STO
             anchor = ca;
     }
     if (!anchor)
-        return fault_set(fault, FAULT_CHAIN_INVALID, "the certificate is one of a CA, not of a device");
+        return fault_set(fault, FAULT_CHAIN_INVALID,
+                         "the certificate is one of a CA, not of a device");
     v->anchor_id = anchor->id;
     return ERR_OK;
 }
@@ -237,15 +244,17 @@ static enum err anchor_find(const struct trust *t, struct arena *arena, X509_STO
 static enum err leaf_check(X509 *leaf, struct fault *fault)
 {
     if (X509_check_ca(leaf) == 1)
-        return fault_set(fault, FAULT_CHAIN_INVALID, "the certificate is one of a CA, not of a device");
+        return fault_set(fault, FAULT_CHAIN_INVALID,
+                         "the certificate is one of a CA, not of a device");
     uint32_t usage = X509_get_extended_key_usage(leaf);
     if (X509_get_extension_flags(leaf) & EXFLAG_XKUSAGE && !(usage & (XKU_SSL_CLIENT | XKU_ANYEKU)))
-        return fault_set(fault, FAULT_CHAIN_INVALID, "the extended key usage does not include clientAuth");
+        return fault_set(fault, FAULT_CHAIN_INVALID,
+                         "the extended key usage does not include clientAuth");
     return ERR_OK;
 }
 
 /* Borrowed certificates that complete the chain: what the client sent, then the helpers. */
-static STACK_OF(X509) *untrusted_new(const struct trust *t, X509 *const *sent, size_t count)
+static STACK_OF(X509) * untrusted_new(const struct trust *t, X509 *const *sent, size_t count)
 {
     STACK_OF(X509) *stack = sk_X509_new_null();
     bool good = stack != NULL;
@@ -262,8 +271,8 @@ static STACK_OF(X509) *untrusted_new(const struct trust *t, X509 *const *sent, s
     return stack;
 }
 
-static enum err walk_run(const struct trust *t, struct arena *arena, X509 *const *certs, size_t count,
-                         int64_t now_s, struct chain_verdict *v, struct fault *fault)
+static enum err walk_run(const struct trust *t, struct arena *arena, X509 *const *certs,
+                         size_t count, int64_t now_s, struct chain_verdict *v, struct fault *fault)
 {
     struct walk w = {.time_error = X509_V_OK};
     _cleanup_(X509_STORE_CTX_freep) X509_STORE_CTX *ctx = X509_STORE_CTX_new();
@@ -284,8 +293,9 @@ static enum err walk_run(const struct trust *t, struct arena *arena, X509 *const
     return w.time_error != X509_V_OK ? time_refuse(arena, &w, now_s, fault) : ERR_OK;
 }
 
-enum err chain_verify(const struct trust *t, struct arena *arena, const struct bytes *chain, size_t count,
-                      int64_t now_s, struct chain_verdict *ret_verdict, struct fault *fault)
+enum err chain_verify(const struct trust *t, struct arena *arena, const struct bytes *chain,
+                      size_t count, int64_t now_s, struct chain_verdict *ret_verdict,
+                      struct fault *fault)
 {
     X509 *certs[CERT_MAX_CHAIN] = {0};
     size_t n = 0;
@@ -297,7 +307,8 @@ enum err chain_verify(const struct trust *t, struct arena *arena, const struct b
     if (!e)
         e = cert_describe(arena, certs[0], &ret_verdict->leaf);
     if (e == ERR_INVALID)
-        e = fault_set(fault, FAULT_CHAIN_MALFORMED, "certificate %zu of %zu does not parse", n + (n < count), count);
+        e = fault_set(fault, FAULT_CHAIN_MALFORMED, "certificate %zu of %zu does not parse",
+                      n + (n < count), count);
     if (!e)
         e = leaf_check(certs[0], fault);
     if (!e)

@@ -10,7 +10,7 @@
 DEFINE_CLEANUP(X509_REQ *, X509_REQ_free);
 DEFINE_CLEANUP(GENERAL_NAMES *, GENERAL_NAMES_free);
 
-static void extensions_freep(STACK_OF(X509_EXTENSION) **e)
+static void extensions_freep(STACK_OF(X509_EXTENSION) * *e)
 {
     sk_X509_EXTENSION_pop_free(*e, X509_EXTENSION_free);
 }
@@ -47,7 +47,8 @@ static bool digest_is_weak(const X509_REQ *rq)
 static enum err possession_check(X509_REQ *rq, EVP_PKEY *key, struct fault *fault)
 {
     if (digest_is_weak(rq))
-        return fault_set(fault, FAULT_CSR_SIGNATURE, "unknown signature algorithm or a digest older than SHA-256");
+        return fault_set(fault, FAULT_CSR_SIGNATURE,
+                         "unknown signature algorithm or a digest older than SHA-256");
     if (X509_REQ_verify(rq, key) != 1)
         return fault_set(fault, FAULT_CSR_SIGNATURE, "the signature does not match the key");
     return ERR_OK;
@@ -83,7 +84,8 @@ static enum err san_take(struct arena *arena, X509_REQ *rq, struct csr *c, struc
     _cleanup_(GENERAL_NAMES_freep) GENERAL_NAMES *names =
         X509V3_get_d2i(extensions, NID_subject_alt_name, &critical, NULL);
     if (!names && critical != -1)
-        return malformed(fault, "the subject alternative name does not parse or stands there twice");
+        return malformed(fault,
+                         "the subject alternative name does not parse or stands there twice");
     if (!names)
         return ERR_OK;
     enum err e = names_urn(arena, names, &c->urn);

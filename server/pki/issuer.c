@@ -42,7 +42,8 @@ enum err issuer_new(int64_t id, const char *name, struct bytes cert_der, struct 
     enum err e = i->name ? cert_decode(cert_der, &i->cert) : ERR_NO_MEMORY;
     if (e)
         return e;
-    if (X509_check_ca(i->cert) != 1 || X509_check_private_key(i->cert, signer->ops->key_get(signer)) != 1)
+    if (X509_check_ca(i->cert) != 1 ||
+        X509_check_private_key(i->cert, signer->ops->key_get(signer)) != 1)
         return ERR_INVALID;
     i->not_before_s = time_of(X509_get0_notBefore(i->cert));
     i->not_after_s = time_of(X509_get0_notAfter(i->cert));
@@ -85,7 +86,8 @@ static enum err subject_set(X509 *x, const struct cert_profile *p, struct bytes 
         return given.len > 0 ? ERR_INVALID : ERR_NO_MEMORY;
     for (size_t i = 0; i < p->subject_count && given.len == 0; i++) {
         const struct rdn *r = &p->subject[i];
-        if (!X509_NAME_add_entry_by_txt(name, r->type, MBSTRING_UTF8, (const unsigned char *)r->value, -1, -1, 0))
+        if (!X509_NAME_add_entry_by_txt(name, r->type, MBSTRING_UTF8,
+                                        (const unsigned char *)r->value, -1, -1, 0))
             return ERR_INVALID;
     }
     return X509_set_subject_name(x, name) ? ERR_OK : ERR_NO_MEMORY;
@@ -93,8 +95,10 @@ static enum err subject_set(X509 *x, const struct cert_profile *p, struct bytes 
 
 static enum err san_add(GENERAL_NAMES *names, const struct san *s)
 {
-    static const int types[] = {[SAN_DNS] = GEN_DNS, [SAN_URI] = GEN_URI, [SAN_EMAIL] = GEN_EMAIL, [SAN_IP] = GEN_IPADD};
-    _cleanup_(GENERAL_NAME_freep) GENERAL_NAME *n = a2i_GENERAL_NAME(NULL, NULL, NULL, types[s->kind], s->value, 0);
+    static const int types[] = {
+        [SAN_DNS] = GEN_DNS, [SAN_URI] = GEN_URI, [SAN_EMAIL] = GEN_EMAIL, [SAN_IP] = GEN_IPADD};
+    _cleanup_(GENERAL_NAME_freep) GENERAL_NAME *n =
+        a2i_GENERAL_NAME(NULL, NULL, NULL, types[s->kind], s->value, 0);
     if (!n)
         return ERR_INVALID;
     if (sk_GENERAL_NAME_push(names, n) <= 0)
@@ -108,7 +112,8 @@ static enum err san_set(X509 *x, const struct cert_profile *p, bool copied, stru
 {
     bool critical = X509_NAME_entry_count(X509_get_subject_name(x)) == 0;
     if (copied)
-        return given.len > 0 ? build_extension_der(x, NID_subject_alt_name, critical, given) : ERR_OK;
+        return given.len > 0 ? build_extension_der(x, NID_subject_alt_name, critical, given)
+                             : ERR_OK;
     if (p->san_count == 0)
         return ERR_OK;
     _cleanup_(GENERAL_NAMES_freep) GENERAL_NAMES *names = GENERAL_NAMES_new();
@@ -125,7 +130,9 @@ static enum err eku_set(X509 *x, X509 *issuer, unsigned eku)
     static const struct {
         enum eku bit;
         const char *name;
-    } names[] = {{EKU_CLIENT_AUTH, "clientAuth"}, {EKU_SERVER_AUTH, "serverAuth"}, {EKU_CMC_RA, "1.3.6.1.5.5.7.3.28"}};
+    } names[] = {{EKU_CLIENT_AUTH, "clientAuth"},
+                 {EKU_SERVER_AUTH, "serverAuth"},
+                 {EKU_CMC_RA, "1.3.6.1.5.5.7.3.28"}};
     char text[64] = "";
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         if (!(eku & names[i].bit))
@@ -157,18 +164,23 @@ static enum err addresses_set(X509 *x, X509 *issuer, const struct cert_profile *
     url_add(&aia, "caIssuers;", p->ca_issuers_url);
     if (crl.overflow || aia.overflow)
         return ERR_INVALID;
-    enum err e = crl.len > 0 ? build_extension(x, issuer, NID_crl_distribution_points, buf_text(&crl)) : ERR_OK;
+    enum err e = crl.len > 0
+                     ? build_extension(x, issuer, NID_crl_distribution_points, buf_text(&crl))
+                     : ERR_OK;
     if (!e && aia.len > 0)
         e = build_extension(x, issuer, NID_info_access, buf_text(&aia));
     return e;
 }
 
-static enum err extensions_set(X509 *x, X509 *issuer, const struct csr *csr, const struct cert_profile *p)
+static enum err extensions_set(X509 *x, X509 *issuer, const struct csr *csr,
+                               const struct cert_profile *p)
 {
     bool rsa = csr->kind & (KEY_RSA2048 | KEY_RSA3072 | KEY_RSA4096);
     enum err e = build_extension(x, issuer, NID_basic_constraints, "critical,CA:FALSE");
     if (!e)
-        e = build_extension(x, issuer, NID_key_usage, rsa ? "critical,digitalSignature,keyEncipherment" : "critical,digitalSignature");
+        e = build_extension(x, issuer, NID_key_usage,
+                            rsa ? "critical,digitalSignature,keyEncipherment"
+                                : "critical,digitalSignature");
     if (!e)
         e = build_extension(x, issuer, NID_subject_key_identifier, "hash");
     if (!e)
@@ -187,7 +199,8 @@ static int64_t jitter_pick(int64_t jitter_s)
     return (int64_t)(r % (uint64_t)(jitter_s + 1));
 }
 
-static enum err times_pick(const struct issuer *i, const struct cert_profile *p, int64_t now_s, struct issued *out)
+static enum err times_pick(const struct issuer *i, const struct cert_profile *p, int64_t now_s,
+                           struct issued *out)
 {
     out->not_before_s = now_s - p->backdate_s;
     if (out->not_before_s < i->not_before_s)
@@ -198,8 +211,9 @@ static enum err times_pick(const struct issuer *i, const struct cert_profile *p,
     return out->not_after_s > now_s ? ERR_OK : ERR_UNAVAILABLE;
 }
 
-enum err issuer_sign(const struct issuer *i, const struct csr *csr, const struct cert_profile *profile,
-                     struct bytes subject_der, struct bytes san_der, int64_t now_s, struct arena *arena,
+enum err issuer_sign(const struct issuer *i, const struct csr *csr,
+                     const struct cert_profile *profile, struct bytes subject_der,
+                     struct bytes san_der, int64_t now_s, struct arena *arena,
                      struct issued *ret_issued)
 {
     struct issued out = {0};
@@ -209,7 +223,8 @@ enum err issuer_sign(const struct issuer *i, const struct csr *csr, const struct
         e = build_begin(x, out.not_before_s, out.not_after_s, out.serial_number);
     if (!e)
         e = subject_set(x, profile, subject_der);
-    if (!e && (!X509_set_issuer_name(x, X509_get_subject_name(i->cert)) || !X509_set_pubkey(x, csr->key)))
+    if (!e &&
+        (!X509_set_issuer_name(x, X509_get_subject_name(i->cert)) || !X509_set_pubkey(x, csr->key)))
         e = ERR_NO_MEMORY;
     if (!e)
         e = extensions_set(x, i->cert, csr, profile);

@@ -88,7 +88,8 @@ enum err key_load_private(const char *path, EVP_PKEY **ret_key)
 static enum key_kind ec_kind(EVP_PKEY *key)
 {
     char group[32];
-    if (!EVP_PKEY_get_utf8_string_param(key, OSSL_PKEY_PARAM_GROUP_NAME, group, sizeof(group), NULL))
+    if (!EVP_PKEY_get_utf8_string_param(key, OSSL_PKEY_PARAM_GROUP_NAME, group, sizeof(group),
+                                        NULL))
         return 0;
     if (strcmp(group, "prime256v1") == 0)
         return KEY_P256;

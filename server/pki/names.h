@@ -33,7 +33,8 @@ enum err names_der(struct arena *arena, const X509_NAME *name, struct bytes *ret
 
 /* The first URI that starts with urn:, NULL when there is none. ERR_INVALID for one with
  * control characters or a NUL. */
-enum err names_urn(struct arena *arena, const GENERAL_NAMES *names, const char **ret_urn) MUST_CHECK;
+enum err names_urn(struct arena *arena, const GENERAL_NAMES *names,
+                   const char **ret_urn) MUST_CHECK;
 
 /* GeneralNames as DER. */
 enum err names_san_der(struct arena *arena, const GENERAL_NAMES *names,

@@ -14,7 +14,12 @@
 #include "base/err.h"
 #include "model/fault.h"
 
-enum { EXCHANGE_MAX_ARGS = 4, EXCHANGE_MAX_PAIRS = 32, EXCHANGE_MAX_CHAIN = 8, EXCHANGE_MAX_REPLY_HEADERS = 6 };
+enum {
+    EXCHANGE_MAX_ARGS = 4,
+    EXCHANGE_MAX_PAIRS = 32,
+    EXCHANGE_MAX_CHAIN = 8,
+    EXCHANGE_MAX_REPLY_HEADERS = 6
+};
 
 enum http_method { HTTP_GET, HTTP_POST, HTTP_PUT, HTTP_DELETE, HTTP_OTHER };
 
@@ -32,9 +37,9 @@ struct exchange {
     const char *source; /* remote address as text */
 
     enum http_method method;
-    const char *path;                        /* without the query */
-    const char *args[EXCHANGE_MAX_ARGS];     /* what the route's {} matched, percent-decoded */
-    struct pair query[EXCHANGE_MAX_PAIRS];   /* decoded */
+    const char *path;                      /* without the query */
+    const char *args[EXCHANGE_MAX_ARGS];   /* what the route's {} matched, percent-decoded */
+    struct pair query[EXCHANGE_MAX_PAIRS]; /* decoded */
     size_t query_count;
     struct pair headers[EXCHANGE_MAX_PAIRS]; /* request headers */
     size_t header_count;

@@ -29,7 +29,8 @@ static bool pattern_match(const char *pattern, struct exchange *x, const char **
         }
         size_t len = strcspn(path, "/");
         /* "/{}:verb": a literal behind the braces ends the segment early */
-        const char *stop = pattern[2] != '\0' && pattern[2] != '/' ? strchr(path, pattern[2]) : NULL;
+        const char *stop =
+            pattern[2] != '\0' && pattern[2] != '/' ? strchr(path, pattern[2]) : NULL;
         if (stop && (size_t)(stop - path) < len)
             len = (size_t)(stop - path);
         const char *arg = n < EXCHANGE_MAX_ARGS ? segment_take(x->arena, path, len) : NULL;
@@ -56,7 +57,8 @@ static void allow_add(struct exchange *x, unsigned methods)
         exchange_add_header(x, "Allow", copy);
 }
 
-enum err route_find(const struct route_table *table, struct exchange *x, const struct route **ret_row)
+enum err route_find(const struct route_table *table, struct exchange *x,
+                    const struct route **ret_row)
 {
     unsigned methods = 0;
     for (size_t i = 0; i < table->count; i++) {
@@ -86,7 +88,8 @@ enum err route_check(const struct route *row, struct exchange *x, int64_t declar
     return ERR_OK;
 }
 
-void route_run(const struct route_table *table, const struct route *row, struct service *service, struct exchange *x)
+void route_run(const struct route_table *table, const struct route *row, struct service *service,
+               struct exchange *x)
 {
     x->route = row;
     enum err e = table->before ? table->before(service, row, x) : ERR_OK;

@@ -7,14 +7,16 @@ enum { BOOTSTRAP_ARENA_BYTES = 512 * 1024 };
 
 static const struct stmt stmts[] = {
     {"bootstrap_ca",
-     "WITH made AS (INSERT INTO ca (kind, name, certificate, fingerprint, spki_sha256, subject, key_reference, not_after)"
+     "WITH made AS (INSERT INTO ca (kind, name, certificate, fingerprint, spki_sha256, subject, "
+     "key_reference, not_after)"
      " VALUES ($1, $2, $3, $4, $5, $6, $7, to_timestamp($8::bigint)) RETURNING spki_sha256, name),"
      " key AS (INSERT INTO key_owner (spki_sha256, kind) SELECT spki_sha256, 'ca' FROM made)"
      " INSERT INTO audit (actor, source, action, object, detail)"
      " SELECT 'musterd', 'local', 'ca.create', name, jsonb_build_object('kind', $1) FROM made",
      8},
     {"bootstrap_admin",
-     "WITH made AS (INSERT INTO admin_token (name, hash, role) VALUES ($1, $2, 'admin') RETURNING name)"
+     "WITH made AS (INSERT INTO admin_token (name, hash, role) VALUES ($1, $2, 'admin') RETURNING "
+     "name)"
      " INSERT INTO audit (actor, source, action, object)"
      " SELECT 'musterd', 'local', 'admin_token.create', name FROM made",
      2},

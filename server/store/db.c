@@ -96,13 +96,28 @@ static void conn_close(struct db_conn *c)
 
 static enum err conn_open(const struct db *db, struct db_conn *c)
 {
-    const char *const keys[] = {"host",    "port",    "dbname",  "user",
-                                "password", "sslmode", "options", "connect_timeout",
-                                "application_name", "target_session_attrs", NULL};
-    const char *const values[] = {db->config.host,     db->config.port,    db->config.name,
-                                  db->config.user,     db->config.password, db->config.sslmode,
-                                  db->options,         db->connect_timeout, "musterd",
-                                  "read-write",        NULL};
+    const char *const keys[] = {"host",
+                                "port",
+                                "dbname",
+                                "user",
+                                "password",
+                                "sslmode",
+                                "options",
+                                "connect_timeout",
+                                "application_name",
+                                "target_session_attrs",
+                                NULL};
+    const char *const values[] = {db->config.host,
+                                  db->config.port,
+                                  db->config.name,
+                                  db->config.user,
+                                  db->config.password,
+                                  db->config.sslmode,
+                                  db->options,
+                                  db->connect_timeout,
+                                  "musterd",
+                                  "read-write",
+                                  NULL};
     c->pg = PQconnectdbParams(keys, values, 0);
     c->prepared_count = 0;
     if (!c->pg || PQstatus(c->pg) != CONNECTION_OK) {

@@ -15,7 +15,8 @@
 
 enum { DB_MAX_PARAMS = 16, DB_MAX_MESSAGE_BYTES = 512 };
 
-/* Text values, borrowed for the life of the pool but for the password, which is copied; NULL where the server's or libpq's default is to be used. */
+/* Text values, borrowed for the life of the pool but for the password, which is copied; NULL where
+ * the server's or libpq's default is to be used. */
 struct db_config {
     const char *host;
     const char *port;
@@ -23,8 +24,8 @@ struct db_config {
     const char *user;
     const char *password;
     const char *sslmode;
-    unsigned pool_size;          /* connections, 1..64 */
-    unsigned connect_timeout_s;  /* of one attempt */
+    unsigned pool_size;         /* connections, 1..64 */
+    unsigned connect_timeout_s; /* of one attempt */
     unsigned statement_timeout_ms;
     unsigned acquire_timeout_ms; /* how long a caller waits for a connection */
 };
@@ -58,10 +59,10 @@ static inline void db_result_done(PGresult **r)
 
 /*
  * Runs one statement. ERR_DENIED a refusal raised by muster.refuse: db_message has the fault's
- * code, a line end and the detail; ERR_CONFLICT unique violation; ERR_NOT_FOUND foreign key; ERR_INVALID a
- * CHECK, a bad value or a trigger's refusal; ERR_UNAVAILABLE connection lost, server shutting
- * down or read-only, serialisation failure or deadlock (the runner repeats these); ERR_SYSTEM
- * the rest. db_message tells more. NULL params are SQL NULL.
+ * code, a line end and the detail; ERR_CONFLICT unique violation; ERR_NOT_FOUND foreign key;
+ * ERR_INVALID a CHECK, a bad value or a trigger's refusal; ERR_UNAVAILABLE connection lost, server
+ * shutting down or read-only, serialisation failure or deadlock (the runner repeats these);
+ * ERR_SYSTEM the rest. db_message tells more. NULL params are SQL NULL.
  */
 enum err db_exec(struct db_conn *conn, const struct stmt *stmt, const char *const *params,
                  PGresult **ret_result) MUST_CHECK;

@@ -64,7 +64,8 @@ enum err desk_call(struct db *db, enum desk_call call, const char *op, const cha
                    struct arena *arena, struct desk_answer *ret_answer,
                    char *ret_message) MUST_CHECK;
 
-/* Imports an allowlist: rows is COPY text of line, serial, canonical, pin (\x...), batch, reason. */
+/* Imports an allowlist: rows is COPY text of line, serial, canonical, pin (\x...), batch, reason.
+ */
 enum err desk_import(struct db *db, const char *op, const char *args, struct bytes rows,
                      struct arena *arena, struct desk_answer *ret_answer,
                      char *ret_message) MUST_CHECK;

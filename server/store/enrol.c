@@ -9,8 +9,9 @@ static const struct stmt stmts[] = {
      " FROM certificate c JOIN device d ON d.id = c.device_id WHERE c.fingerprint = $1",
      1},
     {"enrol_failed", "SELECT attempt_failed($1::jsonb)", 1},
-    {"enrol_seen", "SELECT code, detail, serial, thing, configuration, state"
-                   " FROM certificate_seen($1, $2, $3, $4)",
+    {"enrol_seen",
+     "SELECT code, detail, serial, thing, configuration, state"
+     " FROM certificate_seen($1, $2, $3, $4)",
      4},
     {"enrol_unknown_issuer",
      "WITH gone AS (DELETE FROM unknown_issuer WHERE issuer_hash IN"

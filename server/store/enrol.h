@@ -71,11 +71,11 @@ struct enrol_record {
 };
 
 struct enrol_outcome {
-    const char *code;   /* ok, replayed, or a fault's code */
-    const char *detail; /* for operators */
-    bool proven;        /* the credential proves that very device */
+    const char *code;         /* ok, replayed, or a fault's code */
+    const char *detail;       /* for operators */
+    bool proven;              /* the credential proves that very device */
     struct bytes certificate; /* of a replay; empty otherwise */
-    const char *state;  /* NULL on refusal */
+    const char *state;        /* NULL on refusal */
 };
 
 struct committer;

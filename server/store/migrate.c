@@ -128,8 +128,8 @@ static enum err judge(int version, int oldest, char *ret_message)
     }
     if (oldest > built_for) {
         snprintf(ret_message, DB_MAX_MESSAGE_BYTES,
-                 "the schema needs a binary built for %d or newer, this one is built for %d", oldest,
-                 built_for);
+                 "the schema needs a binary built for %d or newer, this one is built for %d",
+                 oldest, built_for);
         return ERR_CONFLICT;
     }
     return ERR_OK;

@@ -6,7 +6,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     static const struct template_param values[] = {
-        {"SerialNumber", "SN-1"}, {"Muster::Serial", "SN-1"}, {"Muster::Product", "pump"}, {"AWS::IoT::Certificate::Id", "00"}, {"A", "a,b,c"},
+        {"SerialNumber", "SN-1"},
+        {"Muster::Serial", "SN-1"},
+        {"Muster::Product", "pump"},
+        {"AWS::IoT::Certificate::Id", "00"},
+        {"A", "a,b,c"},
     };
     struct template *t = NULL;
     struct template_error error;
@@ -20,7 +24,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     arena_init(&a, 4 << 20);
     for (size_t i = 0; i < ARRAY_LEN(values); i++)
         (void)!template_params_add(&params, values[i].name, values[i].value);
-    if (template_profile(t, &params, &a, &profile, &fault) == ERR_OK && template_registration(t, &params, &a, &r, &fault) == ERR_OK)
+    if (template_profile(t, &params, &a, &profile, &fault) == ERR_OK &&
+        template_registration(t, &params, &a, &r, &fault) == ERR_OK)
         (void)template_render(&profile, &r, &a);
     arena_done(&a);
     template_free(t);

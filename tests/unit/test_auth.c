@@ -43,8 +43,19 @@ END_TEST
 
 START_TEST(refused_headers)
 {
-    static const char *const cases[] = {"", "Basic", "Basic ", "Basic !!!", "Basic bm9jb2xvbg==", "Basic YTo=", "Bearer", "Bearer ", "Bearer a b",
-                                        "Digest x", "Token abc", "BasicU04tMTptc3RfYWJj", "Basic YQphOm1zdA=="};
+    static const char *const cases[] = {"",
+                                        "Basic",
+                                        "Basic ",
+                                        "Basic !!!",
+                                        "Basic bm9jb2xvbg==",
+                                        "Basic YTo=",
+                                        "Bearer",
+                                        "Bearer ",
+                                        "Bearer a b",
+                                        "Digest x",
+                                        "Token abc",
+                                        "BasicU04tMTptc3RfYWJj",
+                                        "Basic YQphOm1zdA=="};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct arena a;
         struct device_auth auth = {0};

@@ -48,7 +48,13 @@ END_TEST
 
 /* RFC 4648 section 10 */
 static const char *const vectors[][2] = {
-    {"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"},
+    {"", ""},
+    {"f", "Zg=="},
+    {"fo", "Zm8="},
+    {"foo", "Zm9v"},
+    {"foob", "Zm9vYg=="},
+    {"fooba", "Zm9vYmE="},
+    {"foobar", "Zm9vYmFy"},
 };
 
 START_TEST(base64_vectors_both_ways)
@@ -72,7 +78,8 @@ END_TEST
 START_TEST(base64_takes_white_space_and_nothing_else)
 {
     static const char *const good[] = {"Zm9v\r\nYmFy", " Zm 9v\tYm\nFy \n", "Zm9vYmFy\n"};
-    static const char *const bad[] = {"Z", "Zg", "Zg=", "Zg===", "Zh==", "Zm9=", "=Zg=", "Zg==Zg==", "Zm9v-", "Zm9v_A==", "Zm\0v", "Zm9v,"};
+    static const char *const bad[] = {"Z",    "Zg",       "Zg=",   "Zg===",    "Zh==",  "Zm9=",
+                                      "=Zg=", "Zg==Zg==", "Zm9v-", "Zm9v_A==", "Zm\0v", "Zm9v,"};
     struct arena a;
     struct bytes out;
     arena_init(&a, 65536);
@@ -108,7 +115,8 @@ END_TEST
 START_TEST(text_utf8_refuses_what_rfc_3629_refuses)
 {
     ck_assert(text_is_printable_utf8("Grüezi 数 😀"));
-    static const char *const bad[] = {"\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\x80", "\xe2\x82", "a\nb", "\x7f", "\xff"};
+    static const char *const bad[] = {
+        "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\x80", "\xe2\x82", "a\nb", "\x7f", "\xff"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         ck_assert_msg(!text_is_printable_utf8(bad[i]), "%zu", i);
 }
@@ -119,21 +127,25 @@ START_TEST(text_numbers_and_durations)
     int64_t n = -1;
     ck_assert_int_eq(text_parse_int("42", 0, 100, &n), ERR_OK);
     ck_assert_int_eq(n, 42);
-    static const char *const bad[] = {"", "+1", " 1", "1 ", "1x", "101", "-1", "99999999999999999999", "0x10"};
+    static const char *const bad[] = {
+        "", "+1", " 1", "1 ", "1x", "101", "-1", "99999999999999999999", "0x10"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         ck_assert_msg(text_parse_int(bad[i], 0, 100, &n) == ERR_INVALID, "%s", bad[i]);
     ck_assert_int_eq(n, 42);
     static const struct {
         const char *text;
         int64_t seconds;
-    } durations[] = {{"0s", 0}, {"90s", 90}, {"5m", 300}, {"2h", 7200}, {"3d", 259200}, {"1w", 604800}, {"1y", 31536000}};
+    } durations[] = {{"0s", 0},      {"90s", 90},    {"5m", 300},     {"2h", 7200},
+                     {"3d", 259200}, {"1w", 604800}, {"1y", 31536000}};
     for (size_t i = 0; i < ARRAY_LEN(durations); i++) {
         ck_assert_int_eq(text_parse_duration(durations[i].text, 100000000, &n), ERR_OK);
         ck_assert_int_eq(n, durations[i].seconds);
     }
-    static const char *const no_durations[] = {"", "5", "d", "-1d", "1.5h", "1d2h", "99999999999y", "1D"};
+    static const char *const no_durations[] = {"",  "5", "d", "-1d", "1.5h", "1d2h", "99999999999y",
+                                               "1D"};
     for (size_t i = 0; i < ARRAY_LEN(no_durations); i++)
-        ck_assert_msg(text_parse_duration(no_durations[i], 100000000, &n) == ERR_INVALID, "%s", no_durations[i]);
+        ck_assert_msg(text_parse_duration(no_durations[i], 100000000, &n) == ERR_INVALID, "%s",
+                      no_durations[i]);
 }
 END_TEST
 
@@ -165,7 +177,9 @@ START_TEST(json_escapes_and_replaces)
     json_end_array(&b);
     json_raw(&b, "r", "{\"k\":1}");
     json_end_object(&b);
-    ck_assert_str_eq(buf_text(&b), "{\"a\":\"q\\\"\\\\\\n\\u0001\\ufffd é\",\"none\":null,\"n\":-5,\"t\":true,\"h\":\"01ab\",\"l\":[\"x\",\"y\"],\"r\":{\"k\":1}}");
+    ck_assert_str_eq(buf_text(&b), "{\"a\":\"q\\\"\\\\\\n\\u0001\\ufffd "
+                                   "é\",\"none\":null,\"n\":-5,\"t\":true,\"h\":\"01ab\",\"l\":["
+                                   "\"x\",\"y\"],\"r\":{\"k\":1}}");
     buf_done(&b);
 }
 END_TEST
@@ -191,7 +205,8 @@ START_TEST(digest_and_comparison)
     struct arena a;
     arena_init(&a, 1024);
     ck_assert_int_eq(digest_sha256(bytes_text("abc"), digest), ERR_OK);
-    ck_assert_str_eq(text_hex(&a, bytes_of(digest, sizeof(digest))), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    ck_assert_str_eq(text_hex(&a, bytes_of(digest, sizeof(digest))),
+                     "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     ck_assert(secret_equal("abc", "abc", 3));
     ck_assert(!secret_equal("abc", "abd", 3));
     arena_done(&a);
@@ -266,7 +281,9 @@ START_TEST(the_gate_bounds_both_inside_and_queue)
 }
 END_TEST
 
-SUITE("base", arena_is_bounded_and_zeroed, buf_drops_what_does_not_fit_whole, base64_vectors_both_ways,
-      base64_takes_white_space_and_nothing_else, base64_round_trips_random_bytes, text_utf8_refuses_what_rfc_3629_refuses,
-      text_numbers_and_durations, text_url_decodes_in_place, json_escapes_and_replaces, ids_are_unique_and_in_time_order,
-      digest_and_comparison, private_files_must_be_private, the_gate_bounds_both_inside_and_queue)
+SUITE("base", arena_is_bounded_and_zeroed, buf_drops_what_does_not_fit_whole,
+      base64_vectors_both_ways, base64_takes_white_space_and_nothing_else,
+      base64_round_trips_random_bytes, text_utf8_refuses_what_rfc_3629_refuses,
+      text_numbers_and_durations, text_url_decodes_in_place, json_escapes_and_replaces,
+      ids_are_unique_and_in_time_order, digest_and_comparison, private_files_must_be_private,
+      the_gate_bounds_both_inside_and_queue)

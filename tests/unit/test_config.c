@@ -25,7 +25,8 @@ START_TEST(defaults_and_values)
 {
     char message[CONFIG_MESSAGE_BYTES] = "";
     struct config *c = NULL;
-    ck_assert_msg(load(NEEDED "[listen]\ndevice_port = 9000\n", &c, message) == ERR_OK, "%s", message);
+    ck_assert_msg(load(NEEDED "[listen]\ndevice_port = 9000\n", &c, message) == ERR_OK, "%s",
+                  message);
     ck_assert_int_eq(c->listen_device_port, 9000);
     ck_assert_int_eq(c->listen_admin_port, 8444);
     ck_assert_str_eq(c->database_name, "muster");

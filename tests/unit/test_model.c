@@ -52,7 +52,8 @@ START_TEST(a_device_walks_forward_and_only_the_stated_ways_back)
         ck_assert(device_move_legal((enum device_state)s, DEVICE_QUARANTINE));
     for (int s = 0; s < DEVICE_STATE_COUNT; s++) {
         enum device_state back;
-        ck_assert_int_eq(device_state_parse(device_state_name((enum device_state)s), &back), ERR_OK);
+        ck_assert_int_eq(device_state_parse(device_state_name((enum device_state)s), &back),
+                         ERR_OK);
         ck_assert_int_eq(back, s);
     }
 }
@@ -61,7 +62,8 @@ END_TEST
 START_TEST(serials_in_their_canonical_form)
 {
     struct serial s;
-    const struct serial_rule keep = {SERIAL_CASE_KEEP, false}, upper = {SERIAL_CASE_UPPER, true}, lower = {SERIAL_CASE_LOWER, false};
+    const struct serial_rule keep = {SERIAL_CASE_KEEP, false}, upper = {SERIAL_CASE_UPPER, true},
+                             lower = {SERIAL_CASE_LOWER, false};
     ck_assert_int_eq(serial_parse(&keep, "aB-1:c.d_e", &s), ERR_OK);
     ck_assert_str_eq(s.canonical, "aB-1:c.d_e");
     ck_assert_int_eq(serial_parse(&upper, "aB-1:c.d_e", &s), ERR_OK);
@@ -69,8 +71,9 @@ START_TEST(serials_in_their_canonical_form)
     ck_assert_str_eq(s.given, "aB-1:c.d_e");
     ck_assert_int_eq(serial_parse(&lower, "AB", &s), ERR_OK);
     ck_assert_str_eq(s.canonical, "ab");
-    static const char *const bad[] = {"", " a", "a b", "a/b", "a\tb", "é", "a%",
-                                      "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    static const char *const bad[] = {
+        "",     " a", "a b", "a/b",
+        "a\tb", "é",  "a%",  "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         ck_assert_msg(serial_parse(&keep, bad[i], &s) == ERR_INVALID, "%s", bad[i]);
     ck_assert_int_eq(serial_parse(&upper, "-.:_", &s), ERR_INVALID);
@@ -86,5 +89,6 @@ START_TEST(kinds_of_keys_have_names)
 }
 END_TEST
 
-SUITE("model", every_fault_has_a_row_and_codes_are_unique, hidden_faults_are_told_as_one, fault_set_keeps_a_bounded_detail,
-      a_device_walks_forward_and_only_the_stated_ways_back, serials_in_their_canonical_form, kinds_of_keys_have_names)
+SUITE("model", every_fault_has_a_row_and_codes_are_unique, hidden_faults_are_told_as_one,
+      fault_set_keeps_a_bounded_detail, a_device_walks_forward_and_only_the_stated_ways_back,
+      serials_in_their_canonical_form, kinds_of_keys_have_names)

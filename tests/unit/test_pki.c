@@ -3,8 +3,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/cleanup.h"
 #include "base/base64.h"
+#include "base/cleanup.h"
 #include "pki/ca.h"
 #include "pki/chain.h"
 #include "pki/csr.h"
@@ -97,7 +97,13 @@ END_TEST
 
 START_TEST(unwrapping_rejects)
 {
-    static const char *const bad[] = {"", "!", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA", "=", "AAA"};
+    static const char *const bad[] = {
+        "",
+        "!",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+        "-----BEGIN CERTIFICATE REQUEST-----\nAAAA",
+        "=",
+        "AAA"};
     struct arena a;
     struct bytes der;
     arena_init(&a, 1 << 20);
@@ -133,13 +139,20 @@ static const struct signer_ops test_ops = {.key_get = test_key, .free = test_fre
 
 static void world_make(struct world *w, int64_t issuing_life_s)
 {
-    struct ca_request root = {.common_name = "Root", .validity_s = 20 * (int64_t)YEAR_S, .path_len = -1, .now_s = NOW_S};
-    struct ca_request issuing = {.common_name = "Issuing", .organization = "O", .validity_s = issuing_life_s, .path_len = 0, .now_s = NOW_S};
+    struct ca_request root = {
+        .common_name = "Root", .validity_s = 20 * (int64_t)YEAR_S, .path_len = -1, .now_s = NOW_S};
+    struct ca_request issuing = {.common_name = "Issuing",
+                                 .organization = "O",
+                                 .validity_s = issuing_life_s,
+                                 .path_len = 0,
+                                 .now_s = NOW_S};
     arena_init(&w->arena, 16 << 20);
     ck_assert_int_eq(key_generate(KEY_P256, &w->root_key), ERR_OK);
     ck_assert_int_eq(key_generate(KEY_P384, &w->issuing_key), ERR_OK);
     ck_assert_int_eq(ca_make_root(w->root_key, &root, &w->arena, &w->root), ERR_OK);
-    ck_assert_int_eq(ca_make_issuing(w->issuing_key, &issuing, w->root, w->root_key, &w->arena, &w->issuing), ERR_OK);
+    ck_assert_int_eq(
+        ca_make_issuing(w->issuing_key, &issuing, w->root, w->root_key, &w->arena, &w->issuing),
+        ERR_OK);
     test_signer = (struct signer_test){.base = {&test_ops}, .key = w->issuing_key};
     ck_assert_int_eq(issuer_new(7, "issuing", w->issuing, &test_signer.base, &w->issuer), ERR_OK);
 }
@@ -158,8 +171,10 @@ static struct issued sign(struct world *w, EVP_PKEY *key, const struct cert_prof
     struct fault fault = {0};
     struct issued issued;
     struct bytes none = {0};
-    ck_assert_int_eq(csr_decode(&w->arena, csr_make(&w->arena, key, "x", EVP_sha256()), &csr, &fault), ERR_OK);
-    ck_assert_int_eq(issuer_sign(w->issuer, &csr, p, none, none, NOW_S, &w->arena, &issued), ERR_OK);
+    ck_assert_int_eq(
+        csr_decode(&w->arena, csr_make(&w->arena, key, "x", EVP_sha256()), &csr, &fault), ERR_OK);
+    ck_assert_int_eq(issuer_sign(w->issuer, &csr, p, none, none, NOW_S, &w->arena, &issued),
+                     ERR_OK);
     csr_done(&csr);
     return issued;
 }
@@ -168,8 +183,13 @@ START_TEST(what_is_signed_verifies_and_says_what_the_profile_said)
 {
     struct world w = {.issuer = NULL};
     EVP_PKEY *key = NULL;
-    struct cert_profile p = {.subject = {{"CN", "SN-1"}, {"O", "Grüezi AG"}}, .subject_count = 2, .san = {{SAN_URI, "urn:muster:pump:SN-1"}, {SAN_DNS, "a.example"}},
-                             .san_count = 2, .validity_s = YEAR_S, .backdate_s = 60, .eku = EKU_CLIENT_AUTH};
+    struct cert_profile p = {.subject = {{"CN", "SN-1"}, {"O", "Grüezi AG"}},
+                             .subject_count = 2,
+                             .san = {{SAN_URI, "urn:muster:pump:SN-1"}, {SAN_DNS, "a.example"}},
+                             .san_count = 2,
+                             .validity_s = YEAR_S,
+                             .backdate_s = 60,
+                             .eku = EKU_CLIENT_AUTH};
     struct chain_verdict verdict = {0};
     struct fault fault = {0};
     struct trust *trust = NULL;
@@ -178,16 +198,20 @@ START_TEST(what_is_signed_verifies_and_says_what_the_profile_said)
     struct issued issued = sign(&w, key, &p);
     struct trust_ca cas[] = {{w.root, TRUST_ANCHOR, 1}, {w.issuing, TRUST_ANCHOR, 2}};
     ck_assert_int_eq(trust_new(cas, 2, &trust), ERR_OK);
-    ck_assert_msg(chain_verify(trust, &w.arena, &issued.der, 1, NOW_S, &verdict, &fault) == ERR_OK, "%s", fault.detail);
+    ck_assert_msg(chain_verify(trust, &w.arena, &issued.der, 1, NOW_S, &verdict, &fault) == ERR_OK,
+                  "%s", fault.detail);
     ck_assert_int_eq(verdict.anchor_id, 2);
     ck_assert_str_eq(verdict.leaf.cn, "SN-1");
     ck_assert_str_eq(verdict.leaf.urn, "urn:muster:pump:SN-1");
     ck_assert_int_eq(verdict.leaf.not_before_s, NOW_S - 60);
     ck_assert_int_eq(verdict.leaf.not_after_s, NOW_S + YEAR_S);
     ck_assert_mem_eq(verdict.leaf.fingerprint, issued.fingerprint, SHA256_BYTES);
-    ck_assert_int_eq(chain_verify(trust, &w.arena, &issued.der, 1, NOW_S + 2 * (int64_t)YEAR_S, &verdict, &fault), ERR_DENIED);
+    ck_assert_int_eq(chain_verify(trust, &w.arena, &issued.der, 1, NOW_S + 2 * (int64_t)YEAR_S,
+                                  &verdict, &fault),
+                     ERR_DENIED);
     ck_assert_int_eq(fault.code, FAULT_CERT_EXPIRED);
-    ck_assert_int_eq(chain_verify(trust, &w.arena, &issued.der, 1, NOW_S - 3600, &verdict, &fault), ERR_DENIED);
+    ck_assert_int_eq(chain_verify(trust, &w.arena, &issued.der, 1, NOW_S - 3600, &verdict, &fault),
+                     ERR_DENIED);
     ck_assert_int_eq(fault.code, FAULT_CERT_NOT_YET);
     trust_free(trust);
     key_free(key);
@@ -199,7 +223,11 @@ START_TEST(validity_stays_within_the_issuers)
 {
     struct world w = {.issuer = NULL};
     EVP_PKEY *key = NULL;
-    struct cert_profile p = {.subject = {{"CN", "x"}}, .subject_count = 1, .validity_s = 30 * (int64_t)YEAR_S, .backdate_s = 30 * 86400, .eku = EKU_CLIENT_AUTH};
+    struct cert_profile p = {.subject = {{"CN", "x"}},
+                             .subject_count = 1,
+                             .validity_s = 30 * (int64_t)YEAR_S,
+                             .backdate_s = 30 * 86400,
+                             .eku = EKU_CLIENT_AUTH};
     world_make(&w, YEAR_S);
     ck_assert_int_eq(key_generate(KEY_P256, &key), ERR_OK);
     struct issued issued = sign(&w, key, &p);
@@ -214,7 +242,8 @@ START_TEST(serial_numbers_are_twenty_random_bytes)
 {
     struct world w = {.issuer = NULL};
     EVP_PKEY *key = NULL;
-    struct cert_profile p = {.subject = {{"CN", "x"}}, .subject_count = 1, .validity_s = YEAR_S, .eku = EKU_CLIENT_AUTH};
+    struct cert_profile p = {
+        .subject = {{"CN", "x"}}, .subject_count = 1, .validity_s = YEAR_S, .eku = EKU_CLIENT_AUTH};
     uint8_t before[ISSUER_SERIAL_BYTES] = {0};
     world_make(&w, YEAR_S);
     ck_assert_int_eq(key_generate(KEY_P256, &key), ERR_OK);
@@ -243,15 +272,20 @@ END_TEST
 
 START_TEST(names_compare_as_rfc_5280_says)
 {
-    static const uint8_t utf8[] = {0x30, 0x0d, 0x31, 0x0b, 0x30, 0x09, 0x06, 0x03, 0x55, 0x04, 0x03, 0x0c, 0x02, 'A', 'b'};
-    static const uint8_t printable[] = {0x30, 0x0d, 0x31, 0x0b, 0x30, 0x09, 0x06, 0x03, 0x55, 0x04, 0x03, 0x13, 0x02, 'a', 'B'};
-    static const uint8_t other[] = {0x30, 0x0d, 0x31, 0x0b, 0x30, 0x09, 0x06, 0x03, 0x55, 0x04, 0x03, 0x13, 0x02, 'a', 'C'};
+    static const uint8_t utf8[] = {0x30, 0x0d, 0x31, 0x0b, 0x30, 0x09, 0x06, 0x03,
+                                   0x55, 0x04, 0x03, 0x0c, 0x02, 'A',  'b'};
+    static const uint8_t printable[] = {0x30, 0x0d, 0x31, 0x0b, 0x30, 0x09, 0x06, 0x03,
+                                        0x55, 0x04, 0x03, 0x13, 0x02, 'a',  'B'};
+    static const uint8_t other[] = {0x30, 0x0d, 0x31, 0x0b, 0x30, 0x09, 0x06, 0x03,
+                                    0x55, 0x04, 0x03, 0x13, 0x02, 'a',  'C'};
     ck_assert(name_equal(bytes_of(utf8, sizeof(utf8)), bytes_of(printable, sizeof(printable))));
     ck_assert(!name_equal(bytes_of(utf8, sizeof(utf8)), bytes_of(other, sizeof(other))));
     ck_assert(!name_equal(bytes_of(utf8, sizeof(utf8)), bytes_of("x", 1)));
 }
 END_TEST
 
-SUITE("pki", every_kind_of_key_round_trips_through_a_csr, a_csr_that_is_broken_at_any_byte_never_passes_as_another, sha1_signatures_are_refused,
-      unwrapping_rejects, what_is_signed_verifies_and_says_what_the_profile_said, validity_stays_within_the_issuers,
-      serial_numbers_are_twenty_random_bytes, an_issuer_needs_its_own_key_and_a_ca_certificate, names_compare_as_rfc_5280_says)
+SUITE("pki", every_kind_of_key_round_trips_through_a_csr,
+      a_csr_that_is_broken_at_any_byte_never_passes_as_another, sha1_signatures_are_refused,
+      unwrapping_rejects, what_is_signed_verifies_and_says_what_the_profile_said,
+      validity_stays_within_the_issuers, serial_numbers_are_twenty_random_bytes,
+      an_issuer_needs_its_own_key_and_a_ca_certificate, names_compare_as_rfc_5280_says)

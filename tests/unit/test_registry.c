@@ -38,7 +38,9 @@ static void statements_prepare(void)
 static bool schema_allows(const char *from, const char *to)
 {
     const char *params[] = {from, to};
-    PGresult *r = PQexecParams(db_raw(conn), "SELECT 1 FROM device_transition WHERE from_state = $1 AND to_state = $2", 2, NULL, params, NULL, NULL, 0);
+    PGresult *r = PQexecParams(
+        db_raw(conn), "SELECT 1 FROM device_transition WHERE from_state = $1 AND to_state = $2", 2,
+        NULL, params, NULL, NULL, 0);
     bool there = PQntuples(r) == 1;
     PQclear(r);
     return there;
@@ -48,11 +50,14 @@ static void transitions_agree(void)
 {
     for (int from = 0; from < DEVICE_STATE_COUNT; from++) {
         for (int to = 0; to < DEVICE_STATE_COUNT; to++) {
-            const char *a = device_state_name((enum device_state)from), *b = device_state_name((enum device_state)to);
+            const char *a = device_state_name((enum device_state)from),
+                       *b = device_state_name((enum device_state)to);
             char what[80];
             snprintf(what, sizeof(what), "%s to %s", a, b);
             if (from != to)
-                check(schema_allows(a, b) == device_move_legal((enum device_state)from, (enum device_state)to), what, "C and schema disagree");
+                check(schema_allows(a, b) ==
+                          device_move_legal((enum device_state)from, (enum device_state)to),
+                      what, "C and schema disagree");
         }
     }
 }
@@ -62,8 +67,14 @@ int main(int argc, char **argv)
     struct db *db = NULL;
     if (argc != 3)
         return 2;
-    struct db_config config = {.host = argv[1], .port = argv[2], .name = "muster", .user = "muster", .pool_size = 1, .connect_timeout_s = 5,
-                               .statement_timeout_ms = 10000, .acquire_timeout_ms = 5000};
+    struct db_config config = {.host = argv[1],
+                               .port = argv[2],
+                               .name = "muster",
+                               .user = "muster",
+                               .pool_size = 1,
+                               .connect_timeout_s = 5,
+                               .statement_timeout_ms = 10000,
+                               .acquire_timeout_ms = 5000};
     if (db_new(&config, &db) || db_acquire(db, &conn))
         return 2;
     statements_prepare();

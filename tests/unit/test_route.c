@@ -26,7 +26,8 @@ static const struct route rows[] = {
 };
 static const struct route_table table = {.rows = rows, .count = ARRAY_LEN(rows)};
 
-static enum err find(struct arena *a, enum http_method method, const char *path, struct exchange *x, const struct route **row)
+static enum err find(struct arena *a, enum http_method method, const char *path, struct exchange *x,
+                     const struct route **row)
 {
     memset(x, 0, sizeof(*x));
     x->arena = a;
@@ -48,7 +49,9 @@ START_TEST(paths_and_their_arguments)
     ck_assert_str_eq(x.args[1], "z");
     ck_assert_int_eq(find(&a, HTTP_GET, "/t/abc:verb", &x, &row), ERR_OK);
     ck_assert_str_eq(x.args[0], "abc");
-    static const char *const unknown[] = {"", "/", "/A", "/a/", "/a/x/b/", "/a//b/c", "/a/x/b/y/z", "/a/%00/b/c", "/a/%zz/b/c", "/t/abc"};
+    static const char *const unknown[] = {"",           "/",       "/A",         "/a/",
+                                          "/a/x/b/",    "/a//b/c", "/a/x/b/y/z", "/a/%00/b/c",
+                                          "/a/%zz/b/c", "/t/abc"};
     for (size_t i = 0; i < ARRAY_LEN(unknown); i++) {
         ck_assert_msg(find(&a, HTTP_GET, unknown[i], &x, &row) == ERR_DENIED, "%s", unknown[i]);
         ck_assert_int_eq(x.fault.code, FAULT_REQUEST_NOT_FOUND);
@@ -104,5 +107,5 @@ START_TEST(a_handler_that_fails_still_answers)
 }
 END_TEST
 
-SUITE("route", paths_and_their_arguments, the_wrong_method_is_told_the_right_ones, type_and_length_are_judged_before_the_body,
-      a_handler_that_fails_still_answers)
+SUITE("route", paths_and_their_arguments, the_wrong_method_is_told_the_right_ones,
+      type_and_length_are_judged_before_the_body, a_handler_that_fails_still_answers)

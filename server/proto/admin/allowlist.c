@@ -21,13 +21,18 @@ static void column_add(struct buf *b, const char *text)
     }
     for (; *text; text++) {
         if (strchr("\t\n\r\\", *text))
-            buf_printf(b, "\\%s", *text == '\t' ? "t" : *text == '\n' ? "n" : *text == '\r' ? "r" : "\\");
+            buf_printf(b, "\\%s",
+                       *text == '\t'   ? "t"
+                       : *text == '\n' ? "n"
+                       : *text == '\r' ? "r"
+                                       : "\\");
         else
             buf_add_char(b, *text);
     }
 }
 
-static void row_add(struct buf *b, size_t number, const struct allowlist_line *l, const char *reason)
+static void row_add(struct buf *b, size_t number, const struct allowlist_line *l,
+                    const char *reason)
 {
     buf_printf(b, "%zu\t", number);
     column_add(b, reason ? l->shown : l->serial.given);
@@ -47,7 +52,8 @@ static void row_add(struct buf *b, size_t number, const struct allowlist_line *l
     buf_add_char(b, '\n');
 }
 
-static enum err lines_convert(struct exchange *x, enum allowlist_format format, const struct serial_rule *rule, struct buf *rows)
+static enum err lines_convert(struct exchange *x, enum allowlist_format format,
+                              const struct serial_rule *rule, struct buf *rows)
 {
     struct bytes rest = x->body;
     char reason[ALLOWLIST_REASON_BYTES];
@@ -56,14 +62,17 @@ static enum err lines_convert(struct exchange *x, enum allowlist_format format, 
         size_t len = end ? (size_t)(end - rest.data) : rest.len;
         struct allowlist_line line;
         if (number > MAX_LINES)
-            return fault_set(&x->fault, FAULT_REQUEST_TOO_LARGE, "at most %d lines at once", MAX_LINES);
-        enum err e = allowlist_line_parse(format, rule, (const char *)rest.data, len, number, &line, reason);
+            return fault_set(&x->fault, FAULT_REQUEST_TOO_LARGE, "at most %d lines at once",
+                             MAX_LINES);
+        enum err e =
+            allowlist_line_parse(format, rule, (const char *)rest.data, len, number, &line, reason);
         if (e || !line.skip)
             row_add(rows, number, &line, e ? reason : NULL);
         size_t used = len + (end != NULL);
         rest = bytes_of(rest.data + used, rest.len - used);
     }
-    return rows->overflow ? fault_set(&x->fault, FAULT_REQUEST_TOO_LARGE, "too many lines") : ERR_OK;
+    return rows->overflow ? fault_set(&x->fault, FAULT_REQUEST_TOO_LARGE, "too many lines")
+                          : ERR_OK;
 }
 
 static enum err format_take(struct exchange *x, enum allowlist_format *ret_format)
@@ -73,11 +82,13 @@ static enum err format_take(struct exchange *x, enum allowlist_format *ret_forma
     else if (exchange_type_is(x, "application/x-ndjson"))
         *ret_format = ALLOWLIST_JSON;
     else
-        return fault_set(&x->fault, FAULT_REQUEST_TYPE, "Content-Type must be text/csv or application/x-ndjson");
+        return fault_set(&x->fault, FAULT_REQUEST_TYPE,
+                         "Content-Type must be text/csv or application/x-ndjson");
     return ERR_OK;
 }
 
-static enum err rule_take(struct service *service, struct exchange *x, const char *product, struct serial_rule *ret_rule)
+static enum err rule_take(struct service *service, struct exchange *x, const char *product,
+                          struct serial_rule *ret_rule)
 {
     _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
     catalog_expire(service->catalog);
@@ -90,13 +101,15 @@ static enum err rule_take(struct service *service, struct exchange *x, const cha
     return ERR_OK;
 }
 
-static enum err import(struct service *service, struct exchange *x, const json_t *args, struct bytes rows)
+static enum err import(struct service *service, struct exchange *x, const json_t *args,
+                       struct bytes rows)
 {
     const struct admin_session *s = x->adapter;
     struct desk_answer answer = {0};
     char message[DB_MAX_MESSAGE_BYTES] = "";
     char *text = json_dumps(args, JSON_COMPACT);
-    enum err e = text ? desk_import(service->db, s->json, text, rows, x->arena, &answer, message) : ERR_NO_MEMORY;
+    enum err e = text ? desk_import(service->db, s->json, text, rows, x->arena, &answer, message)
+                      : ERR_NO_MEMORY;
     free(text);
     return e ? admin_refused(x, e, message) : admin_reply(x, 200, answer.json);
 }

@@ -24,8 +24,8 @@ static void shown_set(struct allowlist_line *l, const char *serial)
     l->shown[n] = '\0';
 }
 
-static enum err fields_take(const struct serial_rule *rule, const char *serial, const char *pin, const char *batch,
-                            struct allowlist_line *l, char *reason)
+static enum err fields_take(const struct serial_rule *rule, const char *serial, const char *pin,
+                            const char *batch, struct allowlist_line *l, char *reason)
 {
     shown_set(l, serial);
     if (serial_parse(rule, serial, &l->serial))
@@ -64,7 +64,8 @@ static char *unquote(char *s)
     return s;
 }
 
-static enum err csv_parse(const struct serial_rule *rule, char *text, size_t number, struct allowlist_line *l, char *reason)
+static enum err csv_parse(const struct serial_rule *rule, char *text, size_t number,
+                          struct allowlist_line *l, char *reason)
 {
     char *fields[MAX_FIELDS] = {0};
     size_t count = 0;
@@ -86,13 +87,15 @@ static enum err csv_parse(const struct serial_rule *rule, char *text, size_t num
     return fields_take(rule, fields[0], fields[1], fields[2], l, reason);
 }
 
-static enum err json_take(const struct serial_rule *rule, json_t *object, struct allowlist_line *l, char *reason)
+static enum err json_take(const struct serial_rule *rule, json_t *object, struct allowlist_line *l,
+                          char *reason)
 {
     static const char *const members[] = {"serial", "spki_pin", "batch"};
     const char *values[MAX_FIELDS] = {0};
     const char *key;
     json_t *value;
-    json_object_foreach(object, key, value) {
+    json_object_foreach(object, key, value)
+    {
         size_t i = 0;
         while (i < MAX_FIELDS && strcmp(members[i], key) != 0)
             i++;
@@ -107,7 +110,8 @@ static enum err json_take(const struct serial_rule *rule, json_t *object, struct
     return fields_take(rule, values[0], values[1], values[2], l, reason);
 }
 
-static enum err json_parse(const struct serial_rule *rule, char *text, struct allowlist_line *l, char *reason)
+static enum err json_parse(const struct serial_rule *rule, char *text, struct allowlist_line *l,
+                           char *reason)
 {
     text = trim(text);
     if (text[0] == '\0') {
@@ -115,13 +119,16 @@ static enum err json_parse(const struct serial_rule *rule, char *text, struct al
         return ERR_OK;
     }
     json_t *object = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    enum err e = json_is_object(object) ? json_take(rule, object, l, reason) : reject(reason, "no JSON object");
+    enum err e = json_is_object(object) ? json_take(rule, object, l, reason)
+                                        : reject(reason, "no JSON object");
     json_decref(object);
     return e;
 }
 
-enum err allowlist_line_parse(enum allowlist_format format, const struct serial_rule *rule, const char *text, size_t len,
-                              size_t number, struct allowlist_line *ret_line, char ret_reason[ALLOWLIST_REASON_BYTES])
+enum err allowlist_line_parse(enum allowlist_format format, const struct serial_rule *rule,
+                              const char *text, size_t len, size_t number,
+                              struct allowlist_line *ret_line,
+                              char ret_reason[ALLOWLIST_REASON_BYTES])
 {
     char copy[ALLOWLIST_MAX_LINE_BYTES + 1];
     *ret_line = (struct allowlist_line){.skip = false};

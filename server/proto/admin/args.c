@@ -12,7 +12,8 @@ static enum err malformed(struct exchange *x, const char *name, const char *why)
     return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "%.64s %s", name, why);
 }
 
-static const struct admin_arg *arg_find(const struct admin_call *call, enum arg_from from, const char *name)
+static const struct admin_arg *arg_find(const struct admin_call *call, enum arg_from from,
+                                        const char *name)
 {
     for (size_t i = 0; i < ADMIN_MAX_ARGS && call->args[i].name; i++) {
         if (call->args[i].from == from && strcmp(call->args[i].name, name) == 0)
@@ -45,7 +46,8 @@ static bool text_fits(const struct admin_arg *a, const char *text)
 }
 
 /* Path and query give text only. */
-static enum err text_add(struct exchange *x, const struct admin_arg *a, const char *text, json_t *args)
+static enum err text_add(struct exchange *x, const struct admin_arg *a, const char *text,
+                         json_t *args)
 {
     int64_t number = 0;
     json_t *value = NULL;
@@ -55,7 +57,11 @@ static enum err text_add(struct exchange *x, const struct admin_arg *a, const ch
         value = json_integer(number);
     } else {
         if (!text_fits(a, text) || !text_is_printable_utf8(text))
-            return malformed(x, a->name, a->kind == ARG_SHA256 ? "is not a SHA-256 in hexadecimal" : "is too long, not printable text, or none of the values it may have");
+            return malformed(
+                x, a->name,
+                a->kind == ARG_SHA256
+                    ? "is not a SHA-256 in hexadecimal"
+                    : "is too long, not printable text, or none of the values it may have");
         value = json_string(text);
     }
     return json_object_set_new(args, a->name, value) == 0 ? ERR_OK : ERR_NO_MEMORY;
@@ -79,7 +85,8 @@ static bool value_fits(const struct admin_arg *a, const json_t *value)
     case ARG_SHA256:
         return text_fits(a, json_string_value(value));
     case ARG_INT:
-        return json_is_integer(value) && json_integer_value(value) >= a->min && json_integer_value(value) <= a->max;
+        return json_is_integer(value) && json_integer_value(value) >= a->min &&
+               json_integer_value(value) <= a->max;
     case ARG_BOOL:
         return json_is_boolean(value);
     case ARG_TEXTS:
@@ -93,7 +100,8 @@ static bool value_fits(const struct admin_arg *a, const json_t *value)
 static enum err body_parse(struct exchange *x, json_t **ret_body)
 {
     json_error_t why;
-    json_t *body = json_loadb((const char *)x->body.data, x->body.len, JSON_REJECT_DUPLICATES, &why);
+    json_t *body =
+        json_loadb((const char *)x->body.data, x->body.len, JSON_REJECT_DUPLICATES, &why);
     if (!json_is_object(body)) {
         json_decref(body);
         return malformed(x, "the body", body ? "must be a JSON object" : "is no JSON");
@@ -112,7 +120,8 @@ static enum err body_args(const struct admin_call *call, struct exchange *x, jso
     enum err e = body_parse(x, &body);
     if (e)
         return e;
-    json_object_foreach(body, key, value) {
+    json_object_foreach(body, key, value)
+    {
         const struct admin_arg *a = arg_find(call, ARG_BODY, key);
         if (!a)
             return malformed(x, key, "is not a member this call knows");
@@ -158,12 +167,15 @@ static enum err path_args(const struct admin_call *call, struct exchange *x, jso
         if (a->from == ARG_PATH)
             e = text_add(x, a, x->args[at++], args);
         else if (a->from == ARG_TRUE || a->from == ARG_FALSE)
-            e = json_object_set_new(args, a->name, json_boolean(a->from == ARG_TRUE)) == 0 ? ERR_OK : ERR_NO_MEMORY;
+            e = json_object_set_new(args, a->name, json_boolean(a->from == ARG_TRUE)) == 0
+                    ? ERR_OK
+                    : ERR_NO_MEMORY;
     }
     return e;
 }
 
-static enum err required_check(const struct admin_call *call, struct exchange *x, const json_t *args)
+static enum err required_check(const struct admin_call *call, struct exchange *x,
+                               const json_t *args)
 {
     for (size_t i = 0; i < ADMIN_MAX_ARGS && call->args[i].name; i++) {
         if (call->args[i].required && !json_object_get(args, call->args[i].name))

@@ -85,7 +85,8 @@ enum err admin_refused(struct exchange *x, enum err e, const char *message)
     switch (e) {
     case ERR_DENIED: {
         const char *code = arena_copy(x->arena, message, strcspn(message, "\n"));
-        return fault_set(&x->fault, code ? fault_parse(code) : FAULT_INTERNAL, "%s", detail ? detail + 1 : "");
+        return fault_set(&x->fault, code ? fault_parse(code) : FAULT_INTERNAL, "%s",
+                         detail ? detail + 1 : "");
     }
     case ERR_CONFLICT:
         return fault_set(&x->fault, FAULT_REQUEST_EXISTS, "%s", message);
@@ -117,7 +118,8 @@ static void url_add(struct buf *b, const char *text)
     static const char hex[] = "0123456789ABCDEF";
     for (; *text; text++) {
         unsigned char c = (unsigned char)*text;
-        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || strchr("-._~", c);
+        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                     strchr("-._~", c);
         if (plain)
             buf_add_char(b, (char)c);
         else
@@ -149,7 +151,8 @@ static enum err link_add(struct exchange *x, const struct desk_answer *answer, i
 }
 
 /* The answer as the call's `after` wants it. */
-static enum err answer_complete(const struct admin_call *call, struct service *service, struct exchange *x, const json_t *args, const char **json)
+static enum err answer_complete(const struct admin_call *call, struct service *service,
+                                struct exchange *x, const json_t *args, const char **json)
 {
     if (!call->after)
         return ERR_OK;
@@ -166,13 +169,16 @@ static enum err answer_complete(const struct admin_call *call, struct service *s
     return ERR_OK;
 }
 
-static enum err desk_run(const struct admin_call *call, struct service *service, struct exchange *x, json_t *args)
+static enum err desk_run(const struct admin_call *call, struct service *service, struct exchange *x,
+                         json_t *args)
 {
     const struct admin_session *s = x->adapter;
     struct desk_answer answer = {0};
     char message[DB_MAX_MESSAGE_BYTES] = "";
     char *text = json_dumps(args, JSON_COMPACT);
-    enum err e = text ? desk_call(service->db, call->desk, s->json, text, x->arena, &answer, message) : ERR_NO_MEMORY;
+    enum err e = text
+                     ? desk_call(service->db, call->desk, s->json, text, x->arena, &answer, message)
+                     : ERR_NO_MEMORY;
     free(text);
     if (e)
         return admin_refused(x, e, message);
@@ -197,7 +203,8 @@ enum err admin_handle(struct service *service, struct exchange *x)
     _cleanup_(json_decrefp) json_t *args = NULL;
     enum err e = admin_args(call, x, &args);
     if (!e && call->list && !json_object_get(args, "limit"))
-        e = json_object_set_new(args, "limit", json_integer(DEFAULT_LIMIT)) == 0 ? ERR_OK : no_memory(x);
+        e = json_object_set_new(args, "limit", json_integer(DEFAULT_LIMIT)) == 0 ? ERR_OK
+                                                                                 : no_memory(x);
     if (!e && call->before)
         e = call->before(service, x, args);
     return e ? e : desk_run(call, service, x, args);

@@ -31,15 +31,16 @@ struct admin_arg {
 
 struct admin_call {
     enum desk_call desk;
-    bool list;            /* takes limit and after, answers with a Link */
+    bool list;             /* takes limit and after, answers with a Link */
     bool body_is_document; /* the body is for `before` or the handler, no arguments */
-    bool changes_catalog; /* templates, CAs, products: cached by replicas */
-    int status;           /* of success; 0: 200 */
+    bool changes_catalog;  /* templates, CAs, products: cached by replicas */
+    int status;            /* of success; 0: 200 */
     struct admin_arg args[ADMIN_MAX_ARGS];
     /* Checks and completes the arguments. NULL: nothing to do. */
     enum err (*before)(struct service *service, struct exchange *x, json_t *args);
     /* Completes the answer. NULL: it is right as it is. */
-    enum err (*after)(struct service *service, struct exchange *x, const json_t *args, json_t *answer);
+    enum err (*after)(struct service *service, struct exchange *x, const json_t *args,
+                      json_t *answer);
 };
 
 /* Who is asking; x->adapter after admin_authenticate. */
@@ -56,7 +57,8 @@ enum err admin_authenticate(struct service *service, const struct route *row, st
 enum err admin_handle(struct service *service, struct exchange *x) MUST_CHECK;
 
 /* Arguments of the call as a new JSON object. Faults: request.malformed. */
-enum err admin_args(const struct admin_call *call, struct exchange *x, json_t **ret_args) MUST_CHECK;
+enum err admin_args(const struct admin_call *call, struct exchange *x,
+                    json_t **ret_args) MUST_CHECK;
 
 /* Fault and error of a desk call that failed. */
 enum err admin_refused(struct exchange *x, enum err e, const char *message);

@@ -7,7 +7,8 @@
 #include "pki/cert.h"
 #include "proto/admin/hooks.h"
 
-static enum err describe(struct exchange *x, const char *pem, struct cert_info *ret_info, struct bytes *ret_der)
+static enum err describe(struct exchange *x, const char *pem, struct cert_info *ret_info,
+                         struct bytes *ret_der)
 {
     X509 *certs[2] = {0};
     size_t count = 0;
@@ -22,13 +23,16 @@ static enum err describe(struct exchange *x, const char *pem, struct cert_info *
         cert_free(certs[i]);
     if (e == ERR_DENIED)
         return e;
-    return e ? fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "pem is no certificate that can be read") : ERR_OK;
+    return e ? fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
+                         "pem is no certificate that can be read")
+             : ERR_OK;
 }
 
 static enum err judge(struct exchange *x, const struct cert_info *info)
 {
     if (!info->is_ca)
-        return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "the certificate is no CA certificate (basicConstraints CA:TRUE)");
+        return fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
+                         "the certificate is no CA certificate (basicConstraints CA:TRUE)");
     if (info->not_after_s <= clock_wall_s())
         return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "the certificate has expired");
     return ERR_OK;
@@ -50,9 +54,11 @@ enum err ca_register_before(struct service *service, struct exchange *x, json_t 
         e = judge(x, &info);
     if (e)
         return e;
-    int rc = hex_add(x, args, "der", der) | hex_add(x, args, "fingerprint", bytes_of(info.fingerprint, SHA256_BYTES)) |
+    int rc = hex_add(x, args, "der", der) |
+             hex_add(x, args, "fingerprint", bytes_of(info.fingerprint, SHA256_BYTES)) |
              hex_add(x, args, "spki", bytes_of(info.spki_sha256, SHA256_BYTES)) |
              json_object_set_new(args, "subject", json_string(info.subject_text)) |
-             json_object_set_new(args, "not_after", json_integer(info.not_after_s)) | json_object_del(args, "pem");
+             json_object_set_new(args, "not_after", json_integer(info.not_after_s)) |
+             json_object_del(args, "pem");
     return rc ? fault_set(&x->fault, FAULT_INTERNAL, "out of memory") : ERR_OK;
 }

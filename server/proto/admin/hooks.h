@@ -12,9 +12,11 @@ enum err template_render_handle(struct service *service, struct exchange *x) MUS
 
 /* tokens.c */
 enum err token_create_before(struct service *service, struct exchange *x, json_t *args);
-enum err token_create_after(struct service *service, struct exchange *x, const json_t *args, json_t *answer);
+enum err token_create_after(struct service *service, struct exchange *x, const json_t *args,
+                            json_t *answer);
 enum err token_one_before(struct service *service, struct exchange *x, json_t *args);
-enum err token_one_after(struct service *service, struct exchange *x, const json_t *args, json_t *answer);
+enum err token_one_after(struct service *service, struct exchange *x, const json_t *args,
+                         json_t *answer);
 enum err admin_token_before(struct service *service, struct exchange *x, json_t *args);
 
 /* cas.c */
@@ -24,6 +26,7 @@ enum err ca_register_before(struct service *service, struct exchange *x, json_t 
 enum err allowlist_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
 
 /* attempts.c */
-enum err attempts_after(struct service *service, struct exchange *x, const json_t *args, json_t *answer);
+enum err attempts_after(struct service *service, struct exchange *x, const json_t *args,
+                        json_t *answer);
 enum err status_before(struct service *service, struct exchange *x, json_t *args);
 enum err whoami_handle(struct service *service, struct exchange *x) MUST_CHECK;

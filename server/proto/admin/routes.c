@@ -3,89 +3,191 @@
 #include "proto/admin/admin.h"
 #include "proto/admin/hooks.h"
 
-enum { MAX_IMPORT_BYTES = 8 << 20, MAX_UNPROVEN_S = 31536000, SMALL_BODY_BYTES = 64 * 1024, MAX_TOKENS_AT_ONCE = 10000 };
+enum {
+    MAX_IMPORT_BYTES = 8 << 20,
+    MAX_UNPROVEN_S = 31536000,
+    SMALL_BODY_BYTES = 64 * 1024,
+    MAX_TOKENS_AT_ONCE = 10000
+};
 
 #define V1 "/admin/v1"
-#define DEVICE_STATES "UNPROVISIONED BOOTSTRAP ENROLL CREDENTIAL_STORE REGISTER VERIFY PROVISIONED QUARANTINE"
-#define REVOKE_REASONS "unspecified keyCompromise cACompromise affiliationChanged superseded cessationOfOperation privilegeWithdrawn"
-#define PATH(name) {name, ARG_PATH, ARG_TEXT, true, 0, 0, NULL}
-#define PATH_ID(name) {name, ARG_PATH, ARG_INT, true, 1, INT64_MAX, NULL}
-#define PATH_SHA256(name) {name, ARG_PATH, ARG_SHA256, true, 0, 0, NULL}
-#define QUERY(name) {name, ARG_QUERY, ARG_TEXT, false, 0, 0, NULL}
-#define QUERY_WORD(name, words) {name, ARG_QUERY, ARG_TEXT, false, 0, 0, words}
-#define BODY(name) {name, ARG_BODY, ARG_TEXT, false, 0, 0, NULL}
-#define BODY_WORD(name, must, words) {name, ARG_BODY, ARG_TEXT, must, 0, 0, words}
-#define BODY_MUST(name) {name, ARG_BODY, ARG_TEXT, true, 0, 0, NULL}
+#define DEVICE_STATES                                                                              \
+    "UNPROVISIONED BOOTSTRAP ENROLL CREDENTIAL_STORE REGISTER VERIFY PROVISIONED QUARANTINE"
+#define REVOKE_REASONS                                                                             \
+    "unspecified keyCompromise cACompromise affiliationChanged superseded cessationOfOperation "   \
+    "privilegeWithdrawn"
+#define PATH(name)                                                                                 \
+    {                                                                                              \
+        name, ARG_PATH, ARG_TEXT, true, 0, 0, NULL                                                 \
+    }
+#define PATH_ID(name)                                                                              \
+    {                                                                                              \
+        name, ARG_PATH, ARG_INT, true, 1, INT64_MAX, NULL                                          \
+    }
+#define PATH_SHA256(name)                                                                          \
+    {                                                                                              \
+        name, ARG_PATH, ARG_SHA256, true, 0, 0, NULL                                               \
+    }
+#define QUERY(name)                                                                                \
+    {                                                                                              \
+        name, ARG_QUERY, ARG_TEXT, false, 0, 0, NULL                                               \
+    }
+#define QUERY_WORD(name, words)                                                                    \
+    {                                                                                              \
+        name, ARG_QUERY, ARG_TEXT, false, 0, 0, words                                              \
+    }
+#define BODY(name)                                                                                 \
+    {                                                                                              \
+        name, ARG_BODY, ARG_TEXT, false, 0, 0, NULL                                                \
+    }
+#define BODY_WORD(name, must, words)                                                               \
+    {                                                                                              \
+        name, ARG_BODY, ARG_TEXT, must, 0, 0, words                                                \
+    }
+#define BODY_MUST(name)                                                                            \
+    {                                                                                              \
+        name, ARG_BODY, ARG_TEXT, true, 0, 0, NULL                                                 \
+    }
 #define CALL(...) (&(const struct admin_call){__VA_ARGS__})
-#define GET(pattern, role, ...) {HTTP_GET, V1 pattern, NULL, 0, role, admin_handle, CALL(__VA_ARGS__)}
-#define POST(pattern, role, max, ...) {HTTP_POST, V1 pattern, "application/json", max, role, admin_handle, CALL(__VA_ARGS__)}
+#define GET(pattern, role, ...)                                                                    \
+    {                                                                                              \
+        HTTP_GET, V1 pattern, NULL, 0, role, admin_handle, CALL(__VA_ARGS__)                       \
+    }
+#define POST(pattern, role, max, ...)                                                              \
+    {                                                                                              \
+        HTTP_POST, V1 pattern, "application/json", max, role, admin_handle, CALL(__VA_ARGS__)      \
+    }
 /* An action: its body may be left out, and with it the type. */
-#define ACT(pattern, role, ...) {HTTP_POST, V1 pattern, NULL, SMALL_BODY_BYTES, role, admin_handle, CALL(__VA_ARGS__)}
+#define ACT(pattern, role, ...)                                                                    \
+    {                                                                                              \
+        HTTP_POST, V1 pattern, NULL, SMALL_BODY_BYTES, role, admin_handle, CALL(__VA_ARGS__)       \
+    }
 
 static const struct route routes[] = {
     {HTTP_GET, V1 "/whoami", NULL, 0, ADMIN_VIEWER, whoami_handle, NULL},
     GET("/status", ADMIN_VIEWER, .desk = DESK_STATUS, .before = status_before),
 
     GET("/products", ADMIN_VIEWER, .desk = DESK_PRODUCT_LIST, .list = true),
-    POST("/products", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_PRODUCT_CREATE, .changes_catalog = true, .status = 201,
-         .args = {BODY_MUST("name"), BODY_WORD("serial_case", false, "keep upper lower"), {"strip_separators", ARG_BODY, ARG_BOOL, false, 0, 0, NULL}}),
+    POST("/products", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_PRODUCT_CREATE,
+         .changes_catalog = true, .status = 201,
+         .args = {BODY_MUST("name"),
+                  BODY_WORD("serial_case", false, "keep upper lower"),
+                  {"strip_separators", ARG_BODY, ARG_BOOL, false, 0, 0, NULL}}),
 
-    GET("/templates", ADMIN_VIEWER, .desk = DESK_TEMPLATE_LIST, .list = true, .args = {QUERY("product")}),
-    {HTTP_PUT, V1 "/templates/{}", "application/json", TEMPLATE_MAX_BYTES, ADMIN_ADMIN, admin_handle,
-     CALL(.desk = DESK_TEMPLATE_PUT, .changes_catalog = true, .body_is_document = true, .before = template_put_before, .args = {PATH("name"), QUERY("product")})},
-    GET("/templates/{}", ADMIN_VIEWER, .desk = DESK_TEMPLATE_SHOW, .args = {PATH("name"), {"version", ARG_QUERY, ARG_INT, false, 1, 1000000, NULL}}),
-    ACT("/templates/{}/enable", ADMIN_ADMIN, .desk = DESK_TEMPLATE_ENABLE, .changes_catalog = true, .args = {PATH("name"), {"enabled", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
-    ACT("/templates/{}/disable", ADMIN_ADMIN, .desk = DESK_TEMPLATE_ENABLE, .changes_catalog = true, .args = {PATH("name"), {"enabled", ARG_FALSE, ARG_BOOL, false, 0, 0, NULL}}),
-    {HTTP_POST, V1 "/templates:validate", "application/json", TEMPLATE_MAX_BYTES, ADMIN_VIEWER, template_validate_handle, NULL},
-    {HTTP_POST, V1 "/templates/{}/render", "application/json", SMALL_BODY_BYTES, ADMIN_VIEWER, template_render_handle,
-     CALL(.args = {PATH("name"), BODY_MUST("serial"), {"parameters", ARG_BODY, ARG_OBJECT, false, 0, 0, NULL}})},
+    GET("/templates", ADMIN_VIEWER, .desk = DESK_TEMPLATE_LIST, .list = true,
+        .args = {QUERY("product")}),
+    {HTTP_PUT, V1 "/templates/{}", "application/json", TEMPLATE_MAX_BYTES, ADMIN_ADMIN,
+     admin_handle,
+     CALL(.desk = DESK_TEMPLATE_PUT, .changes_catalog = true, .body_is_document = true,
+          .before = template_put_before, .args = {PATH("name"), QUERY("product")})},
+    GET("/templates/{}", ADMIN_VIEWER, .desk = DESK_TEMPLATE_SHOW,
+        .args = {PATH("name"), {"version", ARG_QUERY, ARG_INT, false, 1, 1000000, NULL}}),
+    ACT("/templates/{}/enable", ADMIN_ADMIN, .desk = DESK_TEMPLATE_ENABLE, .changes_catalog = true,
+        .args = {PATH("name"), {"enabled", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
+    ACT("/templates/{}/disable", ADMIN_ADMIN, .desk = DESK_TEMPLATE_ENABLE, .changes_catalog = true,
+        .args = {PATH("name"), {"enabled", ARG_FALSE, ARG_BOOL, false, 0, 0, NULL}}),
+    {HTTP_POST, V1 "/templates:validate", "application/json", TEMPLATE_MAX_BYTES, ADMIN_VIEWER,
+     template_validate_handle, NULL},
+    {HTTP_POST, V1 "/templates/{}/render", "application/json", SMALL_BODY_BYTES, ADMIN_VIEWER,
+     template_render_handle,
+     CALL(.args = {PATH("name"),
+                   BODY_MUST("serial"),
+                   {"parameters", ARG_BODY, ARG_OBJECT, false, 0, 0, NULL}})},
 
-    GET("/products/{}/allowlist", ADMIN_VIEWER, .desk = DESK_ALLOWLIST_LIST, .list = true, .args = {PATH("product"), QUERY_WORD("state", "unseen claimed blocked")}),
-    {HTTP_POST, V1 "/products/{}/allowlist", NULL, MAX_IMPORT_BYTES, ADMIN_OPERATOR, allowlist_import_handle,
-     CALL(.body_is_document = true, .args = {PATH("product"), {"batch", ARG_QUERY, ARG_TEXT, false, 0, 128, NULL}, QUERY_WORD("report", "all rejected")})},
+    GET("/products/{}/allowlist", ADMIN_VIEWER, .desk = DESK_ALLOWLIST_LIST, .list = true,
+        .args = {PATH("product"), QUERY_WORD("state", "unseen claimed blocked")}),
+    {HTTP_POST, V1 "/products/{}/allowlist", NULL, MAX_IMPORT_BYTES, ADMIN_OPERATOR,
+     allowlist_import_handle,
+     CALL(.body_is_document = true, .args = {PATH("product"),
+                                             {"batch", ARG_QUERY, ARG_TEXT, false, 0, 128, NULL},
+                                             QUERY_WORD("report", "all rejected")})},
     ACT("/products/{}/allowlist/{}/block", ADMIN_OPERATOR, .desk = DESK_ALLOWLIST_BLOCK,
-        .args = {PATH("product"), PATH("serial"), {"blocked", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
+        .args = {PATH("product"),
+                 PATH("serial"),
+                 {"blocked", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
     ACT("/products/{}/allowlist/{}/unblock", ADMIN_OPERATOR, .desk = DESK_ALLOWLIST_BLOCK,
-        .args = {PATH("product"), PATH("serial"), {"blocked", ARG_FALSE, ARG_BOOL, false, 0, 0, NULL}}),
+        .args = {PATH("product"),
+                 PATH("serial"),
+                 {"blocked", ARG_FALSE, ARG_BOOL, false, 0, 0, NULL}}),
 
-    GET("/tokens", ADMIN_VIEWER, .desk = DESK_TOKEN_LIST, .list = true, .args = {QUERY_WORD("state", "unused active used expired revoked"), QUERY("template"), QUERY("serial")}),
-    POST("/tokens", ADMIN_OPERATOR, ADMIN_MAX_BODY_BYTES, .desk = DESK_TOKEN_CREATE, .status = 201, .before = token_create_before, .after = token_create_after,
-         .args = {BODY_MUST("template"), BODY("serial"), {"serials", ARG_BODY, ARG_TEXTS, false, 1, MAX_TOKENS_AT_ONCE, NULL},
-                  {"count", ARG_BODY, ARG_INT, false, 1, MAX_TOKENS_AT_ONCE, NULL}, {"uses", ARG_BODY, ARG_INT, false, 1, 10000000, NULL},
+    GET("/tokens", ADMIN_VIEWER, .desk = DESK_TOKEN_LIST, .list = true,
+        .args = {QUERY_WORD("state", "unused active used expired revoked"), QUERY("template"),
+                 QUERY("serial")}),
+    POST("/tokens", ADMIN_OPERATOR, ADMIN_MAX_BODY_BYTES, .desk = DESK_TOKEN_CREATE, .status = 201,
+         .before = token_create_before, .after = token_create_after,
+         .args = {BODY_MUST("template"),
+                  BODY("serial"),
+                  {"serials", ARG_BODY, ARG_TEXTS, false, 1, MAX_TOKENS_AT_ONCE, NULL},
+                  {"count", ARG_BODY, ARG_INT, false, 1, MAX_TOKENS_AT_ONCE, NULL},
+                  {"uses", ARG_BODY, ARG_INT, false, 1, 10000000, NULL},
                   {"expires_in_s", ARG_BODY, ARG_INT, false, 1, 10 * (int64_t)MAX_UNPROVEN_S, NULL},
-                  {"grace_s", ARG_BODY, ARG_INT, false, 0, MAX_UNPROVEN_S, NULL}, {"note", ARG_BODY, ARG_TEXT, false, 0, 256, NULL}}),
+                  {"grace_s", ARG_BODY, ARG_INT, false, 0, MAX_UNPROVEN_S, NULL},
+                  {"note", ARG_BODY, ARG_TEXT, false, 0, 256, NULL}}),
     GET("/tokens/{}", ADMIN_VIEWER, .desk = DESK_TOKEN_SHOW, .args = {PATH_ID("id")}),
     ACT("/tokens/{}/revoke", ADMIN_OPERATOR, .desk = DESK_TOKEN_REVOKE, .args = {PATH_ID("id")}),
-    ACT("/tokens/{}/regenerate", ADMIN_OPERATOR, .desk = DESK_TOKEN_REGENERATE, .status = 201, .before = token_one_before, .after = token_one_after, .args = {PATH_ID("id")}),
+    ACT("/tokens/{}/regenerate", ADMIN_OPERATOR, .desk = DESK_TOKEN_REGENERATE, .status = 201,
+        .before = token_one_before, .after = token_one_after, .args = {PATH_ID("id")}),
 
     GET("/cas", ADMIN_VIEWER, .desk = DESK_CA_LIST, .list = true),
     GET("/cas/{}", ADMIN_VIEWER, .desk = DESK_CA_SHOW, .args = {PATH("name")}),
-    POST("/cas", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_CA_REGISTER, .changes_catalog = true, .status = 201, .before = ca_register_before,
-         .args = {BODY_MUST("name"), {"pem", ARG_BODY, ARG_TEXT, true, 0, 32768, NULL}, BODY("template"), BODY_WORD("kind", false, "registered helper")}),
-    ACT("/cas/{}/activate", ADMIN_ADMIN, .desk = DESK_CA_ACTIVATE, .changes_catalog = true, .args = {PATH("name"), {"active", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
-    ACT("/cas/{}/deactivate", ADMIN_ADMIN, .desk = DESK_CA_ACTIVATE, .changes_catalog = true, .args = {PATH("name"), {"active", ARG_FALSE, ARG_BOOL, false, 0, 0, NULL}}),
+    POST("/cas", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_CA_REGISTER, .changes_catalog = true,
+         .status = 201, .before = ca_register_before,
+         .args = {BODY_MUST("name"),
+                  {"pem", ARG_BODY, ARG_TEXT, true, 0, 32768, NULL},
+                  BODY("template"),
+                  BODY_WORD("kind", false, "registered helper")}),
+    ACT("/cas/{}/activate", ADMIN_ADMIN, .desk = DESK_CA_ACTIVATE, .changes_catalog = true,
+        .args = {PATH("name"), {"active", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
+    ACT("/cas/{}/deactivate", ADMIN_ADMIN, .desk = DESK_CA_ACTIVATE, .changes_catalog = true,
+        .args = {PATH("name"), {"active", ARG_FALSE, ARG_BOOL, false, 0, 0, NULL}}),
     GET("/unknown-cas", ADMIN_VIEWER, .desk = DESK_UNKNOWN_LIST, .list = true),
-    {HTTP_DELETE, V1 "/unknown-cas/{}", NULL, 0, ADMIN_OPERATOR, admin_handle, CALL(.desk = DESK_UNKNOWN_DISMISS, .status = 204, .args = {PATH_SHA256("hash")})},
+    {HTTP_DELETE, V1 "/unknown-cas/{}", NULL, 0, ADMIN_OPERATOR, admin_handle,
+     CALL(.desk = DESK_UNKNOWN_DISMISS, .status = 204, .args = {PATH_SHA256("hash")})},
 
-    GET("/devices", ADMIN_VIEWER, .desk = DESK_DEVICE_LIST, .list = true, .args = {QUERY_WORD("state", DEVICE_STATES), QUERY("product"), QUERY("template")}),
-    GET("/devices/{}", ADMIN_VIEWER, .desk = DESK_DEVICE_SHOW, .args = {PATH("serial"), QUERY("product"), {"trail", ARG_QUERY, ARG_INT, false, 0, 200, NULL}}),
-    ACT("/devices/{}/quarantine", ADMIN_OPERATOR, .desk = DESK_DEVICE_QUARANTINE, .args = {PATH("serial"), QUERY("product"), {"reason", ARG_BODY, ARG_TEXT, false, 0, 256, NULL}}),
-    ACT("/devices/{}/release", ADMIN_OPERATOR, .desk = DESK_DEVICE_RELEASE, .args = {PATH("serial"), QUERY("product")}),
-    ACT("/devices/{}/reset", ADMIN_OPERATOR, .desk = DESK_DEVICE_RESET, .args = {PATH("serial"), QUERY("product"), {"revoke", ARG_BODY, ARG_BOOL, false, 0, 0, NULL}}),
-    ACT("/devices/{}/retire", ADMIN_ADMIN, .desk = DESK_DEVICE_RETIRE, .args = {PATH("serial"), QUERY("product")}),
-    ACT("/devices/{}/seen", ADMIN_OPERATOR, .desk = DESK_DEVICE_SEEN, .args = {PATH("serial"), QUERY("product"), {"fingerprint", ARG_BODY, ARG_SHA256, false, 0, 0, NULL}}),
+    GET("/devices", ADMIN_VIEWER, .desk = DESK_DEVICE_LIST, .list = true,
+        .args = {QUERY_WORD("state", DEVICE_STATES), QUERY("product"), QUERY("template")}),
+    GET("/devices/{}", ADMIN_VIEWER, .desk = DESK_DEVICE_SHOW,
+        .args = {PATH("serial"),
+                 QUERY("product"),
+                 {"trail", ARG_QUERY, ARG_INT, false, 0, 200, NULL}}),
+    ACT("/devices/{}/quarantine", ADMIN_OPERATOR, .desk = DESK_DEVICE_QUARANTINE,
+        .args = {PATH("serial"),
+                 QUERY("product"),
+                 {"reason", ARG_BODY, ARG_TEXT, false, 0, 256, NULL}}),
+    ACT("/devices/{}/release", ADMIN_OPERATOR, .desk = DESK_DEVICE_RELEASE,
+        .args = {PATH("serial"), QUERY("product")}),
+    ACT("/devices/{}/reset", ADMIN_OPERATOR, .desk = DESK_DEVICE_RESET,
+        .args = {PATH("serial"),
+                 QUERY("product"),
+                 {"revoke", ARG_BODY, ARG_BOOL, false, 0, 0, NULL}}),
+    ACT("/devices/{}/retire", ADMIN_ADMIN, .desk = DESK_DEVICE_RETIRE,
+        .args = {PATH("serial"), QUERY("product")}),
+    ACT("/devices/{}/seen", ADMIN_OPERATOR, .desk = DESK_DEVICE_SEEN,
+        .args = {PATH("serial"),
+                 QUERY("product"),
+                 {"fingerprint", ARG_BODY, ARG_SHA256, false, 0, 0, NULL}}),
 
-    GET("/certs", ADMIN_VIEWER, .desk = DESK_CERT_LIST, .list = true, .args = {QUERY("serial"), QUERY("product"), QUERY_WORD("status", "pending current superseded revoked"), QUERY("expires_before")}),
+    GET("/certs", ADMIN_VIEWER, .desk = DESK_CERT_LIST, .list = true,
+        .args = {QUERY("serial"), QUERY("product"),
+                 QUERY_WORD("status", "pending current superseded revoked"),
+                 QUERY("expires_before")}),
     GET("/certs/{}", ADMIN_VIEWER, .desk = DESK_CERT_SHOW, .args = {PATH_SHA256("fingerprint")}),
-    ACT("/certs/{}/revoke", ADMIN_OPERATOR, .desk = DESK_CERT_REVOKE, .args = {PATH_SHA256("fingerprint"), BODY_WORD("reason", false, REVOKE_REASONS)}),
+    ACT("/certs/{}/revoke", ADMIN_OPERATOR, .desk = DESK_CERT_REVOKE,
+        .args = {PATH_SHA256("fingerprint"), BODY_WORD("reason", false, REVOKE_REASONS)}),
 
-    GET("/attempts/{}", ADMIN_VIEWER, .desk = DESK_ATTEMPTS, .after = attempts_after, .args = {PATH("request_id")}),
-    GET("/audit", ADMIN_ADMIN, .desk = DESK_AUDIT_LIST, .list = true, .args = {QUERY("object"), QUERY("actor")}),
+    GET("/attempts/{}", ADMIN_VIEWER, .desk = DESK_ATTEMPTS, .after = attempts_after,
+        .args = {PATH("request_id")}),
+    GET("/audit", ADMIN_ADMIN, .desk = DESK_AUDIT_LIST, .list = true,
+        .args = {QUERY("object"), QUERY("actor")}),
 
     GET("/admin-tokens", ADMIN_ADMIN, .desk = DESK_ADMIN_TOKEN_LIST, .list = true),
-    POST("/admin-tokens", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_ADMIN_TOKEN_CREATE, .status = 201, .before = admin_token_before, .after = token_one_after,
-         .args = {BODY_MUST("name"), BODY_WORD("role", true, "viewer operator admin"), BODY("product")}),
-    ACT("/admin-tokens/{}/revoke", ADMIN_ADMIN, .desk = DESK_ADMIN_TOKEN_REVOKE, .args = {PATH("name")}),
+    POST("/admin-tokens", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_ADMIN_TOKEN_CREATE,
+         .status = 201, .before = admin_token_before, .after = token_one_after,
+         .args = {BODY_MUST("name"), BODY_WORD("role", true, "viewer operator admin"),
+                  BODY("product")}),
+    ACT("/admin-tokens/{}/revoke", ADMIN_ADMIN, .desk = DESK_ADMIN_TOKEN_REVOKE,
+        .args = {PATH("name")}),
 };
 
-const struct route_table admin_routes = {.rows = routes, .count = ARRAY_LEN(routes), .before = admin_authenticate};
+const struct route_table admin_routes = {
+    .rows = routes, .count = ARRAY_LEN(routes), .before = admin_authenticate};

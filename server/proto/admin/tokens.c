@@ -18,7 +18,8 @@ struct minted {
     size_t count;
 };
 
-static enum err mint(struct exchange *x, const char *prefix, const char **ret_text, json_t **ret_hash)
+static enum err mint(struct exchange *x, const char *prefix, const char **ret_text,
+                     json_t **ret_hash)
 {
     char text[TOKEN_TEXT_BYTES];
     uint8_t hash[SHA256_BYTES];
@@ -67,15 +68,18 @@ static enum err count_take(struct exchange *x, json_t *args, size_t *ret_count)
     json_t *count = json_object_get(args, "count");
     int64_t uses = json_integer_value(json_object_get(args, "uses"));
     if ((serial != NULL) + (serials != NULL) + (count != NULL) > 1)
-        return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "serial, serials and count exclude each other");
+        return fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
+                         "serial, serials and count exclude each other");
     if (uses > 1 && (serial || serials))
-        return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "a token bound to a serial has one use");
+        return fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
+                         "a token bound to a serial has one use");
     if (serial && json_object_set_new(args, "serials", json_pack("[O]", serial)) != 0)
         return fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
     *ret_count = serials ? json_array_size(serials) : 1;
     if (count)
         *ret_count = (size_t)json_integer_value(count);
-    return *ret_count > 0 ? ERR_OK : fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "serials is empty");
+    return *ret_count > 0 ? ERR_OK
+                          : fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "serials is empty");
 }
 
 /* Grace is the template's where the call does not say. */
@@ -110,7 +114,8 @@ enum err token_create_before(struct service *service, struct exchange *x, json_t
 }
 
 /* Rows come in the order of the hashes; the hash itself is nobody's business. */
-enum err token_create_after(struct service *service, struct exchange *x, const json_t *args, json_t *answer)
+enum err token_create_after(struct service *service, struct exchange *x, const json_t *args,
+                            json_t *answer)
 {
     const struct minted *m = (const struct minted *)x->adapter;
     const json_t *hashes = json_object_get(args, "hashes");
@@ -118,7 +123,8 @@ enum err token_create_after(struct service *service, struct exchange *x, const j
     for (size_t i = 0; i < json_array_size(answer); i++) {
         json_t *row = json_array_get(answer, i);
         const char *hash = json_string_value(json_object_get(row, "hash"));
-        if (i >= m->count || !hash || strcmp(hash, json_string_value(json_array_get(hashes, i))) != 0)
+        if (i >= m->count || !hash ||
+            strcmp(hash, json_string_value(json_array_get(hashes, i))) != 0)
             return fault_set(&x->fault, FAULT_INTERNAL, "the tokens came back in another order");
         (void)json_object_del(row, "hash");
         if (json_object_set_new(row, "token", json_string(m->texts[i])) != 0)
@@ -139,7 +145,9 @@ static enum err one_before(struct exchange *x, json_t *args, const char *prefix)
     if (e)
         return e;
     x->adapter = &m->session;
-    return json_object_set_new(args, "hash", hash) == 0 ? ERR_OK : fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
+    return json_object_set_new(args, "hash", hash) == 0
+               ? ERR_OK
+               : fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
 }
 
 enum err token_one_before(struct service *service, struct exchange *x, json_t *args)
@@ -154,7 +162,8 @@ enum err admin_token_before(struct service *service, struct exchange *x, json_t 
     return one_before(x, args, "mat_");
 }
 
-enum err token_one_after(struct service *service, struct exchange *x, const json_t *args, json_t *answer)
+enum err token_one_after(struct service *service, struct exchange *x, const json_t *args,
+                         json_t *answer)
 {
     const struct minted *m = (const struct minted *)x->adapter;
     (void)service;

@@ -13,19 +13,22 @@
 enum { MAX_CONFIG_BYTES = 64 * 1024 };
 
 /* The certificate must chain to a CA of ours. */
-static enum err authenticate(struct service *service, struct exchange *x, struct chain_verdict *verdict)
+static enum err authenticate(struct service *service, struct exchange *x,
+                             struct chain_verdict *verdict)
 {
     _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
     if (x->chain_count == 0)
         return fault_set(&x->fault, FAULT_AUTH_REQUIRED, "present the device's certificate in TLS");
     if (catalog_get(service->catalog, &snapshot))
         return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
-    enum err e = chain_verify(snapshot_trust(snapshot), x->arena, x->chain, x->chain_count, clock_wall_s(), verdict, &x->fault);
+    enum err e = chain_verify(snapshot_trust(snapshot), x->arena, x->chain, x->chain_count,
+                              clock_wall_s(), verdict, &x->fault);
     if (e)
         return e;
     const struct catalog_ca *ca = snapshot_ca(snapshot, verdict->anchor_id);
     if (!ca || ca->kind == CATALOG_REGISTERED)
-        return fault_set(&x->fault, FAULT_CERT_PURPOSE, "a factory certificate has no configuration; enrol first");
+        return fault_set(&x->fault, FAULT_CERT_PURPOSE,
+                         "a factory certificate has no configuration; enrol first");
     return ERR_OK;
 }
 
@@ -58,7 +61,8 @@ static enum err config_handle(struct service *service, struct exchange *x)
     struct bytes fp = bytes_of(verdict.leaf.fingerprint, SHA256_BYTES);
     e = enrol_seen_record(service->db, fp, "config", x->request_id, x->source, x->arena, &seen);
     if (e)
-        return fault_set(&x->fault, e == ERR_UNAVAILABLE ? FAULT_DB_UNAVAILABLE : FAULT_INTERNAL, "%s", err_name(e));
+        return fault_set(&x->fault, e == ERR_UNAVAILABLE ? FAULT_DB_UNAVAILABLE : FAULT_INTERNAL,
+                         "%s", err_name(e));
     x->log_serial = seen.serial;
     if (strcmp(seen.code, "ok") != 0)
         return fault_set(&x->fault, fault_parse(seen.code), "%s", seen.detail ? seen.detail : "");

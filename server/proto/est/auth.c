@@ -26,7 +26,8 @@ static bool token_valid(const char *token)
 
 /* Tokens have no colon, serials may (a MAC address): the last one separates. RFC 7617 would have
  * the first, and no colon in the user. */
-static enum err basic_parse(struct arena *arena, const char *encoded, struct device_auth *ret, struct fault *fault)
+static enum err basic_parse(struct arena *arena, const char *encoded, struct device_auth *ret,
+                            struct fault *fault)
 {
     struct bytes raw;
     if (base64_decode(arena, bytes_text(encoded), &raw))
@@ -46,7 +47,8 @@ static enum err basic_parse(struct arena *arena, const char *encoded, struct dev
     return ERR_OK;
 }
 
-enum err auth_parse(struct arena *arena, const char *header, struct device_auth *ret_auth, struct fault *fault)
+enum err auth_parse(struct arena *arena, const char *header, struct device_auth *ret_auth,
+                    struct fault *fault)
 {
     if (strlen(header) > AUTH_MAX_HEADER_BYTES)
         return malformed(fault, "the header is too long");

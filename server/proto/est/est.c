@@ -33,7 +33,8 @@ static enum err cacerts_handle(struct service *service, struct exchange *x)
     if (catalog_get(service->catalog, &snapshot))
         return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
     if (x->args[0] && !snapshot_template(snapshot, x->args[0]))
-        return fault_set(&x->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%.80s\"", x->args[0]);
+        return fault_set(&x->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%.80s\"",
+                         x->args[0]);
     struct bytes cas[MAX_CAS];
     size_t count = snapshot_own_cas(snapshot, cas, MAX_CAS);
     if (count == 0)
@@ -108,10 +109,14 @@ static enum err simplereenroll_handle(struct service *service, struct exchange *
 static const struct route routes[] = {
     {HTTP_GET, "/.well-known/est/cacerts", NULL, 0, 0, cacerts_handle, NULL},
     {HTTP_GET, "/.well-known/est/{}/cacerts", NULL, 0, 0, cacerts_handle, NULL},
-    {HTTP_POST, "/.well-known/est/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simpleenroll_handle, NULL},
-    {HTTP_POST, "/.well-known/est/{}/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simpleenroll_handle, NULL},
-    {HTTP_POST, "/.well-known/est/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simplereenroll_handle, NULL},
-    {HTTP_POST, "/.well-known/est/{}/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0, simplereenroll_handle, NULL},
+    {HTTP_POST, "/.well-known/est/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0,
+     simpleenroll_handle, NULL},
+    {HTTP_POST, "/.well-known/est/{}/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0,
+     simpleenroll_handle, NULL},
+    {HTTP_POST, "/.well-known/est/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0,
+     simplereenroll_handle, NULL},
+    {HTTP_POST, "/.well-known/est/{}/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0,
+     simplereenroll_handle, NULL},
 };
 
 const struct route_table est_routes = {.rows = routes, .count = ARRAY_LEN(routes)};

@@ -1,0 +1,71 @@
+"""Prints docs/cli.md from the program's own help:  tests/house/cli_md.py build/server/muster > docs/cli.md"""
+import re
+import subprocess
+import sys
+
+OBJECTS = [("product", "Product lines"), ("template", "Templates"), ("allowlist", "Allowlists"), ("token", "Bootstrap tokens"),
+           ("ca", "CAs"), ("device", "Devices"), ("cert", "Certificates"), ("explain", "Explaining an attempt"),
+           ("audit", "The audit"), ("admin-token", "Admin tokens"), ("status", "The server"), ("whoami", "Whose token this is")]
+
+HEAD = """# The `muster` command
+
+The operator's command. It speaks only the admin API, over HTTPS, so it works from any machine that reaches the admin
+listener. This page is printed by `tests/house/cli_md.py` from the program's own help.
+
+## Before the first command
+
+| | |
+|---|---|
+| `MUSTER_ADMIN_URL` or `--url` | `https://HOST:PORT` of the admin listener |
+| `MUSTER_ADMIN_TOKEN` or `--token-file FILE` | the admin token; never an argument, which every process of the machine could read |
+| `MUSTER_CACERT` or `--cacert FILE` | CA of the server's certificate; without it the system's |
+
+After the quickstart: `. .dev/env`.
+
+## What it prints
+
+For people: tables, `name value` lines, and for `device show` and `explain` a story. With `--json` exactly what the API
+returns: an array for a list (its pages joined), an object for one thing. Text that came from devices is printed with
+control characters escaped. `token create` prints `id token serial`, one token a line, for `cut` and `awk`.
+
+Exit codes: 0 done, 1 refused by the server or lines rejected, 2 wrong usage, 3 the server cannot be reached.
+A refusal is one line on standard error, `muster: CODE: what it means: the detail (request ID)`; the codes are in
+[errors.md](errors.md).
+
+`--limit N` bounds a list; without it all pages are fetched. `--timeout SECONDS` bounds one request.
+"""
+
+TAIL = """
+## Importing allowlists
+
+`muster allowlist import FILE|-` takes CSV, `serial[,pin[,batch]]`, or JSON lines, `{"serial", "spki_pin", "batch"}`. A bare
+line is a serial; `#` begins a comment; blank lines and a header line that begins with `serial` are left out. The pin is the
+SHA-256 of the only public key (SubjectPublicKeyInfo, DER) the serial may enrol with, in hexadecimal. Files of any length are
+sent in pieces; the report numbers lines as the file does. Each rejected line is printed with its reason, and the exit code
+is then 1. Importing again changes nothing: lines that are there count as duplicate.
+"""
+
+
+def section(program, name):
+    text = subprocess.run([program, name, "--help"], capture_output=True, text=True, check=True).stdout
+    for line in text.split("\nEvery command:")[0].splitlines():
+        if line.startswith("      e.g. "):
+            yield f"\n```sh\n{line[11:]}\n```"
+        elif line.startswith("      --"):
+            option, text = re.match(r"\s+(\S+(?: \S+)?)\s{2,}(.*)", line).groups()
+            yield f"* `{option}`: {text}"
+        elif line.strip():
+            command, text = re.match(r"  (\S.*?)\s{2,}(.*)", line).groups()
+            yield f"\n### `muster {command}`\n\n{text[0].upper() + text[1:]}.\n"
+
+
+def main(program):
+    print(HEAD)
+    for name, title in OBJECTS:
+        print(f"## {title}")
+        print("\n".join(section(program, name)))
+        print()
+    print(TAIL.strip())
+
+
+main(sys.argv[1])
