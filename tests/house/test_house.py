@@ -174,7 +174,7 @@ def test_openapi_has_every_route():
 
 def test_every_configuration_key_is_documented():
     text = (ROOT / "docs" / "operations.md").read_text()
-    for section, key in re.findall(r"(?:TEXT|NUMBER)\(\s*(\w+),\s*(\w+)", (SERVER / "ops/config_table.h").read_text()):
+    for section, key in re.findall(r"^(?:TEXT|NUMBER)\((\w+), (\w+)", (SERVER / "ops/config_table.h").read_text(), re.M):
         assert f"`{section}.{key}`" in text, f"{section}.{key}"
 
 
