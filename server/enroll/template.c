@@ -1,9 +1,65 @@
 #include "enroll/template.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "enroll/template_internal.h"
+
+void path_write(const struct path *p, char *out, size_t len)
+{
+    if (!p) {
+        snprintf(out, len, "$");
+        return;
+    }
+    path_write(p->up, out, len);
+    size_t used = strlen(out);
+    if (p->key)
+        snprintf(out + used, len - used, ".%s", p->key);
+    else
+        snprintf(out + used, len - used, "[%zu]", p->index);
+}
+
+enum err check_fail(struct check *c, const struct path *p, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(c->error->message, sizeof(c->error->message), fmt, ap);
+    va_end(ap);
+    path_write(p, c->error->path, sizeof(c->error->path));
+    return ERR_INVALID;
+}
+
+enum err eval_fail(const struct eval *ev, const struct path *p, const char *fmt, ...)
+{
+    char where[160], why[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof(why), fmt, ap);
+    va_end(ap);
+    path_write(p, where, sizeof(where));
+    return fault_set(ev->fault, FAULT_TEMPLATE_EVALUATION, "%s: %s", where, why);
+}
+
+enum err check_members(struct check *c, json_t *object, const struct path *p,
+                       const char *const *names)
+{
+    const char *key;
+    json_t *value;
+    if (!json_is_object(object))
+        return check_fail(c, p, "must be an object");
+    json_object_foreach(object, key, value)
+    {
+        size_t i = 0;
+        while (names[i] && strcmp(names[i], key) != 0)
+            i++;
+        struct path at = {p, key, 0};
+        if (!names[i])
+            return check_fail(c, &at, "there is no such member");
+    }
+    return ERR_OK;
+}
 
 /* Depth first, bounded by jansson's own limit of nesting while parsing. */
 static enum err check_depth(struct check *c, json_t *node, const struct path *p, int depth)
@@ -31,6 +87,16 @@ static enum err check_depth(struct check *c, json_t *node, const struct path *p,
     return ERR_OK;
 }
 
+/* A string that an evaluation may return as it is. */
+static enum err check_value(struct check *c, json_t *node, const struct path *p)
+{
+    if (!json_is_string(node))
+        return check_fail(c, p, "must be a string");
+    if (json_string_length(node) > TEMPLATE_MAX_VALUE_BYTES)
+        return check_fail(c, p, "longer than %d bytes", TEMPLATE_MAX_VALUE_BYTES);
+    return ERR_OK;
+}
+
 static enum err check_parameter(struct check *c, json_t *node, const struct path *p)
 {
     static const char *const members[] = {"Type", "Default", "Description", NULL};
@@ -42,9 +108,7 @@ static enum err check_parameter(struct check *c, json_t *node, const struct path
     if (!kind || strcmp(kind, "String") != 0)
         return check_fail(c, &type, "must be \"String\"");
     json_t *value = json_object_get(node, "Default");
-    if (value && !json_is_string(value))
-        return check_fail(c, &fallback, "must be a string");
-    return ERR_OK;
+    return value ? check_value(c, value, &fallback) : ERR_OK;
 }
 
 static enum err check_parameters(struct check *c, json_t *node, const struct path *p)
@@ -71,15 +135,15 @@ static enum err check_map_value(struct check *c, json_t *node, const struct path
     size_t i;
     json_t *item;
     if (json_is_string(node))
-        return ERR_OK;
+        return check_value(c, node, p);
     if (!json_is_array(node) || json_array_size(node) > TEMPLATE_MAX_ITEMS)
         return check_fail(c, p, "must be a string or an array of at most %d strings",
                           TEMPLATE_MAX_ITEMS);
     json_array_foreach(node, i, item)
     {
         struct path at = {p, NULL, i};
-        if (!json_is_string(item))
-            return check_fail(c, &at, "must be a string");
+        if (check_value(c, item, &at))
+            return ERR_INVALID;
     }
     return ERR_OK;
 }
@@ -109,6 +173,23 @@ static enum err check_mappings(struct check *c, json_t *node, const struct path 
     if (!e)
         c->t->mappings = node;
     return e;
+}
+
+static enum err check_configuration(struct check *c, json_t *node, const struct path *p)
+{
+    const char *key;
+    json_t *value;
+    if (!json_is_object(node) || json_object_size(node) > TEMPLATE_MAX_ITEMS)
+        return check_fail(c, p, "must be an object of at most %d members", TEMPLATE_MAX_ITEMS);
+    json_object_foreach(node, key, value)
+    {
+        struct path at = {p, key, 0};
+        enum err e = check_text(c, value, &at);
+        if (e)
+            return e;
+    }
+    c->t->configuration = node;
+    return ERR_OK;
 }
 
 static enum err check_description(struct check *c, json_t *node, const struct path *p)
@@ -142,6 +223,7 @@ static enum err check_document(struct check *c)
             e = sections[i].check(c, node, &at);
     }
     struct path muster = {NULL, "Muster", 0};
+    c->before_signing = true;
     return e ? e : check_muster(c, json_object_get(c->t->document, "Muster"), &muster);
 }
 

@@ -1,5 +1,4 @@
 /* Expressions: literals, Ref and the functions, checked at compile time and evaluated later. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -25,60 +24,6 @@ static const char *const pseudo[] = {
     "Muster::Serial",
     "Muster::Product",
 };
-
-void path_write(const struct path *p, char *out, size_t len)
-{
-    if (!p) {
-        snprintf(out, len, "$");
-        return;
-    }
-    path_write(p->up, out, len);
-    size_t used = strlen(out);
-    if (p->key)
-        snprintf(out + used, len - used, ".%s", p->key);
-    else
-        snprintf(out + used, len - used, "[%zu]", p->index);
-}
-
-enum err check_fail(struct check *c, const struct path *p, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(c->error->message, sizeof(c->error->message), fmt, ap);
-    va_end(ap);
-    path_write(p, c->error->path, sizeof(c->error->path));
-    return ERR_INVALID;
-}
-
-enum err eval_fail(const struct eval *ev, const struct path *p, const char *fmt, ...)
-{
-    char where[160], why[200];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(why, sizeof(why), fmt, ap);
-    va_end(ap);
-    path_write(p, where, sizeof(where));
-    return fault_set(ev->fault, FAULT_TEMPLATE_EVALUATION, "%s: %s", where, why);
-}
-
-enum err check_members(struct check *c, json_t *object, const struct path *p,
-                       const char *const *names)
-{
-    const char *key;
-    json_t *value;
-    if (!json_is_object(object))
-        return check_fail(c, p, "must be an object");
-    json_object_foreach(object, key, value)
-    {
-        size_t i = 0;
-        while (names[i] && strcmp(names[i], key) != 0)
-            i++;
-        struct path at = {p, key, 0};
-        if (!names[i])
-            return check_fail(c, &at, "there is no such member");
-    }
-    return ERR_OK;
-}
 
 /* The one member of a function object; NULL for anything else. */
 static const char *function_name(json_t *node, json_t **ret_argument)
@@ -108,14 +53,21 @@ static bool name_declared(const struct template *t, const char *name)
     return json_object_get(t->parameters, name) != NULL;
 }
 
+/* A parameter's name where its value is used. */
+static enum err check_name(struct check *c, const char *name, const struct path *p)
+{
+    if (!name_declared(c->t, name))
+        return check_fail(c, p, "parameter \"%.64s\" is not declared", name);
+    if (c->before_signing && strcmp(name, "AWS::IoT::Certificate::Id") == 0)
+        return check_fail(c, p, "a certificate has no id before it is signed");
+    return ERR_OK;
+}
+
 static enum err check_ref(struct check *c, json_t *node, const struct path *p)
 {
     if (!json_is_string(node))
         return check_fail(c, p, "Ref takes the name of a parameter");
-    const char *name = json_string_value(node);
-    if (!name_declared(c->t, name))
-        return check_fail(c, p, "parameter \"%.64s\" is not declared", name);
-    return ERR_OK;
+    return check_name(c, json_string_value(node), p);
 }
 
 /* An array with between min and max elements. */
@@ -199,7 +151,8 @@ static enum err check_select(struct check *c, json_t *node, const struct path *p
 }
 
 /* The next ${...} of a Fn::Sub text. Returns the length of what stands before it, and the name;
- * policy variables such as ${iot:ClientId} and ${!literal} are no names. */
+ * policy variables such as ${iot:ClientId}, known by their single colon, and ${!literal} are no
+ * names. */
 enum sub_kind { SUB_END, SUB_NAME, SUB_LITERAL, SUB_BROKEN };
 
 static enum sub_kind sub_next(const char *text, size_t *ret_before, const char **ret_name,
@@ -218,9 +171,8 @@ static enum sub_kind sub_next(const char *text, size_t *ret_before, const char *
     *ret_len = (size_t)(close - open - 2);
     if (*ret_len == 0 || *ret_len > TEMPLATE_MAX_KEY_BYTES)
         return SUB_BROKEN;
-    bool policy_variable = memchr(*ret_name, ':', *ret_len) &&
-                           strncmp(*ret_name, "AWS::", 5) != 0 &&
-                           strncmp(*ret_name, "Muster::", 8) != 0;
+    bool policy_variable =
+        memchr(*ret_name, ':', *ret_len) && !memmem(*ret_name, *ret_len, "::", 2);
     return policy_variable || **ret_name == '!' ? SUB_LITERAL : SUB_NAME;
 }
 
@@ -235,9 +187,9 @@ static enum err check_sub_text(struct check *c, const char *text, json_t *variab
         if (kind == SUB_BROKEN)
             return check_fail(c, p, "a ${ is not closed, or the name in it is empty or too long");
         snprintf(name, sizeof(name), "%.*s", (int)len, start);
-        if (kind == SUB_NAME && !json_object_get(variables, name) && !name_declared(c->t, name))
-            return check_fail(c, p, "${%.64s} is neither a variable nor a declared parameter",
-                              name);
+        bool own = json_object_get(variables, name) != NULL;
+        if (kind == SUB_NAME && !own && check_name(c, name, p))
+            return ERR_INVALID;
         text = start + len + 1;
     }
     return ERR_OK;
@@ -304,15 +256,36 @@ static enum err no_memory(const struct eval *ev)
     return fault_set(ev->fault, FAULT_TEMPLATE_EVALUATION, "the values are too large");
 }
 
-static enum err eval_name(const struct eval *ev, const char *name, const struct path *p,
-                          const char **ret_text)
+/* A value from outside: bounded, UTF-8, and harmless where it stands. */
+static enum err eval_given(const struct eval *ev, const struct template_param *given,
+                           const struct path *p, const char **ret_text)
 {
-    (void)p;
+    const char *value = given->value;
+    size_t n = 0;
+    if (strlen(value) > TEMPLATE_MAX_VALUE_BYTES)
+        return eval_fail(ev, p, "the value of %.64s is longer than %d bytes", given->name,
+                         TEMPLATE_MAX_VALUE_BYTES);
+    for (const char *s = value; *s; s += n) {
+        n = text_utf8_length(s);
+        bool breaks_out = *s == '"' || *s == '\\' || (unsigned char)*s < ' ';
+        if (n == 0)
+            return eval_fail(ev, p, "the value of %.64s is not UTF-8", given->name);
+        if (ev->in_text && breaks_out)
+            return eval_fail(ev, p,
+                             "the value of %.64s has a quote, backslash or control character, "
+                             "which a document written as text cannot take",
+                             given->name);
+    }
+    *ret_text = value;
+    return ERR_OK;
+}
+
+enum err eval_parameter(const struct eval *ev, const char *name, const struct path *p,
+                        const char **ret_text)
+{
     for (size_t i = 0; i < ev->params->count; i++) {
-        if (strcmp(ev->params->item[i].name, name) == 0) {
-            *ret_text = ev->params->item[i].value;
-            return ERR_OK;
-        }
+        if (strcmp(ev->params->item[i].name, name) == 0)
+            return eval_given(ev, &ev->params->item[i], p, ret_text);
     }
     const char *fallback =
         json_string_value(json_object_get(json_object_get(ev->t->parameters, name), "Default"));
@@ -329,7 +302,7 @@ static enum err eval_list(const struct eval *ev, json_t *node, const struct path
 static enum err eval_ref(const struct eval *ev, json_t *node, const struct path *p,
                          const char **ret_text)
 {
-    return eval_name(ev, json_string_value(node), p, ret_text);
+    return eval_parameter(ev, json_string_value(node), p, ret_text);
 }
 
 /* What was built must not be longer than a value may be. */
@@ -423,7 +396,7 @@ static enum err eval_sub_name(const struct eval *ev, const char *name, json_t *v
     const char *value = NULL;
     json_t *own = json_object_get(variables, name);
     struct path second = {p, NULL, 1}, at = {&second, name, 0};
-    enum err e = own ? eval_text(ev, own, &at, &value) : eval_name(ev, name, p, &value);
+    enum err e = own ? eval_text(ev, own, &at, &value) : eval_parameter(ev, name, p, &value);
     if (!e)
         buf_add_text(out, value);
     return e;

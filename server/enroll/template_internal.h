@@ -13,7 +13,6 @@ enum {
     TEMPLATE_MAX_DECLARED = 20, /* leaves room in struct template_params for what Muster adds */
     TEMPLATE_MAX_ITEMS = 64,    /* of one list */
     TEMPLATE_MAX_KEY_BYTES = 128,
-    TEMPLATE_MAX_RESOURCES = 16,
     TEMPLATE_MAX_ATTRIBUTES = 50,
 };
 
@@ -52,6 +51,7 @@ struct template
 struct check {
     struct template *t;
     struct template_error *error;
+    bool before_signing; /* in a part that makes the certificate: it has no id yet */
 };
 
 /* Notes the refusal; always ERR_INVALID. */
@@ -66,7 +66,6 @@ enum err check_text(struct check *c, json_t *node, const struct path *p) MUST_CH
 bool expr_is_function(json_t *node);
 
 enum err check_resources(struct check *c, json_t *resources, const struct path *p) MUST_CHECK;
-enum err check_configuration(struct check *c, json_t *node, const struct path *p) MUST_CHECK;
 enum err check_muster(struct check *c, json_t *node, const struct path *p) MUST_CHECK;
 
 /* One evaluation. */
@@ -75,6 +74,7 @@ struct eval {
     const struct template_params *params;
     struct arena *arena;
     struct fault *fault;
+    bool in_text; /* inside JSON written as text: no given value may end a string of it */
 };
 
 /* template.evaluation_failed with the path. */
@@ -82,3 +82,6 @@ enum err eval_fail(const struct eval *ev, const struct path *p, const char *fmt,
     PRINTF_LIKE(3, 4);
 enum err eval_text(const struct eval *ev, json_t *node, const struct path *p,
                    const char **ret_text) MUST_CHECK;
+/* The value of a parameter: given, else its Default, else template.parameter_missing. */
+enum err eval_parameter(const struct eval *ev, const char *name, const struct path *p,
+                        const char **ret_text) MUST_CHECK;

@@ -1,6 +1,6 @@
 /* The Muster section: what the grammar of AWS leaves out. */
 #include <arpa/inet.h>
-#include <stdio.h>
+#include <stddef.h>
 #include <string.h>
 #include <strings.h>
 
@@ -63,15 +63,44 @@ static enum err words_parse(struct check *c, json_t *node, const struct path *p,
     return ERR_OK;
 }
 
-static enum err duration_parse(struct check *c, json_t *node, const struct path *p, int64_t min_s,
-                               int64_t max_s, int64_t *ret_s)
+/* The members that are durations, and where they go. */
+static const struct duration {
+    const char *name;
+    int64_t min_s;
+    int64_t max_s;
+    size_t offset;
+} durations[] = {
+    {"Validity", HOUR_S, (int64_t)MAX_YEARS *YEAR_S, offsetof(struct template, profile.validity_s)},
+    {"Jitter", 0, (int64_t)MAX_YEARS *YEAR_S, offsetof(struct template, profile.jitter_s)},
+    {"Backdate", 0, 30 * (int64_t)DAY_S, offsetof(struct template, profile.backdate_s)},
+    {"RenewBefore", 0, (int64_t)MAX_YEARS *YEAR_S,
+     offsetof(struct template, settings.renew_before_s)},
+    {"VerifyWithin", MINUTE_S, 3650 * (int64_t)DAY_S,
+     offsetof(struct template, settings.verify_within_s)},
+    {"Grace", 0, 365 * (int64_t)DAY_S, offsetof(struct template, settings.grace_s)},
+    {"Replay", 0, 30 * (int64_t)DAY_S, offsetof(struct template, settings.replay_s)},
+};
+
+static enum err duration_parse(struct check *c, json_t *node, const struct path *p,
+                               const struct duration *d)
 {
     int64_t seconds = 0;
-    if (!json_is_string(node) || text_parse_duration(json_string_value(node), max_s, &seconds) ||
-        seconds < min_s)
+    const char *text = json_string_value(node);
+    if (!text || text_parse_duration(text, d->max_s, &seconds) || seconds < d->min_s)
         return check_fail(c, p, "must be a duration such as \"90d\", from %lld s to %lld days",
-                          (long long)min_s, (long long)(max_s / DAY_S));
-    *ret_s = seconds;
+                          (long long)d->min_s, (long long)(d->max_s / DAY_S));
+    memcpy((char *)c->t + d->offset, &seconds, sizeof(seconds));
+    return ERR_OK;
+}
+
+static enum err check_durations(struct check *c, json_t *node, const struct path *p)
+{
+    for (size_t i = 0; i < ARRAY_LEN(durations); i++) {
+        struct path at = {p, durations[i].name, 0};
+        json_t *value = json_object_get(node, durations[i].name);
+        if (value && duration_parse(c, value, &at, &durations[i]))
+            return ERR_INVALID;
+    }
     return ERR_OK;
 }
 
@@ -144,44 +173,6 @@ static enum err check_verify(struct check *c, json_t *node, const struct path *p
     return e;
 }
 
-static enum err check_validity(struct check *c, json_t *node, const struct path *p)
-{
-    return duration_parse(c, node, p, HOUR_S, (int64_t)MAX_YEARS * YEAR_S,
-                          &c->t->profile.validity_s);
-}
-
-static enum err check_jitter(struct check *c, json_t *node, const struct path *p)
-{
-    return duration_parse(c, node, p, 0, (int64_t)MAX_YEARS * YEAR_S, &c->t->profile.jitter_s);
-}
-
-static enum err check_backdate(struct check *c, json_t *node, const struct path *p)
-{
-    return duration_parse(c, node, p, 0, 30 * (int64_t)DAY_S, &c->t->profile.backdate_s);
-}
-
-static enum err check_renew_before(struct check *c, json_t *node, const struct path *p)
-{
-    return duration_parse(c, node, p, 0, (int64_t)MAX_YEARS * YEAR_S,
-                          &c->t->settings.renew_before_s);
-}
-
-static enum err check_verify_within(struct check *c, json_t *node, const struct path *p)
-{
-    return duration_parse(c, node, p, MINUTE_S, 3650 * (int64_t)DAY_S,
-                          &c->t->settings.verify_within_s);
-}
-
-static enum err check_grace(struct check *c, json_t *node, const struct path *p)
-{
-    return duration_parse(c, node, p, 0, 365 * (int64_t)DAY_S, &c->t->settings.grace_s);
-}
-
-static enum err check_replay(struct check *c, json_t *node, const struct path *p)
-{
-    return duration_parse(c, node, p, 0, 30 * (int64_t)DAY_S, &c->t->settings.replay_s);
-}
-
 static enum err check_issuer(struct check *c, json_t *node, const struct path *p)
 {
     if (!json_is_string(node) || json_string_length(node) == 0 ||
@@ -214,6 +205,9 @@ static bool url_valid(json_t *node)
     if (!url || json_string_length(node) > MAX_URL_BYTES)
         return false;
     if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+        return false;
+    const char *host = strstr(url, "//") + 2;
+    if (*host == '\0' || *host == '/' || *host == ':')
         return false;
     return url[strspn(url, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:/"
                            "?#[]@!$&'()*+=%")] == '\0';
@@ -261,7 +255,7 @@ static enum err check_ca_issuers(struct check *c, json_t *node, const struct pat
 static const char *const rdn_types[] = {"CN",           "O",           "OU", "C", "ST", "L",
                                         "serialNumber", "dnQualifier", NULL};
 
-static enum err check_subject(struct check *c, json_t *node, const struct path *p)
+static enum err check_rdns(struct check *c, json_t *node, const struct path *p)
 {
     const char *key;
     json_t *value;
@@ -275,8 +269,48 @@ static enum err check_subject(struct check *c, json_t *node, const struct path *
         if (e)
             return e;
     }
-    c->t->subject = node;
     return ERR_OK;
+}
+
+/* Whether an earlier element of the array has the attribute type of element i. */
+static bool rdn_repeated(json_t *array, size_t i)
+{
+    const char *type = json_object_iter_key(json_object_iter(json_array_get(array, i)));
+    for (size_t k = 0; k < i; k++) {
+        if (json_object_get(json_array_get(array, k), type))
+            return true;
+    }
+    return false;
+}
+
+/* An array of objects with one member each, for who wants to be sure of the order. */
+static enum err check_rdn_array(struct check *c, json_t *node, const struct path *p)
+{
+    size_t i;
+    json_t *item;
+    json_array_foreach(node, i, item)
+    {
+        struct path at = {p, NULL, i};
+        enum err e = check_rdns(c, item, &at);
+        if (!e && json_object_size(item) != 1)
+            e = check_fail(c, &at, "must have one member");
+        if (!e && rdn_repeated(node, i))
+            e = check_fail(c, &at, "this attribute stands here already");
+        if (e)
+            return e;
+    }
+    return ERR_OK;
+}
+
+static enum err check_subject(struct check *c, json_t *node, const struct path *p)
+{
+    size_t count = json_is_array(node) ? json_array_size(node) : json_object_size(node);
+    enum err e = json_is_array(node) ? check_rdn_array(c, node, p) : check_rdns(c, node, p);
+    if (!e && count > PROFILE_MAX_RDN)
+        e = check_fail(c, p, "must have at most %d attributes", PROFILE_MAX_RDN);
+    if (!e)
+        c->t->subject = node;
+    return e;
 }
 
 static const struct word san_kinds[] = {
@@ -320,13 +354,6 @@ static const struct {
     {"Serial", check_serial},
     {"Subject", check_subject},
     {"SubjectAltNames", check_names},
-    {"Validity", check_validity},
-    {"Jitter", check_jitter},
-    {"Backdate", check_backdate},
-    {"RenewBefore", check_renew_before},
-    {"VerifyWithin", check_verify_within},
-    {"Grace", check_grace},
-    {"Replay", check_replay},
     {"Keys", check_keys},
     {"ExtendedKeyUsage", check_eku},
     {"CrlUrls", check_crl_urls},
@@ -375,10 +402,12 @@ static enum err check_together(struct check *c, const struct path *p)
 
 enum err check_muster(struct check *c, json_t *node, const struct path *p)
 {
-    const char *names[ARRAY_LEN(keys) + 1] = {0};
+    const char *names[ARRAY_LEN(keys) + ARRAY_LEN(durations) + 1] = {0};
     defaults_set(c->t);
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         names[i] = keys[i].name;
+    for (size_t i = 0; i < ARRAY_LEN(durations); i++)
+        names[ARRAY_LEN(keys) + i] = durations[i].name;
     enum err e = node ? check_members(c, node, p, names) : ERR_OK;
     for (size_t i = 0; i < ARRAY_LEN(keys) && !e; i++) {
         struct path at = {p, keys[i].name, 0};
@@ -386,6 +415,8 @@ enum err check_muster(struct check *c, json_t *node, const struct path *p)
         if (value)
             e = keys[i].check(c, value, &at);
     }
+    if (!e)
+        e = check_durations(c, node, p);
     return e ? e : check_together(c, p);
 }
 
@@ -411,6 +442,17 @@ static bool rdn_valid(const char *type, const char *value)
     return chars <= (is_short ? MAX_CN_CHARS : MAX_RDN_CHARS);
 }
 
+/* A scheme (RFC 3986 section 3.1) and something behind it. */
+static bool uri_valid(const char *value)
+{
+    static const char alpha[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    size_t len = strspn(value, alpha);
+    while (len > 0 && value[len] &&
+           (strchr(alpha, value[len]) || strchr("0123456789+-.", value[len])))
+        len++;
+    return len > 0 && value[len] == ':' && value[len + 1] != '\0';
+}
+
 static bool san_valid(enum san_kind kind, const char *value)
 {
     static const char host[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_*";
@@ -426,7 +468,7 @@ static bool san_valid(enum san_kind kind, const char *value)
     case SAN_DNS:
         return value[strspn(value, host)] == '\0';
     case SAN_URI:
-        return strchr(value, ':') && value[0] != ':';
+        return uri_valid(value);
     case SAN_EMAIL:
         return strchr(value, '@') != NULL;
     case SAN_IP:
@@ -435,21 +477,46 @@ static bool san_valid(enum san_kind kind, const char *value)
     return false;
 }
 
-static enum err eval_subject(const struct eval *ev, const struct path *p,
-                             struct cert_profile *profile)
+static enum err rdn_add(const struct eval *ev, const struct path *p, const char *type,
+                        const char *value, struct cert_profile *profile)
+{
+    if (!rdn_valid(type, value))
+        return eval_fail(ev, p, "\"%.80s\" is no value for %s", value, type);
+    profile->subject[profile->subject_count++] = (struct rdn){type, value};
+    return ERR_OK;
+}
+
+static enum err eval_rdns(const struct eval *ev, json_t *node, const struct path *p,
+                          struct cert_profile *profile)
 {
     const char *key;
     json_t *value;
-    json_object_foreach(ev->t->subject, key, value)
+    json_object_foreach(node, key, value)
     {
         struct path at = {p, key, 0};
         const char *text = NULL;
         enum err e = eval_text(ev, value, &at, &text);
+        if (!e)
+            e = rdn_add(ev, &at, key, text, profile);
         if (e)
             return e;
-        if (!rdn_valid(key, text))
-            return eval_fail(ev, &at, "\"%.80s\" is no value for %s", text, key);
-        profile->subject[profile->subject_count++] = (struct rdn){key, text};
+    }
+    return ERR_OK;
+}
+
+static enum err eval_subject(const struct eval *ev, const struct path *p,
+                             struct cert_profile *profile)
+{
+    size_t i;
+    json_t *item;
+    if (json_is_object(ev->t->subject))
+        return eval_rdns(ev, ev->t->subject, p, profile);
+    json_array_foreach(ev->t->subject, i, item)
+    {
+        struct path at = {p, NULL, i};
+        enum err e = eval_rdns(ev, item, &at, profile);
+        if (e)
+            return e;
     }
     return ERR_OK;
 }
@@ -480,30 +547,45 @@ static enum err eval_names(const struct eval *ev, const struct path *p,
     return ERR_OK;
 }
 
-static enum err default_subject(const struct template_params *params, struct cert_profile *profile,
-                                struct fault *fault)
+static enum err default_subject(const struct eval *ev, const struct path *p,
+                                struct cert_profile *profile)
 {
-    for (size_t i = 0; i < params->count; i++) {
-        if (strcmp(params->item[i].name, "Muster::Serial") != 0)
-            continue;
-        profile->subject[profile->subject_count++] = (struct rdn){"CN", params->item[i].value};
-        return ERR_OK;
-    }
-    return fault_set(fault, FAULT_TEMPLATE_PARAMETER, "\"Muster::Serial\" has no value");
+    const char *serial = NULL;
+    enum err e = eval_parameter(ev, "Muster::Serial", p, &serial);
+    return e ? e : rdn_add(ev, p, "CN", serial, profile);
+}
+
+/* The name by which a certificate alone can rebuild its registry row. */
+static enum err default_names(const struct eval *ev, const struct path *p,
+                              struct cert_profile *profile)
+{
+    const char *product = NULL, *serial = NULL;
+    enum err e = eval_parameter(ev, "Muster::Product", p, &product);
+    if (!e)
+        e = eval_parameter(ev, "Muster::Serial", p, &serial);
+    if (e)
+        return e;
+    const char *urn = arena_printf(ev->arena, "urn:muster:%s:%s", product, serial);
+    if (!urn)
+        return fault_set(ev->fault, FAULT_TEMPLATE_EVALUATION, "the values are too large");
+    if (!san_valid(SAN_URI, urn))
+        return eval_fail(ev, p, "\"%.80s\" is no URI name", urn);
+    profile->san[profile->san_count++] = (struct san){SAN_URI, urn};
+    return ERR_OK;
 }
 
 enum err template_profile(const struct template *t, const struct template_params *params,
                           struct arena *arena, struct cert_profile *ret_profile,
                           struct fault *fault)
 {
-    const struct eval ev = {t, params, arena, fault};
+    const struct eval ev = {.t = t, .params = params, .arena = arena, .fault = fault};
     struct cert_profile profile = t->profile;
     struct path muster = {NULL, "Muster", 0}, subject = {&muster, "Subject", 0},
                 names = {&muster, "SubjectAltNames", 0};
     enum err e = t->subject ? eval_subject(&ev, &subject, &profile)
-                            : default_subject(params, &profile, fault);
+                            : default_subject(&ev, &subject, &profile);
     if (!e)
-        e = eval_names(&ev, &names, &profile);
+        e = t->names ? eval_names(&ev, &names, &profile) : default_names(&ev, &names, &profile);
     if (!e)
         *ret_profile = profile;
     return e;

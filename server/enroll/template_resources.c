@@ -21,6 +21,8 @@ static const char name_chars[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:_-";
 static const char attribute_chars[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.,@/:#-";
+static const char value_chars[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.,@/:#=[]-";
 static const char policy_chars[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+=,.@-";
 
@@ -130,6 +132,32 @@ static enum err check_thing(struct check *c, json_t *resource, const struct path
     return e ? e : check_overrides(c, json_object_get(resource, "OverrideSettings"), &overrides);
 }
 
+/* Any case, as the documents of AWS have both. PENDING_ACTIVATION is where a certificate comes
+ * from, never what a template may ask for. */
+static bool status_parse(const char *text, bool *ret_inactive)
+{
+    bool inactive = strcasecmp(text, "INACTIVE") == 0;
+    if (!inactive && strcasecmp(text, "ACTIVE") != 0)
+        return false;
+    *ret_inactive = inactive;
+    return true;
+}
+
+static enum err check_status(struct check *c, json_t *properties, json_t *overrides,
+                             const struct path *p)
+{
+    struct path props = {p, "Properties", 0}, settings = {p, "OverrideSettings", 0};
+    struct path status = {&props, "Status", 0}, override = {&settings, "Status", 0};
+    const char *literal = json_string_value(json_object_get(properties, "Status"));
+    bool inactive;
+    enum override_mode mode;
+    if (literal && !status_parse(literal, &inactive))
+        return check_fail(c, &status, "must be ACTIVE or INACTIVE");
+    if (override_parse(overrides, "Status", &mode) || mode == OVERRIDE_MERGE)
+        return check_fail(c, &override, "must be REPLACE, DO_NOTHING or FAIL");
+    return ERR_OK;
+}
+
 static enum err check_certificate(struct check *c, json_t *resource, const struct path *p)
 {
     static const char *const members[] = {"Type", "Properties", "OverrideSettings", NULL};
@@ -147,7 +175,7 @@ static enum err check_certificate(struct check *c, json_t *resource, const struc
         e = check_optional(c, object, names[i], &properties);
     if (!e && override)
         e = check_members(c, override, &settings, overrides);
-    return e;
+    return e ? e : check_status(c, object, override, p);
 }
 
 /* A policy document may hold expressions anywhere. */
@@ -161,6 +189,8 @@ static enum err check_policy_node(struct check *c, json_t *node, const struct pa
     json_object_foreach(node, key, value)
     {
         struct path at = {p, key, 0};
+        if (strcmp(key, "Ref") == 0 || strncmp(key, "Fn::", 4) == 0)
+            return check_fail(c, &at, "a function must be the only member of its object");
         if (check_policy_node(c, value, &at))
             return ERR_INVALID;
     }
@@ -170,6 +200,28 @@ static enum err check_policy_node(struct check *c, json_t *node, const struct pa
         if (check_policy_node(c, value, &at))
             return ERR_INVALID;
     }
+    return ERR_OK;
+}
+
+/* A document without its white space, for the caller to free; NULL when it is no object. */
+static char *policy_compact(const char *text)
+{
+    json_t *document = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    char *compact = json_is_object(document) ? json_dumps(document, JSON_COMPACT) : NULL;
+    json_decref(document);
+    return compact;
+}
+
+static enum err check_policy_text(struct check *c, json_t *node, const struct path *p)
+{
+    _cleanup_(freep) char *compact = policy_compact(json_string_value(node));
+    if (json_string_length(node) > TEMPLATE_MAX_VALUE_BYTES)
+        return check_fail(c, p, "longer than %d bytes", TEMPLATE_MAX_VALUE_BYTES);
+    if (!compact)
+        return check_fail(c, p, "is no JSON object");
+    if (strlen(compact) > TEMPLATE_POLICY_MAX_BYTES)
+        return check_fail(c, p, "is longer than %d bytes without white space",
+                          TEMPLATE_POLICY_MAX_BYTES);
     return ERR_OK;
 }
 
@@ -191,7 +243,8 @@ static enum err check_policy(struct check *c, json_t *resource, const struct pat
                    : check_fail(c, &properties, "needs PolicyName or PolicyDocument");
     if (!json_is_object(document) && !json_is_string(document))
         return check_fail(c, &at, "must be an object or a string");
-    return check_policy_node(c, document, &at);
+    return json_is_string(document) ? check_policy_text(c, document, &at)
+                                    : check_policy_node(c, document, &at);
 }
 
 static enum err check_resource(struct check *c, const char *key, json_t *resource,
@@ -236,23 +289,6 @@ enum err check_resources(struct check *c, json_t *resources, const struct path *
         if (e)
             return e;
     }
-    return ERR_OK;
-}
-
-enum err check_configuration(struct check *c, json_t *node, const struct path *p)
-{
-    const char *key;
-    json_t *value;
-    if (!json_is_object(node) || json_object_size(node) > TEMPLATE_MAX_ITEMS)
-        return check_fail(c, p, "must be an object of at most %d members", TEMPLATE_MAX_ITEMS);
-    json_object_foreach(node, key, value)
-    {
-        struct path at = {p, key, 0};
-        enum err e = check_text(c, value, &at);
-        if (e)
-            return e;
-    }
-    c->t->configuration = node;
     return ERR_OK;
 }
 
@@ -351,8 +387,8 @@ static enum err eval_thing(const struct eval *ev, const struct path *resources,
     if (!e)
         e = eval_name_optional(ev, object, "BillingGroup", &properties, &r->billing_group);
     if (!e)
-        e = eval_object(ev, json_object_get(object, "AttributePayload"), &attributes,
-                        attribute_chars, MAX_ATTRIBUTE_VALUE_CHARS, &r->attributes);
+        e = eval_object(ev, json_object_get(object, "AttributePayload"), &attributes, value_chars,
+                        MAX_ATTRIBUTE_VALUE_CHARS, &r->attributes);
     if (!e)
         e = eval_groups(ev, json_object_get(object, "ThingGroups"), &groups, r);
     if (e)
@@ -369,13 +405,18 @@ static enum err eval_certificate(const struct eval *ev, const struct path *resou
 {
     struct path resource = {resources, ev->t->certificate_key, 0},
                 properties = {&resource, "Properties", 0}, at = {&properties, "Status", 0};
-    json_t *node = json_object_get(json_object_get(ev->t->certificate, "Properties"), "Status");
-    const char *status = NULL;
-    enum err e = node ? eval_text(ev, node, &at, &status) : ERR_OK;
+    struct path id_at = {&properties, "CertificateId", 0};
+    json_t *object = json_object_get(ev->t->certificate, "Properties");
+    json_t *id_node = json_object_get(object, "CertificateId");
+    json_t *node = json_object_get(object, "Status");
+    const char *status = NULL, *id = NULL;
+    /* the certificate is the one just signed, whatever its id is called */
+    enum err e = id_node ? eval_text(ev, id_node, &id_at, &id) : ERR_OK;
+    if (!e && node)
+        e = eval_text(ev, node, &at, &status);
     if (e || !status)
         return e;
-    r->certificate_inactive = strcasecmp(status, "INACTIVE") == 0;
-    if (!r->certificate_inactive && strcasecmp(status, "ACTIVE") != 0)
+    if (!status_parse(status, &r->certificate_inactive))
         return eval_fail(ev, &at, "\"%.32s\" is neither ACTIVE nor INACTIVE", status);
     return ERR_OK;
 }
@@ -444,22 +485,22 @@ static enum err policy_document(const struct eval *ev, json_t *node, const struc
     json_t *built = NULL;
     const char *text = NULL;
     bool escaped = json_is_string(node) || expr_is_function(node);
-    enum err e = escaped ? eval_text(ev, node, p, &text) : policy_build(ev, node, p, &built);
+    struct eval inside = *ev;
+    inside.in_text = true;
+    enum err e = escaped ? eval_text(&inside, node, p, &text) : policy_build(ev, node, p, &built);
     if (e)
         return e;
-    if (escaped)
-        built = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    char *compact = json_is_object(built) ? json_dumps(built, JSON_COMPACT) : NULL;
+    _cleanup_(freep) char *compact =
+        escaped ? policy_compact(text) : json_dumps(built, JSON_COMPACT);
     json_decref(built);
     if (!compact)
         return eval_fail(ev, p, "is no JSON object");
     if (strlen(compact) > TEMPLATE_POLICY_MAX_BYTES)
-        e = eval_fail(ev, p, "is longer than %d bytes without white space",
-                      TEMPLATE_POLICY_MAX_BYTES);
-    const char *copy = e ? NULL : arena_strdup(ev->arena, compact);
-    free(compact);
+        return eval_fail(ev, p, "is longer than %d bytes without white space",
+                         TEMPLATE_POLICY_MAX_BYTES);
+    const char *copy = arena_strdup(ev->arena, compact);
     if (!copy)
-        return e ? e : no_memory(ev);
+        return no_memory(ev);
     *ret_compact = copy;
     return ERR_OK;
 }
@@ -481,6 +522,16 @@ static enum err policy_name_make(const struct eval *ev, const char *document, co
     return ERR_OK;
 }
 
+/* Two policies of one name: the registry would keep the first and lose the second unseen. */
+static bool policy_named(const struct registration *r, const char *name)
+{
+    for (size_t i = 0; i < r->policy_count; i++) {
+        if (strcmp(r->policies[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
 static enum err eval_policy(const struct eval *ev, size_t n, const struct path *resources,
                             struct registration *r)
 {
@@ -496,6 +547,9 @@ static enum err eval_policy(const struct eval *ev, size_t n, const struct path *
     if (!e)
         e = name ? eval_name_of(ev, name, &name_at, policy_chars, &policy->name)
                  : policy_name_make(ev, policy->document, &policy->name);
+    if (!e && policy_named(r, policy->name))
+        e = eval_fail(ev, &properties, "another policy has the name \"%.80s\" already",
+                      policy->name);
     if (!e)
         r->policy_count++;
     return e;
@@ -505,7 +559,7 @@ enum err template_registration(const struct template *t, const struct template_p
                                struct arena *arena, struct registration *ret_registration,
                                struct fault *fault)
 {
-    const struct eval ev = {t, params, arena, fault};
+    const struct eval ev = {.t = t, .params = params, .arena = arena, .fault = fault};
     struct registration r = {.attributes = "{}", .device_configuration = "{}"};
     struct path resources = {NULL, "Resources", 0},
                 configuration = {NULL, "DeviceConfiguration", 0};
