@@ -3,27 +3,24 @@
 
 #include "enroll/steps.h"
 
-/* The values a template may use. The subject's parts come from the certificate that a factory
- * device presents, otherwise from the CSR. */
+/* The values a template may use. The subject's parts come from a factory certificate, for which
+ * its CA stands; what a CSR says of its device is nobody's word but the device's, and might be
+ * a wildcard in a policy. */
 static enum err params_fill(struct enrolment *e)
 {
-    bool certified = e->credential == CREDENTIAL_FACTORY;
-    const struct cert_info *leaf = &e->peer.leaf;
-    const struct csr *csr = &e->csr;
+    static const struct cert_info nobody;
+    const struct cert_info *leaf = e->credential == CREDENTIAL_FACTORY ? &e->peer.leaf : &nobody;
     const struct template_param values[] = {
         {"SerialNumber", e->serial.given},
         {"Muster::Serial", e->serial.given},
         {"Muster::Product", e->template->product->name},
-        {"AWS::IoT::Certificate::CommonName", certified ? leaf->cn : csr->cn},
-        {"AWS::IoT::Certificate::SerialNumber",
-         certified ? leaf->subject_serial_number : csr->serial_number},
-        {"AWS::IoT::Certificate::Country", certified ? leaf->country : csr->country},
-        {"AWS::IoT::Certificate::Organization", certified ? leaf->organization : csr->organization},
-        {"AWS::IoT::Certificate::OrganizationalUnit",
-         certified ? leaf->organizational_unit : csr->organizational_unit},
-        {"AWS::IoT::Certificate::StateName", certified ? leaf->state_name : csr->state_name},
-        {"AWS::IoT::Certificate::DistinguishedNameQualifier",
-         certified ? leaf->dn_qualifier : csr->dn_qualifier},
+        {"AWS::IoT::Certificate::CommonName", leaf->cn},
+        {"AWS::IoT::Certificate::SerialNumber", leaf->subject_serial_number},
+        {"AWS::IoT::Certificate::Country", leaf->country},
+        {"AWS::IoT::Certificate::Organization", leaf->organization},
+        {"AWS::IoT::Certificate::OrganizationalUnit", leaf->organizational_unit},
+        {"AWS::IoT::Certificate::StateName", leaf->state_name},
+        {"AWS::IoT::Certificate::DistinguishedNameQualifier", leaf->dn_qualifier},
     };
     for (size_t i = 0; i < ARRAY_LEN(values); i++) {
         if (template_params_add(&e->params, values[i].name, values[i].value))
@@ -53,13 +50,15 @@ static enum err identity_ensure(struct enrolment *e)
 
 enum err step_evaluate(struct enrolment *e)
 {
+    const struct template *t = e->template->compiled;
+    if (e->credential == CREDENTIAL_DEVICE) {
+        e->profile = *template_renewal_profile(t);
+        return ERR_OK;
+    }
     enum err err = params_fill(e);
     if (!err)
-        err = template_profile(e->template->compiled, &e->params, e->arena, &e->profile, e->fault);
+        err = template_profile(t, &e->params, e->arena, &e->profile, e->fault);
     if (err && e->fault->code == FAULT_NONE)
         return fault_set(e->fault, FAULT_INTERNAL, "evaluating the template: %s", err_name(err));
-    /* a renewal copies subject and SAN of the certificate it renews */
-    if (!err && e->credential != CREDENTIAL_DEVICE)
-        err = identity_ensure(e);
-    return err;
+    return err ? err : identity_ensure(e);
 }

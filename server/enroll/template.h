@@ -1,10 +1,8 @@
 /*
- * Provisioning templates: the AWS IoT grammar plus the Muster section, compiled and checked
- * once, then evaluated for each device. docs/templates.md is the reference of the grammar.
- *
- * A compiled template is immutable and may be used by any number of threads; whoever compiled
- * it frees it. What evaluation returns lives in the caller's arena, except where it says that
- * it borrows from the template.
+ * Provisioning templates: the AWS IoT grammar plus the Muster section (docs/templates.md),
+ * compiled and checked once, then evaluated for each device. A compiled template is immutable and
+ * may be used by any number of threads; whoever compiled it frees it. What evaluation returns lives
+ * in the caller's arena, except where it says that it borrows from the template.
  */
 #pragma once
 
@@ -91,9 +89,8 @@ struct template_param {
 
 /*
  * The values an evaluation may use. Names that the template does not declare are ignored,
- * except that the pseudo parameters Muster::Serial, Muster::Product and
- * AWS::IoT::Certificate::* need no declaration. A declared parameter without value takes its
- * Default; without one the evaluation fails with template.parameter_missing.
+ * but Muster::Serial, Muster::Product and AWS::IoT::Certificate::* need no declaration. Without a
+ * value the Default is taken, without that the evaluation fails (template.parameter_missing).
  */
 struct template_params {
     struct template_param item[TEMPLATE_MAX_PARAMS];
@@ -110,6 +107,9 @@ enum err template_params_add(struct template_params *p, const char *name,
 enum err template_profile(const struct template *t, const struct template_params *params,
                           struct arena *arena, struct cert_profile *ret_profile,
                           struct fault *fault) MUST_CHECK;
+
+/* The profile without subject and SAN, which a renewal copies. Borrowed from t. */
+const struct cert_profile *template_renewal_profile(const struct template *t);
 
 enum override_mode { OVERRIDE_DO_NOTHING, OVERRIDE_MERGE, OVERRIDE_REPLACE, OVERRIDE_FAIL };
 

@@ -68,6 +68,15 @@ bool expr_is_function(json_t *node);
 enum err check_resources(struct check *c, json_t *resources, const struct path *p) MUST_CHECK;
 enum err check_muster(struct check *c, json_t *node, const struct path *p) MUST_CHECK;
 
+/* Shared by the checks and the evaluation of Resources. An override that is not given is
+ * DO_NOTHING; a status is ACTIVE or INACTIVE in any letters. */
+enum err template_override_parse(json_t *settings, const char *name,
+                                 enum override_mode *ret_mode) MUST_CHECK;
+bool template_status_parse(const char *text, bool *ret_inactive) MUST_CHECK;
+
+/* A policy's text as compact JSON, NULL when it is no object; the caller frees. */
+char *template_policy_compact(const char *text);
+
 /* One evaluation. */
 struct eval {
     const struct template *t;

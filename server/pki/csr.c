@@ -69,11 +69,6 @@ static enum err subject_take(struct arena *arena, X509_REQ *rq, struct csr *c, s
         return e;
     c->cn = parts.cn;
     c->serial_number = parts.serial_number;
-    c->country = parts.country;
-    c->organization = parts.organization;
-    c->organizational_unit = parts.organizational_unit;
-    c->state_name = parts.state_name;
-    c->dn_qualifier = parts.dn_qualifier;
     return ERR_OK;
 }
 

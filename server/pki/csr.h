@@ -24,11 +24,6 @@ struct csr {
     struct bytes san_der;     /* the GeneralNames value of the SAN requested; len 0: none */
     const char *cn;           /* first CN as UTF-8, NULL: none */
     const char *serial_number;
-    const char *country;
-    const char *organization;
-    const char *organizational_unit;
-    const char *state_name;
-    const char *dn_qualifier;
     const char *urn; /* first SAN URI that starts with urn:, NULL: none */
 };
 

@@ -2,6 +2,7 @@
 import base64
 import http.client
 import itertools
+import json
 import pathlib
 import ssl
 import tempfile
@@ -133,10 +134,10 @@ class Device:
             self.key, self.cert = key, cert
         return cert
 
-    def enrol_factory(self, chain, factory_key, key=None, serial=None):
+    def enrol_factory(self, chain, factory_key, key=None):
+        """simpleenroll with a factory certificate."""
         key = key or self.key
-        headers = {} if serial is None else {"Authorization": basic(serial, "")}
-        cert = self.post("simpleenroll", new_csr(key, self.serial), chain, factory_key, headers)
+        cert = self.post("simpleenroll", new_csr(key, self.serial), chain, factory_key)
         self.key, self.cert = key, cert
         return cert
 
@@ -154,5 +155,4 @@ class Device:
         status, headers, body = request(self.stack, "GET", "/v1/device/config", chain=[cert or self.cert], key=key or self.key)
         if status != 200:
             raise Refused(status, headers, body)
-        import json
         return json.loads(body)

@@ -194,6 +194,16 @@ class Stack:
     def v1(self, method, path, body=None, **kw):
         return self.admin(method, "/admin/v1" + path, body, **kw)
 
+    def pages(self, path, most=10000):
+        """The arrays of a list, page by page, following Link."""
+        for _ in range(most):
+            _, headers, body = self.admin("GET", "/admin/v1" + path, raw=True)
+            yield json.loads(body)
+            link = headers.get("Link")
+            if not link:
+                return
+            path = link[1:link.index(">")].removeprefix("/admin/v1")
+
     def cli(self, *args, check=True, stdin=None, token=None):
         env = {**os.environ, "MUSTER_ADMIN_URL": f"https://127.0.0.1:{self.admin_port}",
                "MUSTER_ADMIN_TOKEN": token or self.token, "MUSTER_CACERT": str(self.cafile)}

@@ -1,4 +1,5 @@
 """The operator's first tools: the admin API and the CLI over it."""
+import hashlib
 import json
 import subprocess
 
@@ -31,7 +32,6 @@ def test_no_token_an_unknown_and_a_revoked_one(stack):
 
 
 def test_admin_tokens_are_stored_hashed(stack):
-    import hashlib
     name = unique("hashed")
     token = stack.v1("POST", "/admin-tokens", {"name": name, "role": "viewer"})["token"]
     assert bytes(stack.one("SELECT hash FROM admin_token WHERE name = %s", name)) == hashlib.sha256(token.encode()).digest()

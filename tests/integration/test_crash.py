@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from client import Device, fingerprint, new_key
+from client import Device, fingerprint, new_key, request
 from stack import Refused, Stack, free_port, wait_for
 
 ENROLMENTS = 2000
@@ -131,7 +131,6 @@ def try_enrol(d):
 
 
 def test_readiness_follows_the_database_and_sigterm_drains(fresh):
-    from client import request
     assert request(fresh, "GET", "/readyz")[0] == 200
     fresh.pg_stop("immediate")
     assert request(fresh, "GET", "/healthz")[0] == 200

@@ -1,11 +1,13 @@
 """Data that will be expensive to change: a test for each sentence of that section of the design."""
+import contextlib
 import subprocess
 import threading
 
+import psycopg2
 import pytest
 
 from client import Device, unique
-from stack import ROOT, Refused, Stack
+from stack import BUILD, ROOT, Refused, Stack
 
 
 def test_certificate_der_has_its_own_table(stack):
@@ -58,15 +60,9 @@ def test_admin_roles_are_scoped_by_product_and_there_is_no_tenant(stack):
 def test_lists_page_by_key(stack):
     serials = {unique("page") for _ in range(25)}
     stack.allow(*serials)
-    seen, path = [], "/admin/v1/products/pump/allowlist?limit=7&state=unseen"
-    while path:
-        import json
-        _, headers, body = stack.admin("GET", path, raw=True)
-        rows = json.loads(body)
-        assert len(rows) <= 7
-        seen += [r["serial"] for r in rows]
-        link = headers.get("Link")
-        path = link[1:link.index(">")] if link else None
+    pages = list(stack.pages("/products/pump/allowlist?limit=7&state=unseen"))
+    assert all(len(page) <= 7 for page in pages)
+    seen = [row["serial"] for page in pages for row in page]
     assert len(seen) == len(set(seen)) and serials <= set(seen)
     assert "OFFSET" not in (ROOT / "server" / "store" / "desk.c").read_text()
 
@@ -74,17 +70,9 @@ def test_lists_page_by_key(stack):
 @pytest.mark.parametrize("what", [["device", "list"], ["token", "list"], ["cert", "list"], ["template", "list"], ["product", "list"],
                                   ["ca", "list"], ["audit"], ["admin-token", "list"], ["ca", "unknown"]])
 def test_every_list_gives_the_same_by_pages_as_at_once(stack, what):
-    import json
     names = {"cert": "/certs", "device": "/devices", "token": "/tokens", "template": "/templates", "product": "/products",
              "ca": "/unknown-cas" if what == ["ca", "unknown"] else "/cas", "audit": "/audit", "admin-token": "/admin-tokens"}
-    full, path = [], f"/admin/v1{names[what[0]]}?limit=2"
-    for _ in range(60):
-        _, headers, body = stack.admin("GET", path, raw=True)
-        full += json.loads(body)
-        link = headers.get("Link")
-        if not link:
-            break
-        path = link[1:link.index(">")]
+    full = [row for page in stack.pages(f"{names[what[0]]}?limit=2", most=60) for row in page]
     at_once = stack.cli_json(*what)
     assert full == at_once[:len(full)]
 
@@ -92,13 +80,7 @@ def test_every_list_gives_the_same_by_pages_as_at_once(stack, what):
 def test_unprovisioned_devices_page_over_devices_and_allowlist(stack):
     serials = {unique("unseen") for _ in range(5)}
     stack.allow(*serials)
-    import json
-    seen, path = [], "/admin/v1/devices?state=UNPROVISIONED&limit=3"
-    while path:
-        _, headers, body = stack.admin("GET", path, raw=True)
-        seen += [r["serial"] for r in json.loads(body)]
-        link = headers.get("Link")
-        path = link[1:link.index(">")] if link else None
+    seen = [row["serial"] for page in stack.pages("/devices?state=UNPROVISIONED&limit=3") for row in page]
     assert len(seen) == len(set(seen)) and serials <= set(seen)
 
 
@@ -156,8 +138,6 @@ def test_everything_in_the_schema_has_a_comment(stack):
 
 def test_one_leader_keeps_the_partitions(stack):
     """While one holds the lock, another does nothing."""
-    import contextlib
-    import psycopg2
     with contextlib.closing(psycopg2.connect(host="127.0.0.1", port=stack.pg_port, user="muster", dbname="muster", options="-c search_path=muster")) as a, a.cursor() as c:
         c.execute("SELECT pg_try_advisory_xact_lock(1836413806)")
         assert c.fetchone()[0]
@@ -167,6 +147,5 @@ def test_one_leader_keeps_the_partitions(stack):
 
 
 def test_every_statement_prepares_and_the_tables_of_c_and_schema_agree(stack):
-    from stack import BUILD
     done = subprocess.run([BUILD / "tests" / "test_registry", "127.0.0.1", str(stack.pg_port)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

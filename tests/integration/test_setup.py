@@ -1,15 +1,21 @@
 """Setting up: init, imported and several CAs, private files, TLS reload, and connections that say nothing."""
+import contextlib
+import ipaddress
 import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
+import threading
 import time
 
+import psycopg2
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from client import EST, Device, certs_of, key_pem, cert_pem, new_key, request, unique
+from client import EST, Device, certs_of, key_pem, cert_pem, new_key, request
 from factory import Authority
 from stack import MUSTERD, Refused, Stack, wait_for
 
@@ -111,7 +117,6 @@ def test_a_server_key_that_others_can_read_ends_the_start(fresh):
 
 def test_sighup_loads_the_server_certificate_again(fresh):
     def served():
-        import ssl
         return ssl.get_server_certificate(("127.0.0.1", fresh.port), timeout=10)
 
     before = served()
@@ -125,10 +130,8 @@ def test_sighup_loads_the_server_certificate_again(fresh):
     assert served() == before
     root = x509.load_pem_x509_certificate((fresh.folder / "ca/root.pem").read_bytes())
     ca = Authority.__new__(Authority)
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
     ca.key, ca.name, ca.cert = load_pem_private_key((fresh.folder / "ca/root.key").read_bytes(), None), root.subject, root
     key = new_key()
-    import ipaddress
     cert = ca.sign(root.subject, key.public_key(), eku=x509.oid.ExtendedKeyUsageOID.SERVER_AUTH, san=[x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     (fresh.folder / "server.pem").write_bytes(cert_pem(cert))
     (fresh.folder / "server.key").write_bytes(key_pem(key))
@@ -177,9 +180,6 @@ def test_half_open_handshakes_cost_no_cpu_and_end(tmp_path):
 
 def test_a_full_gate_says_503_at_once(tmp_path):
     """One inside, one waiting for 100 ms: with the registry locked, the others are turned away."""
-    import contextlib
-    import threading
-    import psycopg2
     with Stack(tmp_path) as stack:
         stack.seed()
         stack.stop()
@@ -208,4 +208,3 @@ def test_a_full_gate_says_503_at_once(tmp_path):
                 t.join()
         assert sorted(codes) == ["load.overloaded"] * 7 + ["ok"]
         assert request(stack, "GET", "/healthz")[0] == 200
-        assert unique()

@@ -3,6 +3,8 @@ import re
 
 import psycopg2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from client import Device, fingerprint, new_key, unique
 from factory import Authority
@@ -194,7 +196,6 @@ def test_retired_for_good(stack):
 
 
 def test_a_certificate_alone_can_rebuild_its_row(stack):
-    from cryptography import x509
     d = Device(stack, token=stack.mint("open"))
     d.enrol()
     renewed = d.renew()
@@ -202,5 +203,4 @@ def test_a_certificate_alone_can_rebuild_its_row(stack):
         names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert f"urn:muster:pump:{d.serial}" in names.get_values_for_type(x509.UniformResourceIdentifier)
         der = bytes(stack.one("SELECT der FROM certificate_der x JOIN certificate c ON c.id = x.certificate_id WHERE c.fingerprint = decode(%s, 'hex')", fingerprint(cert)))
-        from cryptography.hazmat.primitives.serialization import Encoding
         assert der == cert.public_bytes(Encoding.DER)
