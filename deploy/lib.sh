@@ -18,7 +18,7 @@ as_root() {
 # Installs those of the packages that are missing. Debian would start its own cluster and broker:
 # policy-rc.d says no for the time of the installation, unless the machine has one already.
 need_packages() {
-    local missing=() p denied=0
+    local missing=() p denied=0 rc=0
     for p in "$@"; do
         dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
     done
@@ -28,13 +28,16 @@ need_packages() {
         printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
         as_root chmod 755 /usr/sbin/policy-rc.d
         denied=1
+        trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
     fi
-    local rc=0
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}" >"$LIB_LOG" 2>&1 || {
         as_root apt-get -q update >>"$LIB_LOG" 2>&1
         as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}" >>"$LIB_LOG" 2>&1 || rc=$?
     }
-    [ "$denied" = 1 ] && as_root rm -f /usr/sbin/policy-rc.d
+    if [ "$denied" = 1 ]; then
+        as_root rm -f /usr/sbin/policy-rc.d
+        trap - EXIT
+    fi
     [ "$rc" = 0 ] || { tail -n 20 "$LIB_LOG" >&2; die "apt-get failed; its output is in $LIB_LOG"; }
 }
 
