@@ -346,18 +346,8 @@ BEGIN
     END IF;
     PERFORM muster.enrol_thing(r, d.id);
     PERFORM muster.enrol_groups(r, d.id, existed);
-    UPDATE muster.device SET
-        thing_name = COALESCE(r.thing_name, thing_name),
-        thing_type = CASE WHEN existed AND r.type_override = 'DO_NOTHING' THEN thing_type ELSE r.thing_type END,
-        billing_group = r.billing_group,
-        attributes = CASE
-            WHEN NOT existed OR r.attributes_override = 'REPLACE' THEN r.attributes
-            WHEN r.attributes_override = 'MERGE' THEN attributes || r.attributes
-            ELSE attributes END,
-        configuration = r.configuration
-        WHERE id = d.id;
 END $$;
-COMMENT ON FUNCTION enrol_register IS 'Writes thing, attributes and groups under OverrideSettings';
+COMMENT ON FUNCTION enrol_register IS 'Takes the thing name and writes the groups, under OverrideSettings; enrol_finish writes the device';
 
 CREATE FUNCTION enrol_certificate(r enrol_request, device bigint, replaces bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -374,12 +364,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION enrol_certificate IS 'Records the new certificate as pending';
 
-CREATE FUNCTION enrol_trail(r enrol_request, device bigint, state text, outcome text, fp bytea) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION enrol_trail(r enrol_request, device bigint, state text, outcome text, fp bytea) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO muster.history (request_id, product_id, device_id, serial, protocol, operation, credential,
             source, template, outcome, reached, state, fingerprint, steps)
         VALUES (r.request_id, r.product_id, device, r.serial, r.protocol, r.operation, r.credential,
             r.source, r.template_label, outcome, CASE WHEN state = 'PROVISIONED' THEN 'PROVISIONED' ELSE 'REGISTER' END, state, fp, r.steps);
-$$;
+END $$;
 COMMENT ON FUNCTION enrol_trail IS 'The history row of an attempt that succeeded';
 
 -- Gives the same certificate again: nothing changes but the trail.
@@ -406,7 +397,7 @@ END $$;
 COMMENT ON FUNCTION enrol_device_check IS 'Refuses devices in quarantine and retired ones';
 
 -- Records the outcome of a new certificate on the device.
-CREATE FUNCTION enrol_finish(r enrol_request, d device, cert bigint) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION enrol_finish(r enrol_request, d device, existed boolean) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     renewal boolean := r.credential = 'device';
     new_state text;
@@ -416,7 +407,17 @@ BEGIN
             reset_at = CASE WHEN renewal THEN reset_at END,
             verify_mode = r.verify,
             verify_by = CASE WHEN new_state = 'VERIFY' THEN clock_timestamp() + make_interval(secs => r.verify_within_s) END,
-            template_id = r.template_id, template_version = r.template_version
+            template_id = r.template_id, template_version = r.template_version,
+            -- a renewal leaves what was registered as it is
+            thing_name = CASE WHEN renewal THEN thing_name ELSE COALESCE(r.thing_name, thing_name) END,
+            thing_type = CASE WHEN renewal OR existed AND r.type_override = 'DO_NOTHING' THEN thing_type ELSE r.thing_type END,
+            billing_group = CASE WHEN renewal THEN billing_group ELSE r.billing_group END,
+            attributes = CASE
+                WHEN renewal THEN attributes
+                WHEN NOT existed OR r.attributes_override = 'REPLACE' THEN r.attributes
+                WHEN r.attributes_override = 'MERGE' THEN attributes || r.attributes
+                ELSE attributes END,
+            configuration = CASE WHEN renewal THEN configuration ELSE r.configuration END
         WHERE id = d.id;
     UPDATE muster.allowlist SET device_id = d.id, claimed_at = clock_timestamp()
         WHERE product_id = r.product_id AND serial_canonical = r.serial_canonical AND device_id IS NULL;
@@ -480,7 +481,7 @@ BEGIN
             ON CONFLICT (token_id, device_id) DO UPDATE SET certificate_id = made,
                 used_at = CASE WHEN v.comeback THEN token_use.used_at ELSE clock_timestamp() END;
     END IF;
-    SELECT r.ord, 'ok', '', proven, NULL::bytea, r.fingerprint, muster.enrol_finish(r, d, made) INTO res;
+    SELECT r.ord, 'ok', '', proven, NULL::bytea, r.fingerprint, muster.enrol_finish(r, d, existed) INTO res;
     RETURN res;
 END $$;
 COMMENT ON FUNCTION enrol_first IS 'Enrols a device by bootstrap token or factory certificate';
@@ -531,7 +532,7 @@ BEGIN
     END IF;
     made := muster.enrol_certificate(r, d.id, own.id);
     INSERT INTO muster.certificate_policy SELECT made, policy_id FROM muster.certificate_policy WHERE certificate_id = own.id;
-    SELECT r.ord, 'ok', '', true, NULL::bytea, r.fingerprint, muster.enrol_finish(r, d, made) INTO res;
+    SELECT r.ord, 'ok', '', true, NULL::bytea, r.fingerprint, muster.enrol_finish(r, d, true) INTO res;
     RETURN res;
 END $$;
 COMMENT ON FUNCTION enrol_renew IS 'Renews a device''s certificate, authenticated by the one it has';
@@ -571,13 +572,18 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION enrol_one IS 'One enrolment: recorded whole, or refused without a trace but its result';
 
-CREATE FUNCTION enrol_batch(requests jsonb) RETURNS SETOF enrol_result LANGUAGE plpgsql AS $$
+-- Every statement below finds its rows by key: a plan made for the values at hand is never better,
+-- and making one costs more than running it.
+CREATE FUNCTION enrol_batch(requests jsonb) RETURNS SETOF enrol_result LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     r muster.enrol_request;
 BEGIN
-    -- tokens first and in one order, then devices in one order: no two batches wait for each other
+    -- tokens first and in one order, then devices in one order: no two batches wait for each other.
+    -- The token of a single request is locked when it is judged.
     PERFORM 1 FROM muster.token
-        WHERE hash IN (SELECT (x->>'token_hash')::bytea FROM jsonb_array_elements(requests) x)
+        WHERE jsonb_array_length(requests) > 1
+          AND hash IN (SELECT (x->>'token_hash')::bytea FROM jsonb_array_elements(requests) x)
         ORDER BY id FOR UPDATE;
     FOR r IN SELECT q.* FROM jsonb_populate_recordset(NULL::muster.enrol_request, requests) q
              ORDER BY q.product_id, q.serial_canonical, q.ord LOOP

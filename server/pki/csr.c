@@ -89,6 +89,18 @@ static enum err san_take(struct arena *arena, X509_REQ *rq, struct csr *c, struc
     return e == ERR_INVALID ? malformed(fault, "a name of the SAN is not printable text") : e;
 }
 
+/* Of the SubjectPublicKeyInfo as it stands in the request. */
+static enum err fingerprint_take(X509_REQ *rq, uint8_t ret_digest[SHA256_BYTES])
+{
+    unsigned char *der = NULL;
+    int len = i2d_X509_PUBKEY(X509_REQ_get_X509_PUBKEY(rq), &der);
+    if (len < 0)
+        return ERR_NO_MEMORY;
+    enum err e = digest_sha256(bytes_of(der, (size_t)len), ret_digest);
+    OPENSSL_free(der);
+    return e;
+}
+
 enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, struct fault *fault)
 {
     _cleanup_(X509_REQ_freep) X509_REQ *rq = NULL;
@@ -96,27 +108,27 @@ enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, 
     enum err e = request_decode(der, &rq, fault);
     if (e)
         return e;
-    _cleanup_(key_freep) EVP_PKEY *key = X509_REQ_get_pubkey(rq);
+    EVP_PKEY *key = X509_REQ_get0_pubkey(rq);
     if (!key)
         return malformed(fault, "the public key does not parse");
     c.kind = key_kind_of(key);
     /* no signature is worth checking with a key that is refused anyhow, and a huge one is slow */
     e = c.kind ? possession_check(rq, key, fault) : ERR_OK;
     if (!e)
-        e = key_fingerprint(key, c.spki_sha256);
+        e = fingerprint_take(rq, c.spki_sha256);
     if (!e)
         e = subject_take(arena, rq, &c, fault);
     if (!e)
         e = san_take(arena, rq, &c, fault);
     if (e)
         return e;
-    c.key = TAKE_PTR(key);
+    c.request = TAKE_PTR(rq);
     *ret_csr = c;
     return ERR_OK;
 }
 
 void csr_done(struct csr *c)
 {
-    key_free(c->key);
+    X509_REQ_free(c->request);
     *c = (struct csr){0};
 }

@@ -17,8 +17,8 @@ enum { CSR_MAX_BYTES = 16384 /* decoded DER */ };
 
 /* A decoded request whose signature was checked. */
 struct csr {
-    EVP_PKEY *key;      /* owned */
-    enum key_kind kind; /* 0 when Muster issues for no such key */
+    struct X509_req_st *request; /* owned */
+    enum key_kind kind;          /* 0 when Muster issues for no such key */
     uint8_t spki_sha256[SHA256_BYTES];
     struct bytes subject_der; /* the Name, in the arena */
     struct bytes san_der;     /* the GeneralNames value of the SAN requested; len 0: none */

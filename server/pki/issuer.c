@@ -125,6 +125,26 @@ static enum err san_set(X509 *x, const struct cert_profile *p, bool copied, stru
     return e;
 }
 
+/* The SubjectPublicKeyInfo as the request has it: X509_set_pubkey would encode and decode it
+ * again, which costs more than the signature. */
+static enum err key_copy(X509 *x, const struct csr *csr)
+{
+    X509_PUBKEY *from = X509_REQ_get_X509_PUBKEY(csr->request), *to = X509_get_X509_PUBKEY(x);
+    X509_ALGOR *theirs = NULL, *ours = NULL;
+    ASN1_OBJECT *object = NULL;
+    const unsigned char *bits = NULL;
+    int len = 0;
+    if (!X509_PUBKEY_get0_param(&object, &bits, &len, &theirs, from))
+        return ERR_INVALID;
+    unsigned char *copy = OPENSSL_memdup(bits, (size_t)len);
+    if (!copy || !X509_PUBKEY_set0_param(to, OBJ_dup(object), V_ASN1_UNDEF, NULL, copy, len)) {
+        OPENSSL_free(copy);
+        return ERR_NO_MEMORY;
+    }
+    X509_PUBKEY_get0_param(NULL, NULL, NULL, &ours, to);
+    return X509_ALGOR_copy(ours, theirs) ? ERR_OK : ERR_NO_MEMORY;
+}
+
 static enum err eku_set(X509 *x, X509 *issuer, unsigned eku)
 {
     static const struct {
@@ -223,9 +243,10 @@ enum err issuer_sign(const struct issuer *i, const struct csr *csr,
         e = build_begin(x, out.not_before_s, out.not_after_s, out.serial_number);
     if (!e)
         e = subject_set(x, profile, subject_der);
-    if (!e &&
-        (!X509_set_issuer_name(x, X509_get_subject_name(i->cert)) || !X509_set_pubkey(x, csr->key)))
+    if (!e && !X509_set_issuer_name(x, X509_get_subject_name(i->cert)))
         e = ERR_NO_MEMORY;
+    if (!e)
+        e = key_copy(x, csr);
     if (!e)
         e = extensions_set(x, i->cert, csr, profile);
     if (!e)
