@@ -487,7 +487,7 @@ COMMENT ON COLUMN history.request_id IS 'Joins the row to the log record and to 
 COMMENT ON COLUMN history.product_id IS 'Product line, as far as it was known';
 COMMENT ON COLUMN history.device_id IS 'Device, as far as it was proven';
 COMMENT ON COLUMN history.serial IS 'Serial as presented';
-COMMENT ON COLUMN history.protocol IS 'est, config, admin';
+COMMENT ON COLUMN history.protocol IS 'est, json (POST /v1/enroll), config, external, admin';
 COMMENT ON COLUMN history.operation IS 'simpleenroll, simplereenroll, ...';
 COMMENT ON COLUMN history.credential IS 'token, factory, device, operator, none';
 COMMENT ON COLUMN history.source IS 'Source address, or the operator''s token name';

@@ -186,6 +186,23 @@ static void issuer_take(struct snapshot *s, const struct ca_cached_row *r, const
     log_bad_issuer(r->name, e);
 }
 
+/* Whose CA it is and who stands above it, for chains. */
+static enum err names_take(struct snapshot *s, struct catalog_ca *ca)
+{
+    _cleanup_(cert_freep) X509 *x = NULL;
+    struct cert_info info;
+    if (ca->kind == CATALOG_REGISTERED || ca->kind == CATALOG_HELPER)
+        return ERR_OK;
+    enum err e = cert_decode(ca->der, &x);
+    if (!e)
+        e = cert_describe(&s->arena, x, &info);
+    if (e)
+        return e;
+    ca->subject_der = info.subject_der;
+    ca->issuer_der = info.issuer_der;
+    return ERR_OK;
+}
+
 static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows, const char *ca_dir)
 {
     s->cas = arena_alloc(&s->arena, rows->ca_count * sizeof(*s->cas));
@@ -203,6 +220,9 @@ static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows, co
         };
         if (r->key_reference && r->active)
             issuer_take(s, r, ca_dir);
+        enum err e = names_take(s, &s->cas[s->ca_count - 1]);
+        if (e)
+            return e;
     }
     return ERR_OK;
 }
@@ -380,6 +400,28 @@ size_t snapshot_own_cas(const struct snapshot *s, struct bytes *ret_ders, size_t
             if (s->cas[i].kind == order[k])
                 ret_ders[n++] = s->cas[i].der;
         }
+    }
+    return n;
+}
+
+static const struct catalog_ca *own_ca_named(const struct snapshot *s, struct bytes name)
+{
+    for (size_t i = 0; i < s->ca_count; i++) {
+        if (s->cas[i].subject_der.len > 0 && bytes_equal(s->cas[i].subject_der, name))
+            return &s->cas[i];
+    }
+    return NULL;
+}
+
+size_t snapshot_chain(const struct snapshot *s, struct bytes issuer_name, struct bytes *ret_ders,
+                      size_t max)
+{
+    size_t n = 0;
+    const struct catalog_ca *ca = own_ca_named(s, issuer_name);
+    while (ca && n < max) {
+        ret_ders[n++] = ca->der;
+        bool root = bytes_equal(ca->subject_der, ca->issuer_der);
+        ca = root ? NULL : own_ca_named(s, ca->issuer_der);
     }
     return n;
 }

@@ -39,6 +39,8 @@ struct catalog_ca {
     bool active;
     const char *name;
     struct bytes der;
+    struct bytes subject_der; /* Names; for our own CAs only */
+    struct bytes issuer_der;
     const struct catalog_template *template; /* NULL: none */
 };
 
@@ -69,6 +71,10 @@ const struct issuer *snapshot_issuer(const struct snapshot *s, const char *name)
 
 /* Trust for client certificates: our issuing CAs and roots, the active registered CAs; helpers. */
 const struct trust *snapshot_trust(const struct snapshot *s);
+
+/* The CA certificates above one of ours, nearest first, root last: DER, borrowed. */
+size_t snapshot_chain(const struct snapshot *s, struct bytes issuer_name, struct bytes *ret_ders,
+                      size_t max);
 
 /* DER of every CA certificate of ours, issuing first: what /cacerts answers. An inactive one is
  * still needed to chain what it signed. */

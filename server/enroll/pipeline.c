@@ -4,10 +4,10 @@
 
 #include "base/clock.h"
 #include "base/json_out.h"
+#include "base/limit.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "enroll/steps.h"
-#include "enroll/trail.h"
 
 enum { MAX_STEPS_TEXT_BYTES = 2048, MAX_FAILURE_BYTES = 16384 };
 
@@ -112,7 +112,7 @@ static void failure_record(const struct enrolment *e)
     bool certified = e->credential >= CREDENTIAL_FACTORY;
     if (!belongs_in_trail(e->fault->code))
         return;
-    if (!certified && !trail_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
+    if (!certified && !source_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
         return;
     _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_FAILURE_BYTES);

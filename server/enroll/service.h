@@ -11,14 +11,15 @@
 
 struct catalog;
 struct committer;
-struct trail_limit;
+struct source_limit;
 
 struct service {
     struct db *db;
     struct catalog *catalog;
     struct committer *committer;
-    struct trail_limit *trail_limit;
-    const char *default_template; /* NULL: none */
-    const char *ca_dir;           /* folder of the issuing keys */
+    struct source_limit *trail_limit; /* refusals of strangers written down */
+    struct source_limit *login_limit; /* failed admin logins */
+    const char *default_template;     /* NULL: none */
+    const char *ca_dir;               /* folder of the issuing keys */
     atomic_bool draining;
 };

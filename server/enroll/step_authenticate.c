@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/limit.h"
 #include "base/log.h"
 #include "enroll/steps.h"
-#include "enroll/trail.h"
 
 /* What nobody registered is remembered for `muster ca unknown`, within the source's limit. */
 static void unknown_issuer_note(struct enrolment *e)
@@ -13,7 +13,7 @@ static void unknown_issuer_note(struct enrolment *e)
     const struct chain_verdict *v = &e->peer;
     uint8_t hash[SHA256_BYTES];
     if (!v->unknown_issuer ||
-        !trail_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
+        !source_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
         return;
     size_t len = v->unknown_issuer_der.len + v->unknown_aki.len;
     uint8_t *both = arena_alloc(e->arena, len + 1);

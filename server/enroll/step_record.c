@@ -131,6 +131,8 @@ static enum err outcome_judge(struct enrolment *e, const struct enrol_outcome *o
         .replayed = replayed,
         .serial = arena_strdup(e->arena, e->serial.given),
         .state = o->state,
+        .thing_name = e->registration.thing_name,
+        .configuration = e->registration.device_configuration,
     };
     return ERR_OK;
 }

@@ -227,12 +227,28 @@ static void body_take(struct request *r, const char *data, size_t len)
     r->drained += len;
 }
 
+/* RFC 9440 headers are a proxy's word. No listener here authenticates a proxy, and in TCP
+ * passthrough a client's own header comes from the balancer's address: nobody is believed. */
+static enum err headers_check(struct exchange *x)
+{
+    if (x->fault.code != FAULT_NONE)
+        return ERR_DENIED;
+    static const char *const forbidden[] = {"Client-Cert", "Client-Cert-Chain"};
+    for (size_t i = 0; i < ARRAY_LEN(forbidden); i++) {
+        if (exchange_header(x, forbidden[i]))
+            return fault_set(&x->fault, FAULT_PROXY_HEADER, "%s", forbidden[i]);
+    }
+    return ERR_OK;
+}
+
 /* With the headers in: finds the route and judges what can be judged before the body. A client
  * that waits for 100 Continue, or announces more than will be drained, is told at once. */
 static enum MHD_Result request_begin(struct request *r, struct MHD_Connection *connection)
 {
     int64_t length = declared_length(connection);
-    enum err e = r->x.fault.code == FAULT_NONE ? tables_find(r) : ERR_DENIED;
+    enum err e = headers_check(&r->x);
+    if (!e)
+        e = tables_find(r);
     if (!e)
         e = route_check(r->row, &r->x, length);
     r->refused = e != ERR_OK;

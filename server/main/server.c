@@ -7,10 +7,10 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/json_out.h"
+#include "base/limit.h"
 #include "base/log.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
-#include "enroll/trail.h"
 #include "http/tls.h"
 #include "ops/jobs.h"
 #include "store/enrol.h"
@@ -104,8 +104,11 @@ static enum err service_make(struct server *s, char *message)
     if (!e)
         e = committer_new(s->db, &s->service.committer);
     if (!e)
-        e = trail_limit_new((unsigned)c->trail_records_per_source_s,
-                            (unsigned)c->trail_records_per_source_burst, &s->service.trail_limit);
+        e = source_limit_new((double)c->trail_records_per_source_s,
+                             (unsigned)c->trail_records_per_source_burst, &s->service.trail_limit);
+    if (!e)
+        e = source_limit_new((double)c->admin_login_failures_per_minute / 60,
+                             (unsigned)c->admin_login_failures_per_minute, &s->service.login_limit);
     return e ? failed(message, e, "service") : ERR_OK;
 }
 
@@ -256,7 +259,8 @@ void server_free(struct server *s)
         gate_done(&s->device_gate);
     }
     tls_identity_free(s->identity);
-    trail_limit_free(s->service.trail_limit);
+    source_limit_free(s->service.login_limit);
+    source_limit_free(s->service.trail_limit);
     committer_free(s->service.committer);
     catalog_free(s->service.catalog);
     db_free(s->db);

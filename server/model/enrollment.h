@@ -32,5 +32,7 @@ struct enrollment_result {
     struct bytes certificate; /* DER */
     bool replayed;            /* the certificate given before */
     const char *serial;
-    const char *state; /* of the device, afterwards */
+    const char *state;         /* of the device, afterwards */
+    const char *thing_name;    /* NULL: none, or a renewal, which does not change it */
+    const char *configuration; /* JSON object; NULL: a renewal */
 };

@@ -22,6 +22,8 @@ FAULT(REQUEST_CONFLICT, "request.conflict", 409, 0, 0, FULL, "The object is in a
 FAULT(REQUEST_EXISTS, "request.exists", 409, 0, 0, FULL, "An object of this name exists already", "Choose another name") \
 FAULT(OBJECT_NOT_FOUND, "object.not_found", 404, 0, 0, FULL, "There is no such object", "List the objects of that kind") \
 FAULT(DEVICE_AMBIGUOUS, "device.ambiguous", 409, 0, 0, FULL, "More than one product has a device of this serial", "Name the product") \
+FAULT(PROXY_HEADER, "proxy.header_refused", 400, 0, 0, FULL, "A Client-Cert header is believed from nobody on this listener", "Let the balancer strip the headers that clients send, or pass TLS through") \
+FAULT(NOT_IMPLEMENTED, "request.not_implemented", 501, 0, 0, FULL, "Muster does not do this part of the protocol", "EST: use simpleenroll and simplereenroll") \
 FAULT(AUTH_REQUIRED, "auth.required", 401, 0, 0, FULL, "This path needs a credential", "Present a bootstrap token or a client certificate") \
 FAULT(AUTH_MALFORMED, "auth.malformed", 400, 0, 0, FULL, "The Authorization header does not parse", "Send Basic serial:token or Bearer token") \
 FAULT(ADMIN_DENIED, "admin.denied", 401, 0, 0, FULL, "The admin token is unknown or revoked", "Use a token of musterd init or musterd admin-token") \

@@ -39,5 +39,6 @@ NUMBER(trail, records_per_source_burst, 20, 1, 100000, "and at once") \
 NUMBER(retention, history_days, 730, 31, 36500, "how long the trail is kept") \
 NUMBER(retention, outbox_days, 62, 31, 36500, "how long announced events are kept") \
 NUMBER(retention, audit_days, 3650, 31, 36500, "how long the audit is kept") \
+NUMBER(admin, login_failures_per_minute, 10, 1, 100000, "from one source; past it a wrong token is told 429 instead of 401") \
 TEXT(log, level, "info", "debug, info, warn or error")
 /* clang-format on */

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "proto/est/auth.h"
+#include "proto/auth.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 

@@ -1,7 +1,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "proto/est/auth.h"
+#include "proto/auth.h"
 #include "suite.h"
 
 static enum err parse(struct arena *a, const char *header, struct device_auth *auth)

@@ -6,13 +6,15 @@
 
 #include "base/buf.h"
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json_out.h"
+#include "base/limit.h"
 #include "base/secret.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
 #include "proto/route.h"
 
-enum { DEFAULT_LIMIT = 100, MAX_LINK_BYTES = 4096, MAX_OP_BYTES = 1024 };
+enum { DEFAULT_LIMIT = 100, MAX_LINK_BYTES = 4096, MAX_OP_BYTES = 1024, LOGIN_RETRY_S = 30 };
 
 static enum err no_memory(struct exchange *x)
 {
@@ -48,6 +50,15 @@ static enum err bearer_hash(struct exchange *x, uint8_t hash[SHA256_BYTES])
     return digest_sha256(bytes_text(header + 7), hash);
 }
 
+/* Guessing 256 bits is hopeless; what is limited is the noise. A right token is never held up. */
+static enum err login_failed(struct service *service, struct exchange *x)
+{
+    if (source_limit_take(service->login_limit, x->source, clock_mono_us()))
+        return fault_set(&x->fault, FAULT_ADMIN_DENIED, "no such token, or it was revoked");
+    x->fault.retry_after_s = LOGIN_RETRY_S;
+    return fault_set(&x->fault, FAULT_RATE_LIMITED, "too many wrong admin tokens");
+}
+
 static enum err session_open(struct service *service, struct exchange *x, struct admin_session *s)
 {
     uint8_t hash[SHA256_BYTES];
@@ -56,7 +67,7 @@ static enum err session_open(struct service *service, struct exchange *x, struct
         return e;
     e = desk_login(service->db, bytes_of(hash, sizeof(hash)), x->arena, &s->op);
     if (e == ERR_NOT_FOUND)
-        return fault_set(&x->fault, FAULT_ADMIN_DENIED, "no such token, or it was revoked");
+        return login_failed(service, x);
     if (e)
         return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "%s", err_name(e));
     s->role = role_parse(s->op.role);

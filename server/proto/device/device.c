@@ -8,6 +8,7 @@
 #include "base/json_out.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
+#include "proto/device/enroll.h"
 #include "store/enrol.h"
 
 enum { MAX_CONFIG_BYTES = 64 * 1024 };
@@ -70,6 +71,8 @@ static enum err config_handle(struct service *service, struct exchange *x)
 }
 
 static const struct route routes[] = {
+    {HTTP_POST, "/v1/enroll", "application/json", DEVICE_ENROLL_MAX_BODY_BYTES, 0,
+     device_enroll_handle, NULL},
     {HTTP_GET, "/v1/device/config", NULL, 0, 0, config_handle, NULL},
 };
 

@@ -1,4 +1,5 @@
 /*
+ * The device listener's own routes, for devices of every protocol. POST /v1/enroll enrols;
  * GET /v1/device/config: a device with its permanent certificate fetches its configuration.
  * The first such call is VERIFY for devices without a broker.
  */

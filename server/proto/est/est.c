@@ -7,7 +7,7 @@
 #include "enroll/catalog.h"
 #include "enroll/pipeline.h"
 #include "pki/cert.h"
-#include "proto/est/auth.h"
+#include "proto/auth.h"
 
 enum { MAX_CAS = 32, MAX_ANSWER_BYTES = 512 * 1024 };
 
@@ -68,27 +68,18 @@ static enum err request_fill(struct exchange *x, bool renew, struct enrollment_r
     return e;
 }
 
-static enum err refuse(struct exchange *x, bool proven)
-{
-    enum fault_code seen = fault_public(x->fault.code, proven);
-    if (seen == FAULT_AUTH_REQUIRED)
-        exchange_add_header(x, "WWW-Authenticate", "Basic realm=\"muster\"");
-    exchange_problem(x, seen);
-    return ERR_DENIED;
-}
-
 static enum err enroll(struct service *service, struct exchange *x, bool renew)
 {
     struct enrollment_request rq;
     struct enrollment_result result;
     struct enrollment_report report;
     if (request_fill(x, renew, &rq))
-        return refuse(x, false);
+        return auth_refuse(x, false);
     enum err e = pipeline_run(service, &rq, x->arena, &result, &report, &x->fault);
     x->log_serial = report.serial;
     x->log_credential = report.credential;
     if (e)
-        return refuse(x, report.proven);
+        return auth_refuse(x, report.proven);
     struct bytes cms;
     e = cms_certs_only(x->arena, &result.certificate, 1, &cms);
     return e ? e : answer(x, "application/pkcs7-mime; smime-type=certs-only", cms);
@@ -106,6 +97,13 @@ static enum err simplereenroll_handle(struct service *service, struct exchange *
     return enroll(service, x, true);
 }
 
+/* RFC 7030 4.3: optional, and not for devices of this kind. */
+static enum err fullcmc_handle(struct service *service, struct exchange *x)
+{
+    (void)service;
+    return fault_set(&x->fault, FAULT_NOT_IMPLEMENTED, "full CMC (RFC 7030 4.3)");
+}
+
 static const struct route routes[] = {
     {HTTP_GET, "/.well-known/est/cacerts", NULL, 0, 0, cacerts_handle, NULL},
     {HTTP_GET, "/.well-known/est/{}/cacerts", NULL, 0, 0, cacerts_handle, NULL},
@@ -117,6 +115,8 @@ static const struct route routes[] = {
      simplereenroll_handle, NULL},
     {HTTP_POST, "/.well-known/est/{}/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0,
      simplereenroll_handle, NULL},
+    {HTTP_POST, "/.well-known/est/fullcmc", NULL, EST_MAX_BODY_BYTES, 0, fullcmc_handle, NULL},
+    {HTTP_POST, "/.well-known/est/{}/fullcmc", NULL, EST_MAX_BODY_BYTES, 0, fullcmc_handle, NULL},
 };
 
 const struct route_table est_routes = {.rows = routes, .count = ARRAY_LEN(routes)};

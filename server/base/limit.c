@@ -1,4 +1,4 @@
-#include "enroll/trail.h"
+#include "base/limit.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -11,17 +11,17 @@ struct bucket {
     int64_t filled_us;
 };
 
-struct trail_limit {
+struct source_limit {
     pthread_mutex_t lock;
-    unsigned per_s;
+    double per_s;
     unsigned burst;
     struct bucket global;
     struct bucket slots[BUCKETS];
 };
 
-enum err trail_limit_new(unsigned per_s, unsigned burst, struct trail_limit **ret_limit)
+enum err source_limit_new(double per_s, unsigned burst, struct source_limit **ret_limit)
 {
-    struct trail_limit *l = calloc(1, sizeof(*l));
+    struct source_limit *l = calloc(1, sizeof(*l));
     if (!l)
         return ERR_NO_MEMORY;
     l->per_s = per_s;
@@ -34,7 +34,7 @@ enum err trail_limit_new(unsigned per_s, unsigned burst, struct trail_limit **re
     return ERR_OK;
 }
 
-void trail_limit_free(struct trail_limit *l)
+void source_limit_free(struct source_limit *l)
 {
     if (!l)
         return;
@@ -60,13 +60,12 @@ static void bucket_fill(struct bucket *b, double per_s, double burst, int64_t no
     b->filled_us = now_us;
 }
 
-bool trail_limit_take(struct trail_limit *l, const char *source, int64_t now_us)
+bool source_limit_take(struct source_limit *l, const char *source, int64_t now_us)
 {
     pthread_mutex_lock(&l->lock);
     struct bucket *slot = &l->slots[slot_of(source)];
     bucket_fill(slot, l->per_s, l->burst, now_us);
-    bucket_fill(&l->global, (double)l->per_s * GLOBAL_FACTOR, (double)l->burst * GLOBAL_FACTOR,
-                now_us);
+    bucket_fill(&l->global, l->per_s * GLOBAL_FACTOR, (double)l->burst * GLOBAL_FACTOR, now_us);
     bool admitted = slot->tokens >= 1 && l->global.tokens >= 1;
     if (admitted) {
         slot->tokens -= 1;

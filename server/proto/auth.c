@@ -1,4 +1,4 @@
-#include "proto/est/auth.h"
+#include "proto/auth.h"
 
 #include <string.h>
 #include <strings.h>
@@ -65,4 +65,13 @@ enum err auth_parse(struct arena *arena, const char *header, struct device_auth 
         return malformed(fault, "that is no token");
     *ret_auth = (struct device_auth){.token = token};
     return ERR_OK;
+}
+
+enum err auth_refuse(struct exchange *x, bool proven)
+{
+    enum fault_code seen = fault_public(x->fault.code, proven);
+    if (seen == FAULT_AUTH_REQUIRED)
+        exchange_add_header(x, "WWW-Authenticate", "Basic realm=\"muster\"");
+    exchange_problem(x, seen);
+    return ERR_DENIED;
 }
