@@ -19,6 +19,7 @@ static const struct step {
     {"authenticate", step_authenticate, "UNPROVISIONED"},
     {"identify", step_identify, "BOOTSTRAP"},
     {"decode", step_decode, "ENROLL"},
+    {"link", step_link, "ENROLL"},
     {"authorize", step_authorize, "ENROLL"},
     {"evaluate", step_evaluate, "ENROLL"},
     {"issue", step_issue, "ENROLL"},

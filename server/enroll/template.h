@@ -57,6 +57,7 @@ struct template_settings {
     int64_t renew_before_s;       /* Muster.RenewBefore; default a third of Validity */
     int64_t grace_s;              /* Muster.Grace: a comeback with a new key; default 1h */
     int64_t replay_s;             /* Muster.Replay: a renewal asked again; default 1h */
+    bool pop_required;            /* Muster.ProofOfPossession: "optional" (default) | "linked" */
     unsigned quarantine_failures; /* Muster.Quarantine.Failures; 1..100, default 5 */
     const char *issuer;           /* Muster.Issuer: name of an issuing CA; NULL: any active */
 };
@@ -78,7 +79,6 @@ DEFINE_CLEANUP(struct template *, template_free);
 /* 1..36 characters of A-Z a-z 0-9 _ - and not the name of an EST operation (RFC 7030 3.2.2). */
 bool template_name_valid(const char *name);
 
-/* Borrowed from t. */
 const struct template_settings *template_settings(const struct template *t);
 
 /* One named value. */
@@ -108,7 +108,7 @@ enum err template_profile(const struct template *t, const struct template_params
                           struct arena *arena, struct cert_profile *ret_profile,
                           struct fault *fault) MUST_CHECK;
 
-/* The profile without subject and SAN, which a renewal copies. Borrowed from t. */
+/* Without subject and SAN, which a renewal copies. Borrowed from t. */
 const struct cert_profile *template_renewal_profile(const struct template *t);
 
 enum override_mode { OVERRIDE_DO_NOTHING, OVERRIDE_MERGE, OVERRIDE_REPLACE, OVERRIDE_FAIL };

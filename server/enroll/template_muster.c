@@ -154,6 +154,16 @@ static enum err check_reprovision(struct check *c, json_t *node, const struct pa
     return e;
 }
 
+static enum err check_pop(struct check *c, json_t *node, const struct path *p)
+{
+    static const struct word words[] = {{"optional", 0}, {"linked", 1}};
+    int value = 0;
+    enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
+    if (!e)
+        c->t->settings.pop_required = value;
+    return e;
+}
+
 static enum err check_verify(struct check *c, json_t *node, const struct path *p)
 {
     static const struct word words[] = {{"call", VERIFY_CALL},
@@ -354,6 +364,7 @@ static const struct {
     {"Allowlist", check_allowlist},
     {"Reprovision", check_reprovision},
     {"Verify", check_verify},
+    {"ProofOfPossession", check_pop},
     {"Quarantine", check_quarantine},
 };
 

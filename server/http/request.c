@@ -168,8 +168,8 @@ static enum MHD_Result reply_send(struct request *r, struct MHD_Connection *conn
     return rc;
 }
 
-/* The peer's chain is only copied for requests that are going to be handled. */
-static void chain_take(struct request *r, struct MHD_Connection *connection)
+/* The peer's chain and the channel's binding, for requests that are going to be handled. */
+static void peer_take(struct request *r, struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
@@ -181,6 +181,9 @@ static void chain_take(struct request *r, struct MHD_Connection *connection)
     if (e)
         (void)fault_set(&x->fault, FAULT_CHAIN_MALFORMED, "at most %d certificates",
                         EXCHANGE_MAX_CHAIN);
+    else if (r->row->max_body > 0 &&
+             tls_channel_binding(info->tls_session, x->arena, &x->channel_binding))
+        (void)fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
 }
 
 /* Health probes go past the gate: they must answer when it is full. */
@@ -202,7 +205,7 @@ static enum MHD_Result request_finish(struct request *r, struct MHD_Connection *
 {
     struct exchange *x = &r->x;
     if (!r->refused) {
-        chain_take(r, connection);
+        peer_take(r, connection);
         x->body = buf_bytes(&r->body);
         r->refused = x->fault.code != FAULT_NONE;
     }

@@ -196,3 +196,23 @@ enum err tls_peer_chain(gnutls_session_t session, struct arena *arena, struct by
     *ret_count = count;
     return ERR_OK;
 }
+
+enum err tls_channel_binding(gnutls_session_t session, struct arena *arena,
+                             struct bytes *ret_binding)
+{
+    bool tls13 = gnutls_protocol_get_version(session) == GNUTLS_TLS1_3;
+    gnutls_datum_t binding = {0};
+    *ret_binding = bytes_of(NULL, 0);
+    if (!tls13 && gnutls_session_ext_master_secret_status(session) == 0)
+        return ERR_OK;
+    if (gnutls_session_channel_binding(
+            session, tls13 ? GNUTLS_CB_TLS_EXPORTER : GNUTLS_CB_TLS_UNIQUE, &binding) < 0)
+        return ERR_OK;
+    void *copy = arena_copy(arena, binding.data, binding.size);
+    size_t len = binding.size;
+    gnutls_free(binding.data);
+    if (!copy)
+        return ERR_NO_MEMORY;
+    *ret_binding = bytes_of(copy, len);
+    return ERR_OK;
+}

@@ -36,6 +36,12 @@ int tls_identity_retrieve(gnutls_session_t session, const gnutls_datum_t *req_ca
 /* Asks the client for a certificate and names no CAs; called before the handshake. */
 void tls_request_certificate(gnutls_session_t session);
 
+/* What binds a request to this connection (RFC 7030 3.5): tls-unique on TLS 1.2, and only with
+ * the extended master secret (RFC 9266 section 1); the exporter value on TLS 1.3 (RFC 9148
+ * section 3). In the arena; len 0 where there is none. */
+enum err tls_channel_binding(gnutls_session_t session, struct arena *arena,
+                             struct bytes *ret_binding) MUST_CHECK;
+
 /* The peer's certificates as DER in the arena, leaf first, at most max. */
 enum err tls_peer_chain(gnutls_session_t session, struct arena *arena, struct bytes *ret_chain,
                         size_t max, size_t *ret_count) MUST_CHECK;

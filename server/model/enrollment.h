@@ -25,7 +25,8 @@ struct enrollment_request {
     const char *token;          /* bootstrap token text; NULL: none */
     struct bytes chain[ENROLLMENT_MAX_CHAIN]; /* TLS client certificates, leaf first */
     size_t chain_count;
-    struct bytes csr; /* as received: base64, PEM or DER */
+    struct bytes channel_binding; /* of the TLS connection; len 0: none */
+    struct bytes csr;             /* as received: base64, PEM or DER */
 };
 
 struct enrollment_result {

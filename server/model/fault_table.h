@@ -44,6 +44,9 @@ FAULT(SERIAL_MISMATCH, "serial.mismatch", 403, 0, 1, FULL, "The credential is fo
 FAULT(CSR_MALFORMED, "csr.malformed", 400, 0, 1, FULL, "The body is not a PKCS#10 request", "DER, in base64 or PEM") \
 FAULT(CSR_SIGNATURE, "csr.signature_invalid", 400, 0, 1, FULL, "The request is not signed with its own key", "Proof of possession failed; make the CSR again") \
 FAULT(CSR_KEY, "csr.key_not_allowed", 400, 0, 1, FULL, "The template does not allow this kind of key", "Use a key type from the template's Keys") \
+FAULT(POP_MISSING, "pop.missing", 403, 0, 0, FULL, "The template wants the request linked to its TLS connection", "The device must put the channel binding into challengePassword; see /csrattrs") \
+FAULT(POP_MISMATCH, "pop.mismatch", 403, 0, 0, FULL, "The challengePassword is not the channel binding of this connection", "Send the CSR over the connection it was made for, and no other text as challengePassword") \
+FAULT(POP_UNAVAILABLE, "pop.unavailable", 403, 0, 0, FULL, "This TLS connection has no channel binding that can be relied on", "Use TLS 1.3, or TLS 1.2 with the extended master secret") \
 FAULT(CSR_SUBJECT_CHANGED, "csr.subject_changed", 403, 0, 1, FULL, "A renewal must keep subject and SAN of the certificate it renews", "Copy subject and SAN from the current certificate") \
 FAULT(KEY_REUSED, "key.reused", 403, 0, 1, FULL, "This key belongs to another certificate or was revoked", "The device must make a new key") \
 FAULT(KEY_CONFLICT, "device.key_conflict", 409, 0, 0, FULL, "Another key has been enrolled for this device", "The device keeps the certificate it has; otherwise muster device reset SERIAL") \

@@ -126,6 +126,16 @@ static enum err digests_take(X509 *x, struct cert_info *i)
     return key ? key_fingerprint(key, i->spki_sha256) : ERR_INVALID;
 }
 
+static bool has_cmc_ra(X509 *x)
+{
+    EXTENDED_KEY_USAGE *usage = X509_get_ext_d2i(x, NID_ext_key_usage, NULL, NULL);
+    bool found = false;
+    for (int i = 0; i < sk_ASN1_OBJECT_num(usage); i++)
+        found = found || OBJ_obj2nid(sk_ASN1_OBJECT_value(usage, i)) == NID_cmcRA;
+    EXTENDED_KEY_USAGE_free(usage);
+    return found;
+}
+
 enum err cert_describe(struct arena *arena, X509 *x, struct cert_info *ret_info)
 {
     struct cert_info i = {0};
@@ -147,6 +157,7 @@ enum err cert_describe(struct arena *arena, X509 *x, struct cert_info *ret_info)
     if (e)
         return e;
     i.is_ca = X509_check_ca(x) > 0;
+    i.is_registration_authority = has_cmc_ra(x);
     i.self_issued = X509_NAME_cmp(X509_get_subject_name(x), X509_get_issuer_name(x)) == 0;
     *ret_info = i;
     return ERR_OK;

@@ -39,6 +39,7 @@ struct cert_info {
     int64_t not_before_s;
     int64_t not_after_s;
     bool is_ca;
+    bool is_registration_authority; /* id-kp-cmcRA, RFC 6402 section 2.10 */
     bool self_issued;
 };
 

@@ -3,11 +3,17 @@
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
+#include <string.h>
 
 #include "pki/key.h"
 #include "pki/names.h"
 
+enum { MAX_CHALLENGE_BYTES = 255 /* PKCS#9 ub-challenge-password */ };
+
+#define EST_IDENTITY_LINKING "1.2.840.113549.1.9.16.2.58"
+
 DEFINE_CLEANUP(X509_REQ *, X509_REQ_free);
+DEFINE_CLEANUP(ASN1_OBJECT *, ASN1_OBJECT_free);
 DEFINE_CLEANUP(GENERAL_NAMES *, GENERAL_NAMES_free);
 
 static void extensions_freep(STACK_OF(X509_EXTENSION) * *e)
@@ -89,6 +95,48 @@ static enum err san_take(struct arena *arena, X509_REQ *rq, struct csr *c, struc
     return e == ERR_INVALID ? malformed(fault, "a name of the SAN is not printable text") : e;
 }
 
+/* An attribute's one string. ERR_NOT_FOUND when the request does not have it. */
+static enum err attribute_text(struct arena *arena, X509_REQ *rq, int at, const char **ret_text)
+{
+    if (at < 0)
+        return ERR_NOT_FOUND;
+    X509_ATTRIBUTE *attribute = X509_REQ_get_attr(rq, at);
+    const ASN1_TYPE *value = X509_ATTRIBUTE_get0_type(attribute, 0);
+    if (X509_ATTRIBUTE_count(attribute) != 1 || !value ||
+        (value->type != V_ASN1_PRINTABLESTRING && value->type != V_ASN1_UTF8STRING &&
+         value->type != V_ASN1_IA5STRING && value->type != V_ASN1_T61STRING))
+        return ERR_INVALID;
+    size_t len = (size_t)ASN1_STRING_length(value->value.asn1_string);
+    const unsigned char *data = ASN1_STRING_get0_data(value->value.asn1_string);
+    if (len == 0 || len > MAX_CHALLENGE_BYTES || memchr(data, '\0', len))
+        return ERR_INVALID;
+    const char *text = arena_copy(arena, data, len);
+    if (!text)
+        return ERR_NO_MEMORY;
+    *ret_text = text;
+    return ERR_OK;
+}
+
+/* RFC 7030 3.5 and RFC 7894 section 3.3: where the value for POP linking stands. When both are
+ * there both must be it, so they must be the same. */
+static enum err challenge_take(struct arena *arena, X509_REQ *rq, struct csr *c,
+                               struct fault *fault)
+{
+    const char *old = NULL, *linking = NULL;
+    _cleanup_(ASN1_OBJECT_freep) ASN1_OBJECT *oid = OBJ_txt2obj(EST_IDENTITY_LINKING, 1);
+    enum err first = attribute_text(
+        arena, rq, X509_REQ_get_attr_by_NID(rq, NID_pkcs9_challengePassword, -1), &old);
+    enum err second = attribute_text(arena, rq, X509_REQ_get_attr_by_OBJ(rq, oid, -1), &linking);
+    if (first == ERR_NO_MEMORY || second == ERR_NO_MEMORY)
+        return ERR_NO_MEMORY;
+    if (first == ERR_INVALID || second == ERR_INVALID ||
+        (old && linking && strcmp(old, linking) != 0))
+        return malformed(
+            fault, "the challengePassword is no string of at most 255 bytes, or there are two");
+    c->challenge = old ? old : linking;
+    return ERR_OK;
+}
+
 /* Of the SubjectPublicKeyInfo as it stands in the request. */
 static enum err fingerprint_take(X509_REQ *rq, uint8_t ret_digest[SHA256_BYTES])
 {
@@ -120,6 +168,8 @@ enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, 
         e = subject_take(arena, rq, &c, fault);
     if (!e)
         e = san_take(arena, rq, &c, fault);
+    if (!e)
+        e = challenge_take(arena, rq, &c, fault);
     if (e)
         return e;
     c.request = TAKE_PTR(rq);

@@ -24,7 +24,8 @@ struct csr {
     struct bytes san_der;     /* the GeneralNames value of the SAN requested; len 0: none */
     const char *cn;           /* first CN as UTF-8, NULL: none */
     const char *serial_number;
-    const char *urn; /* first SAN URI that starts with urn:, NULL: none */
+    const char *challenge; /* challengePassword or est-identity-linking, NULL: none */
+    const char *urn;       /* first SAN URI that starts with urn:, NULL: none */
 };
 
 /*

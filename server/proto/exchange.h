@@ -46,6 +46,7 @@ struct exchange {
     struct bytes body;
     struct bytes chain[EXCHANGE_MAX_CHAIN]; /* the peer's certificates as DER, leaf first */
     size_t chain_count;
+    struct bytes channel_binding; /* of the TLS connection; len 0: none */
 
     int status;
     const char *reply_type; /* NULL: no body */

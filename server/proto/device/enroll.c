@@ -76,6 +76,7 @@ static enum err request_fill(struct exchange *x, const struct body *b,
         .claimed_serial = auth.serial ? auth.serial : b->serial,
         .token = auth.token,
         .chain_count = x->chain_count,
+        .channel_binding = x->channel_binding,
         .csr = bytes_text(b->csr),
     };
     memcpy(rq->chain, x->chain, sizeof(rq->chain));

@@ -7,6 +7,7 @@
 #include "enroll/catalog.h"
 #include "enroll/pipeline.h"
 #include "pki/cert.h"
+#include "pki/csrattrs.h"
 #include "proto/auth.h"
 
 enum { MAX_CAS = 32, MAX_ANSWER_BYTES = 512 * 1024 };
@@ -44,6 +45,30 @@ static enum err cacerts_handle(struct service *service, struct exchange *x)
     return e ? e : answer(x, "application/pkcs7-mime", cms);
 }
 
+/* RFC 7030 4.5: what the template wants in a request; no authentication. */
+static enum err csrattrs_handle(struct service *service, struct exchange *x)
+{
+    _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
+    const char *name = x->args[0] ? x->args[0] : service->default_template;
+    if (catalog_get(service->catalog, &snapshot))
+        return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
+    if (!name)
+        return fault_set(&x->fault, FAULT_TEMPLATE_NO_DEFAULT,
+                         "no label, and default_template is not set");
+    const struct catalog_template *t = snapshot_template(snapshot, name);
+    if (!t)
+        return fault_set(&x->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%.80s\"", name);
+    const struct template_settings *settings = template_settings(t->compiled);
+    const struct csrattrs_request rq = {
+        .keys = settings->keys,
+        .pop = settings->pop_required,
+        .serial_number = settings->serial == SERIAL_FROM_SERIAL_NUMBER,
+    };
+    struct bytes der;
+    enum err e = csrattrs_encode(x->arena, &rq, &der);
+    return e ? e : answer(x, "application/csrattrs", der);
+}
+
 static enum err request_fill(struct exchange *x, bool renew, struct enrollment_request *rq)
 {
     *rq = (struct enrollment_request){
@@ -55,6 +80,7 @@ static enum err request_fill(struct exchange *x, bool renew, struct enrollment_r
         .template_name = x->args[0],
         .renew = renew,
         .chain_count = x->chain_count,
+        .channel_binding = x->channel_binding,
         .csr = x->body,
     };
     memcpy(rq->chain, x->chain, sizeof(rq->chain));
@@ -107,6 +133,8 @@ static enum err fullcmc_handle(struct service *service, struct exchange *x)
 static const struct route routes[] = {
     {HTTP_GET, "/.well-known/est/cacerts", NULL, 0, 0, cacerts_handle, NULL},
     {HTTP_GET, "/.well-known/est/{}/cacerts", NULL, 0, 0, cacerts_handle, NULL},
+    {HTTP_GET, "/.well-known/est/csrattrs", NULL, 0, 0, csrattrs_handle, NULL},
+    {HTTP_GET, "/.well-known/est/{}/csrattrs", NULL, 0, 0, csrattrs_handle, NULL},
     {HTTP_POST, "/.well-known/est/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0,
      simpleenroll_handle, NULL},
     {HTTP_POST, "/.well-known/est/{}/simpleenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0,
