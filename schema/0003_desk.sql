@@ -677,6 +677,22 @@ CREATE FUNCTION desk_status(op jsonb, a jsonb) RETURNS json LANGUAGE sql AS $$
 $$;
 COMMENT ON FUNCTION desk_status IS 'GET /status';
 
+-- Gauges that only the registry knows: {"name": {"label": number}}; counted over indexes.
+CREATE FUNCTION desk_gauges(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    PERFORM muster.desk_unscoped(op);
+    RETURN json_build_object(
+        'devices', (SELECT COALESCE(json_object_agg(s.state, s.n), '{}') FROM (SELECT d.state, count(*) n FROM muster.device d GROUP BY d.state) s),
+        'certificates_expiring', (SELECT json_object_agg(b.name, (SELECT count(*) FROM muster.certificate c WHERE c.status IN ('pending', 'current')
+                AND c.not_after <= now() + b.within)) FROM (VALUES ('expired', interval '0'), ('7d', interval '7 days'), ('30d', interval '30 days'),
+                ('90d', interval '90 days')) b(name, within)),
+        'issuer_days_left', (SELECT COALESCE(json_object_agg(c.name, floor(extract(epoch FROM c.not_after - now()) / 86400)), '{}') FROM muster.ca c
+                WHERE c.kind = 'issuing' AND c.active),
+        'unknown_issuers', json_build_object('all', (SELECT count(*) FROM muster.unknown_issuer)),
+        'verify_overdue', json_build_object('all', (SELECT count(*) FROM muster.device d WHERE d.state = 'VERIFY' AND d.verify_by < now())));
+END $$;
+COMMENT ON FUNCTION desk_gauges IS 'GET /metrics, the registry''s part';
+
 CREATE FUNCTION admin_token_json(t admin_token) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('name', t.name, 'role', t.role, 'product', (SELECT p.name FROM muster.product p WHERE p.id = t.product_id),
         'created_at', muster.utc(t.created_at), 'revoked_at', muster.utc(t.revoked_at))

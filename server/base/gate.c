@@ -71,3 +71,11 @@ void gate_leave(struct gate *g)
     pthread_cond_signal(&g->freed);
     pthread_mutex_unlock(&g->lock);
 }
+
+void gate_look(struct gate *g, unsigned *ret_inside, unsigned *ret_waiting)
+{
+    pthread_mutex_lock(&g->lock);
+    *ret_inside = g->inside;
+    *ret_waiting = g->waiting;
+    pthread_mutex_unlock(&g->lock);
+}

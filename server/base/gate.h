@@ -23,3 +23,6 @@ void gate_done(struct gate *g);
 /* Enters, waiting at most timeout_ms. ERR_UNAVAILABLE when full or out of time. */
 enum err gate_enter(struct gate *g, unsigned timeout_ms) MUST_CHECK;
 void gate_leave(struct gate *g);
+
+/* How many are inside and how many wait. */
+void gate_look(struct gate *g, unsigned *ret_inside, unsigned *ret_waiting);

@@ -7,6 +7,7 @@
 #include "base/limit.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "enroll/metrics.h"
 #include "enroll/steps.h"
 
 enum { MAX_STEPS_TEXT_BYTES = 2048, MAX_FAILURE_BYTES = 16384 };
@@ -50,9 +51,11 @@ static enum err steps_run(struct enrolment *e)
         err = e->steps ? steps[i].run(e) : enrolment_no_memory(e);
         if (!err)
             e->reached = steps[i].reached;
+        int64_t took_us = clock_mono_us() - began_us;
+        metrics_step(e->service->metrics, (unsigned)i, steps[i].name, took_us);
         json_begin_object(&times);
         json_text(&times, "step", steps[i].name);
-        json_int(&times, "us", clock_mono_us() - began_us);
+        json_int(&times, "us", took_us);
         json_text(&times, "result", err ? fault_row(e->fault->code)->code : "ok");
         json_end_object(&times);
     }

@@ -11,6 +11,8 @@
 
 struct catalog;
 struct committer;
+struct gate;
+struct metrics;
 struct source_limit;
 
 struct service {
@@ -19,7 +21,10 @@ struct service {
     struct committer *committer;
     struct source_limit *trail_limit; /* refusals of strangers written down */
     struct source_limit *login_limit; /* failed admin logins */
-    const char *default_template;     /* NULL: none */
-    const char *ca_dir;               /* folder of the issuing keys */
+    struct metrics *metrics;
+    struct gate *device_gate; /* for their gauges */
+    struct gate *admin_gate;
+    const char *default_template; /* NULL: none */
+    const char *ca_dir;           /* folder of the issuing keys */
     atomic_bool draining;
 };

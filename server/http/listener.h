@@ -10,12 +10,14 @@
 
 #include "base/err.h"
 #include "base/gate.h"
+#include "enroll/metrics.h"
 #include "proto/route.h"
 
 enum { LISTENER_MAX_TABLES = 6 };
 
 struct listener_config {
     const char *name; /* for the log: "device", "admin" */
+    enum metrics_listener metrics;
     const char *address;
     uint16_t port; /* 0: any free one */
     unsigned max_connections;

@@ -319,6 +319,8 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
     (void)connection;
     if (!r)
         return;
+    metrics_request(r->listener->service->metrics, r->listener->config.metrics, r->x.fault.code,
+                    clock_mono_us() - r->x.arrived_us);
     log_request(r, toe);
     atomic_fetch_sub(&r->listener->active, 1);
     request_free(r);

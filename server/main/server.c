@@ -100,7 +100,11 @@ static enum err service_make(struct server *s, char *message)
     s->service.db = s->db;
     s->service.default_template = config_optional(c->enrol_default_template);
     s->service.ca_dir = c->ca_directory;
+    s->service.device_gate = &s->device_gate;
+    s->service.admin_gate = &s->admin_gate;
     enum err e = catalog_new(s->db, c->ca_directory, &s->service.catalog);
+    if (!e)
+        e = metrics_new(&s->service.metrics);
     if (!e)
         e = committer_new(s->db, &s->service.committer);
     if (!e)
@@ -137,6 +141,7 @@ static enum err device_listen(struct server *s, const struct route_table *const 
     const struct config *c = s->config;
     struct listener_config lc = {
         .name = "device",
+        .metrics = METRICS_DEVICE,
         .address = c->listen_device_address,
         .port = (uint16_t)c->listen_device_port,
         .max_connections = (unsigned)c->listen_max_connections,
@@ -157,6 +162,7 @@ static enum err admin_listen(struct server *s, const struct route_table *const *
     const struct config *c = s->config;
     struct listener_config lc = {
         .name = "admin",
+        .metrics = METRICS_ADMIN,
         .address = c->listen_admin_address,
         .port = (uint16_t)c->listen_admin_port,
         .max_connections = ADMIN_CONNECTIONS,
@@ -262,6 +268,7 @@ void server_free(struct server *s)
     source_limit_free(s->service.login_limit);
     source_limit_free(s->service.trail_limit);
     committer_free(s->service.committer);
+    metrics_free(s->service.metrics);
     catalog_free(s->service.catalog);
     db_free(s->db);
     free(s);

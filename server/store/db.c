@@ -199,6 +199,16 @@ void db_release(struct db *db, struct db_conn *c)
     pthread_mutex_unlock(&db->lock);
 }
 
+unsigned db_busy(struct db *db)
+{
+    unsigned n = 0;
+    pthread_mutex_lock(&db->lock);
+    for (unsigned i = 0; i < db->config.pool_size; i++)
+        n += db->conns[i].busy;
+    pthread_mutex_unlock(&db->lock);
+    return n;
+}
+
 static bool state_is(const char *sqlstate, const char *prefix)
 {
     return strncmp(sqlstate, prefix, strlen(prefix)) == 0;

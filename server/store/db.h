@@ -57,6 +57,9 @@ static inline void db_result_done(PGresult **r)
 /* Scope-bound result of a statement. */
 #define DB_RESULT _cleanup_(db_result_done) PGresult *
 
+/* Connections in use. */
+unsigned db_busy(struct db *db);
+
 /*
  * Runs one statement. ERR_DENIED a refusal raised by muster.refuse: db_message has the fault's
  * code, a line end and the detail; ERR_CONFLICT unique violation; ERR_NOT_FOUND foreign key;

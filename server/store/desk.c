@@ -283,6 +283,7 @@ static const struct stmt stmts[] = {
                       "after") ")::bigint, 9223372036854775807) ORDER BY u.id DESC" LIMIT),
          2},
     [DESK_STATUS] = {"desk_status", CALL("desk_status"), 2},
+    [DESK_GAUGES] = {"desk_gauges", CALL("desk_gauges"), 2},
     [DESK_ADMIN_TOKEN_LIST] =
         {"desk_admin_token_list",
          PAGE("SELECT admin_token_json(t)::json j, t.name k, row_number() OVER (ORDER BY "

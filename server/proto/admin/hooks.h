@@ -30,3 +30,6 @@ enum err attempts_after(struct service *service, struct exchange *x, const json_
                         json_t *answer);
 enum err status_before(struct service *service, struct exchange *x, json_t *args);
 enum err whoami_handle(struct service *service, struct exchange *x) MUST_CHECK;
+
+/* metrics.c */
+enum err metrics_handle(struct service *service, struct exchange *x) MUST_CHECK;

@@ -64,6 +64,7 @@ enum {
     }
 
 static const struct route routes[] = {
+    {HTTP_GET, "/metrics", NULL, 0, ADMIN_VIEWER, metrics_handle, NULL},
     {HTTP_GET, V1 "/whoami", NULL, 0, ADMIN_VIEWER, whoami_handle, NULL},
     GET("/status", ADMIN_VIEWER, .desk = DESK_STATUS, .before = status_before),
 
