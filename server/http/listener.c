@@ -116,6 +116,18 @@ void listener_quiesce(struct listener *l)
         close(s);
 }
 
+void listener_refuse(struct listener *l)
+{
+    atomic_store(&l->refusing, true);
+}
+
+unsigned listener_connections(const struct listener *l)
+{
+    const union MHD_DaemonInfo *info =
+        MHD_get_daemon_info(l->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+    return info ? info->num_connections : 0;
+}
+
 unsigned listener_active(const struct listener *l)
 {
     return atomic_load(&l->active);

@@ -41,8 +41,12 @@ uint16_t listener_port(const struct listener *l);
 /* Stops accepting; requests under way go on, and their connections close after them. */
 void listener_quiesce(struct listener *l);
 
-/* Requests under way. */
+/* From now on new requests, on connections that are still open, are told load.draining. */
+void listener_refuse(struct listener *l);
+
+/* Requests under way, and open connections. */
 unsigned listener_active(const struct listener *l);
+unsigned listener_connections(const struct listener *l);
 
 /* Ends every connection and frees. */
 void listener_free(struct listener *l);

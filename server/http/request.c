@@ -250,6 +250,8 @@ static enum MHD_Result request_begin(struct request *r, struct MHD_Connection *c
 {
     int64_t length = declared_length(connection);
     enum err e = headers_check(&r->x);
+    if (!e && atomic_load(&r->listener->refusing))
+        e = fault_set(&r->x.fault, FAULT_DRAINING, "the connection outlived the drain");
     if (!e)
         e = tables_find(r);
     if (!e)

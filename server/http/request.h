@@ -16,6 +16,7 @@ struct listener {
     struct MHD_Daemon *daemon;
     atomic_uint active;
     atomic_bool quiesced;
+    atomic_bool refusing;
 };
 
 /* libmicrohttpd's access handler and completion callback. */

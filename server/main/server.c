@@ -25,6 +25,7 @@ enum {
     ADMIN_INSIDE = 8,
     ADMIN_WAITING = 120,
     DRAIN_LOOK_MS = 20,
+    DRAIN_SETTLE_MS = 500, /* for connections in their handshake */
 };
 
 struct server {
@@ -242,15 +243,35 @@ void server_reload(struct server *s)
     log_text(e ? LOG_ERROR : LOG_INFO, "tls.reload", "result", e ? err_name(e) : "ok");
 }
 
-void server_drain(struct server *s)
+static void look_again(void)
 {
     const struct timespec look = {.tv_nsec = DRAIN_LOOK_MS * 1000000L};
+    nanosleep(&look, NULL);
+}
+
+static unsigned requests_under_way(const struct server *s)
+{
+    return listener_active(s->device) + listener_active(s->admin);
+}
+
+/* First everybody who is connected may still ask; who then asks is refused. A request raises
+ * `active` before it looks whether it is refused, so none slips between the two. */
+void server_drain(struct server *s)
+{
     int64_t looks = s->config->listen_drain_timeout_s * 1000 / DRAIN_LOOK_MS;
+    int64_t settle = DRAIN_SETTLE_MS / DRAIN_LOOK_MS;
     atomic_store(&s->service.draining, true);
     listener_quiesce(s->device);
     listener_quiesce(s->admin);
-    while (looks-- > 0 && listener_active(s->device) + listener_active(s->admin) > 0)
-        nanosleep(&look, NULL);
+    for (; settle > 0 && listener_connections(s->device) + listener_connections(s->admin) > 0;
+         settle--)
+        look_again();
+    while (looks-- > 0 && requests_under_way(s) > 0)
+        look_again();
+    listener_refuse(s->device);
+    listener_refuse(s->admin);
+    while (looks-- > 0 && requests_under_way(s) > 0)
+        look_again();
 }
 
 void server_free(struct server *s)
