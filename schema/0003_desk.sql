@@ -693,6 +693,59 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION desk_gauges IS 'GET /metrics, the registry''s part';
 
+-- One row a check; severity ok, warning or error.
+CREATE FUNCTION doctor_row(name text, bad boolean, severity text, detail text, remedy text) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT jsonb_build_object('check', name, 'severity', CASE WHEN bad THEN severity ELSE 'ok' END, 'detail', detail,
+        'remedy', CASE WHEN bad THEN remedy END)
+$$;
+COMMENT ON FUNCTION doctor_row IS 'A finding of the doctor';
+
+-- a: clock (the replica's, microseconds since 1970), needs (schema number of the binary), default_template, issuers (names this
+-- replica can sign with)
+CREATE FUNCTION desk_doctor(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    found jsonb := '[]';
+    drift numeric := abs(extract(epoch FROM clock_timestamp()) - (a->>'clock')::numeric / 1e6);
+    n bigint;
+    r record;
+BEGIN
+    PERFORM muster.desk_unscoped(op);
+    SELECT max(version) INTO n FROM muster.schema_migration;
+    found := found || muster.doctor_row('schema', n < (a->>'needs')::integer, 'error', format('the schema is at %s, the server needs %s', n, a->>'needs'), 'musterd migrate');
+    found := found || muster.doctor_row('clock', drift > 2, CASE WHEN drift > 30 THEN 'error' ELSE 'warning' END,
+        format('the clocks of server and database differ by %s s', round(drift, 1)), 'run a time service on both');
+    SELECT count(*) INTO n FROM muster.ca c WHERE c.kind = 'issuing' AND c.active;
+    found := found || muster.doctor_row('issuers', n = 0, 'error', format('%s issuing CAs are active', n), 'musterd init, or muster ca activate');
+    FOR r IN SELECT c.name, floor(extract(epoch FROM c.not_after - now()) / 86400) AS days FROM muster.ca c WHERE c.kind IN ('issuing', 'root') AND c.active ORDER BY c.id LOOP
+        found := found || muster.doctor_row('ca ' || r.name, r.days < 90, CASE WHEN r.days < 14 THEN 'error' ELSE 'warning' END,
+            format('it ends in %s days', r.days), 'musterd add-issuer makes another issuing CA');
+    END LOOP;
+    FOR r IN SELECT c.name FROM muster.ca c WHERE c.kind = 'issuing' AND c.active AND NOT COALESCE(a->'issuers' ? c.name, false) LOOP
+        found := found || muster.doctor_row('key of ' || r.name, true, 'error', 'this replica cannot sign with it', 'put its key into ca.directory, mode 0600');
+    END LOOP;
+    found := found || muster.doctor_row('default template', a->>'default_template' IS NOT NULL AND NOT EXISTS
+            (SELECT 1 FROM muster.template t WHERE t.name = a->>'default_template' AND t.enabled), 'error',
+        COALESCE(format('requests without label use %s', a->>'default_template'), 'none: requests without label are refused'), 'muster template put, or correct enrol.default_template');
+    SELECT count(*) INTO n FROM muster.product p WHERE NOT EXISTS (SELECT 1 FROM muster.template t WHERE t.product_id = p.id AND t.enabled);
+    found := found || muster.doctor_row('products', n > 0, 'warning', format('%s products have no enabled template', n), 'muster template list');
+    SELECT count(*) INTO n FROM muster.device d WHERE d.state = 'VERIFY' AND d.verify_by < now();
+    found := found || muster.doctor_row('stuck devices', n > 0, 'warning', format('%s devices have not used their certificate in time', n), 'muster device list --state VERIFY');
+    SELECT count(*) INTO n FROM muster.outbox o WHERE o.event = 'quarantine.storm' AND o.at > now() - interval '1 day';
+    found := found || muster.doctor_row('quarantine storm', n > 0, 'error', format('%s devices were spared within a day, because too many failed at once', n),
+        'muster device list --state QUARANTINE; something they share is wrong');
+    SELECT count(*) INTO n FROM muster.device d WHERE d.state = 'QUARANTINE';
+    found := found || muster.doctor_row('quarantine', n > 0, 'warning', format('%s devices are in quarantine', n), 'muster device list --state QUARANTINE');
+    SELECT count(*) INTO n FROM muster.unknown_issuer;
+    found := found || muster.doctor_row('unknown issuers', n > 0, 'warning', format('%s issuers came that nobody registered', n), 'muster ca unknown, then register or dismiss');
+    SELECT count(*) INTO n FROM muster.certificate c WHERE c.status = 'current' AND c.not_after < now() + interval '30 days';
+    found := found || muster.doctor_row('certificates', n > 0, 'warning', format('%s certificates in use end within 30 days', n), 'muster cert list --status current --expires-before TIME');
+    SELECT count(*) INTO n FROM unnest(ARRAY['history', 'outbox', 'audit']) t(name)
+        WHERE to_regclass('muster.' || t.name || '_' || to_char((now() AT TIME ZONE 'UTC') + interval '1 month', 'YYYYMM')) IS NULL;
+    found := found || muster.doctor_row('partitions', n > 0, 'error', format('%s tables have no partition for next month', n), 'a replica''s background job makes them; read its log');
+    RETURN found::json;
+END $$;
+COMMENT ON FUNCTION desk_doctor IS 'GET /doctor';
+
 CREATE FUNCTION admin_token_json(t admin_token) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('name', t.name, 'role', t.role, 'product', (SELECT p.name FROM muster.product p WHERE p.id = t.product_id),
         'created_at', muster.utc(t.created_at), 'revoked_at', muster.utc(t.revoked_at))

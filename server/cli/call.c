@@ -118,7 +118,8 @@ void command_show(const struct cli *cli, json_t *answer)
     case SHOW_TOKENS:
         print_tokens(answer);
         return;
-    case SHOW_NOTHING:
+    case SHOW_DOCTOR:
+        print_doctor(answer);
         return;
     }
 }

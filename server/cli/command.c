@@ -149,6 +149,8 @@ static const struct command commands[] = {
     {"audit", NULL, "", 0, "list what operators did, newest first", "muster audit --limit 20",
      "GET", V1 "/audit", OPT(object) | OPT(actor), 0, OPT(limit), 0, SHOW_LIST,
      "at actor source action object detail", NULL, NULL},
+    {"doctor", NULL, "", 0, "check the installation; exit code 1 when something is wrong",
+     "muster doctor", "GET", V1 "/doctor", 0, 0, 0, 0, SHOW_DOCTOR, NULL, NULL, run_doctor},
     {"status", NULL, "", 0, "show the server's version, time, issuers and the devices by state",
      "muster status", "GET", V1 "/status", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
     {"whoami", NULL, "", 0, "show whose token this is", "muster whoami", "GET", V1 "/whoami", 0, 0,

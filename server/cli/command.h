@@ -7,7 +7,7 @@
 #include "cli/client.h"
 #include "cli/options.h"
 
-enum command_show { SHOW_OBJECT, SHOW_LIST, SHOW_DEVICE, SHOW_EXPLAIN, SHOW_TOKENS, SHOW_NOTHING };
+enum command_show { SHOW_OBJECT, SHOW_LIST, SHOW_DEVICE, SHOW_EXPLAIN, SHOW_TOKENS, SHOW_DOCTOR };
 
 struct cli;
 
@@ -70,3 +70,4 @@ int run_ca_register(struct cli *cli);
 int run_ca_unknown(struct cli *cli);
 int run_cert_show(struct cli *cli);
 int run_retire(struct cli *cli);
+int run_doctor(struct cli *cli);

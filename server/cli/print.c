@@ -118,6 +118,21 @@ static const char *text_of(const json_t *o, const char *key)
     return text ? text : "";
 }
 
+void print_doctor(const json_t *findings)
+{
+    static const char *const severities[] = {"ok", "warning", "error"};
+    for (size_t s = 0; s < ARRAY_LEN(severities); s++) {
+        for (size_t i = 0; i < json_array_size(findings); i++) {
+            const json_t *f = json_array_get(findings, i);
+            if (strcmp(text_of(f, "severity"), severities[s]) != 0)
+                continue;
+            printf("%-8s %-18s %s\n", severities[s], text_of(f, "check"), text_of(f, "detail"));
+            if (text_of(f, "remedy")[0])
+                printf("%-27s remedy: %s\n", "", text_of(f, "remedy"));
+        }
+    }
+}
+
 void print_tokens(const json_t *tokens)
 {
     for (size_t i = 0; i < json_array_size(tokens); i++) {

@@ -16,5 +16,8 @@ void print_object(json_t *object);
 void print_device(const json_t *device);
 void print_explain(const json_t *attempts);
 
+/* The findings, the worst last. */
+void print_doctor(const json_t *findings);
+
 /* "id token serial" of new tokens, one a line and no heading, for cut and awk. */
 void print_tokens(const json_t *tokens);

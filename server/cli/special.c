@@ -148,3 +148,21 @@ int run_retire(struct cli *cli)
     fprintf(stderr, "muster: a retired serial never enrols again; say --yes if that is meant\n");
     return EXIT_USAGE;
 }
+
+/* An error found is exit code 1, so that a monitor can ask. */
+int run_doctor(struct cli *cli)
+{
+    struct client_request rq = {.method = "GET", .path = cli->command->path};
+    struct client_answer answer = {.json = NULL};
+    int rc = client_call(cli->client, &rq, &answer);
+    if (rc == EXIT_OK)
+        command_show(cli, answer.json);
+    for (size_t i = 0; i < json_array_size(answer.json); i++) {
+        const char *severity =
+            json_string_value(json_object_get(json_array_get(answer.json, i), "severity"));
+        if (severity && strcmp(severity, "error") == 0)
+            rc = EXIT_REFUSED;
+    }
+    json_decref(answer.json);
+    return rc;
+}

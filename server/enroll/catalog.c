@@ -386,6 +386,14 @@ const struct issuer *snapshot_issuer(const struct snapshot *s, const char *name)
     return best;
 }
 
+size_t snapshot_issuers(const struct snapshot *s, const char **ret_names, size_t max)
+{
+    size_t n = 0;
+    for (; n < s->issuer_count && n < max; n++)
+        ret_names[n] = issuer_name(s->issuers[n]);
+    return n;
+}
+
 const struct trust *snapshot_trust(const struct snapshot *s)
 {
     return s->trust;

@@ -69,6 +69,9 @@ const struct catalog_ca *snapshot_ca(const struct snapshot *s, int64_t id);
 /* The issuer to sign with: the named one, or the active one with the latest notAfter; NULL. */
 const struct issuer *snapshot_issuer(const struct snapshot *s, const char *name);
 
+/* Names of the issuers that can sign here; borrowed. */
+size_t snapshot_issuers(const struct snapshot *s, const char **ret_names, size_t max);
+
 /* Trust for client certificates: our issuing CAs and roots, the active registered CAs; helpers. */
 const struct trust *snapshot_trust(const struct snapshot *s);
 

@@ -283,6 +283,7 @@ static const struct stmt stmts[] = {
                       "after") ")::bigint, 9223372036854775807) ORDER BY u.id DESC" LIMIT),
          2},
     [DESK_STATUS] = {"desk_status", CALL("desk_status"), 2},
+    [DESK_DOCTOR] = {"desk_doctor", CALL("desk_doctor"), 2},
     [DESK_GAUGES] = {"desk_gauges", CALL("desk_gauges"), 2},
     [DESK_ADMIN_TOKEN_LIST] =
         {"desk_admin_token_list",

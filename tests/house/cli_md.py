@@ -5,7 +5,7 @@ import sys
 
 OBJECTS = [("product", "Product lines"), ("template", "Templates"), ("allowlist", "Allowlists"), ("token", "Bootstrap tokens"),
            ("ca", "CAs"), ("device", "Devices"), ("cert", "Certificates"), ("explain", "Explaining an attempt"),
-           ("audit", "The audit"), ("admin-token", "Admin tokens"), ("status", "The server"), ("whoami", "Whose token this is")]
+           ("audit", "The audit"), ("admin-token", "Admin tokens"), ("status", "The server"), ("doctor", "Checking the installation"), ("whoami", "Whose token this is")]
 
 HEAD = """# The `muster` command
 

@@ -31,5 +31,8 @@ enum err attempts_after(struct service *service, struct exchange *x, const json_
 enum err status_before(struct service *service, struct exchange *x, json_t *args);
 enum err whoami_handle(struct service *service, struct exchange *x) MUST_CHECK;
 
+/* doctor.c */
+enum err doctor_before(struct service *service, struct exchange *x, json_t *args);
+
 /* metrics.c */
 enum err metrics_handle(struct service *service, struct exchange *x) MUST_CHECK;

@@ -66,6 +66,7 @@ enum {
 static const struct route routes[] = {
     {HTTP_GET, "/metrics", NULL, 0, ADMIN_VIEWER, metrics_handle, NULL},
     {HTTP_GET, V1 "/whoami", NULL, 0, ADMIN_VIEWER, whoami_handle, NULL},
+    GET("/doctor", ADMIN_VIEWER, .desk = DESK_DOCTOR, .before = doctor_before),
     GET("/status", ADMIN_VIEWER, .desk = DESK_STATUS, .before = status_before),
 
     GET("/products", ADMIN_VIEWER, .desk = DESK_PRODUCT_LIST, .list = true),
