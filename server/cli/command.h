@@ -60,6 +60,9 @@ void command_path(const struct cli *cli, struct buf *b);
 /* The body that the row's options describe; NULL after it has said what is wrong. */
 json_t *command_body(const struct cli *cli);
 
+/* Reads a file, "-" being standard input, into b, which it initialises. An exit code. */
+int command_file_read(const char *path, size_t max, struct buf *b);
+
 /* Special commands. */
 int run_template_put(struct cli *cli);
 int run_template_show(struct cli *cli);

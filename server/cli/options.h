@@ -34,6 +34,7 @@ enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_DURATION, OPTION_FLAG, OPT
     OPTION(batch, OPTION_TEXT, "batch", "TEXT", "noted with every line that names no batch")       \
     OPTION(format, OPTION_TEXT, NULL, "FORMAT", "csv or ndjson (default: by the first character)") \
     OPTION(count, OPTION_NUMBER, "count", "N", "how many free tokens")                             \
+    OPTION(csv, OPTION_FLAG, NULL, NULL, "print id,token,serial with a heading")                   \
     OPTION(uses, OPTION_NUMBER, "uses", "N", "certificates a free token may give (default 1)")     \
     OPTION(expires, OPTION_DURATION, "expires_in_s", "DURATION",                                   \
            "life of the tokens, such as 30d (default 30d)")                                        \

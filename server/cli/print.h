@@ -2,6 +2,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 
 /* What the API returned, as it is. */
 void print_json(const json_t *json);
@@ -19,5 +20,5 @@ void print_explain(const json_t *attempts);
 /* The findings, the worst last. */
 void print_doctor(const json_t *findings);
 
-/* "id token serial" of new tokens, one a line and no heading, for cut and awk. */
-void print_tokens(const json_t *tokens);
+/* "id token serial" of new tokens, one a line and no heading, for cut and awk; or with commas. */
+void print_tokens(const json_t *tokens, bool csv);

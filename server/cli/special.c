@@ -10,9 +10,9 @@
 #include "cli/command.h"
 #include "cli/print.h"
 
-enum { MAX_FILE_BYTES = 256 * 1024, MAX_SERIALS_BYTES = 1 << 20, MAX_PATH_BYTES = 6000 };
+enum { MAX_FILE_BYTES = 256 * 1024, MAX_PATH_BYTES = 6000 };
 
-static int file_read(const char *path, size_t max, struct buf *b)
+int command_file_read(const char *path, size_t max, struct buf *b)
 {
     buf_init(b, max);
     enum err e = file_load(strcmp(path, "-") == 0 ? "/dev/stdin" : path, b);
@@ -26,7 +26,7 @@ static int document_send(struct cli *cli, const char *file)
 {
     _cleanup_(buf_donep) struct buf document = {0};
     _cleanup_(buf_donep) struct buf path = {0};
-    int rc = file_read(file, MAX_FILE_BYTES, &document);
+    int rc = command_file_read(file, MAX_FILE_BYTES, &document);
     if (rc != EXIT_OK)
         return rc;
     buf_init(&path, MAX_PATH_BYTES);
@@ -81,42 +81,10 @@ int run_cert_show(struct cli *cli)
     return member_show(cli, OPT_pem, "pem");
 }
 
-/* One serial a line; blank lines and comments are left out. */
-static void serials_split(char *text, json_t *serials)
-{
-    for (char *rest = text; rest;) {
-        char *line = strsep(&rest, "\n");
-        line += strspn(line, " \t");
-        line[strcspn(line, " \t\r,")] = '\0';
-        if (line[0] && line[0] != '#')
-            json_array_append_new(serials, json_string(line));
-    }
-}
-
-int run_token_create(struct cli *cli)
-{
-    _cleanup_(buf_donep) struct buf file = {0};
-    json_t *body = command_body(cli);
-    if (!body)
-        return EXIT_USAGE;
-    int rc = EXIT_OK;
-    if (cli->options.given & OPT(serials)) {
-        json_t *serials = json_array();
-        rc = file_read(cli->options.value[OPT_serials], MAX_SERIALS_BYTES, &file);
-        if (rc == EXIT_OK && file.len > 0)
-            serials_split((char *)file.data, serials);
-        json_object_set_new(body, "serials", serials);
-    }
-    if (rc == EXIT_OK)
-        rc = command_call(cli, body);
-    json_decref(body);
-    return rc;
-}
-
 int run_ca_register(struct cli *cli)
 {
     _cleanup_(buf_donep) struct buf pem = {0};
-    int rc = file_read(cli->words[1], MAX_FILE_BYTES, &pem);
+    int rc = command_file_read(cli->words[1], MAX_FILE_BYTES, &pem);
     json_t *body = rc == EXIT_OK ? command_body(cli) : NULL;
     if (!body)
         return EXIT_USAGE;

@@ -58,7 +58,8 @@ static enum err password_load(const struct config *c, struct buf *ret)
     enum err e = file_load_private(c->database_password_file, ret);
     if (e)
         return e;
-    ret->data[strcspn(buf_text(ret), "\r\n")] = '\0';
+    if (ret->len > 0)
+        ret->data[strcspn(buf_text(ret), "\r\n")] = '\0';
     return ERR_OK;
 }
 

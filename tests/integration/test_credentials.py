@@ -293,3 +293,15 @@ def test_no_certificate_is_needed_for_what_is_public(stack):
     assert request(stack, "GET", EST + "/cacerts")[0] == 200
     status, headers, _ = request(stack, "GET", "/v1/device/config")
     assert status == 401
+
+
+def test_a_hundred_thousand_tokens_would_come_in_pieces(stack):
+    """12,000 show it: three requests, one CSV, numbers without a gap."""
+    lines = stack.cli("token", "create", "--template", "open", "--count", 12000, "--csv").stdout.splitlines()
+    assert lines[0] == "id,token,serial" and len(lines) == 12001
+    ids = [int(line.split(",")[0]) for line in lines[1:]]
+    assert ids == sorted(set(ids)) and len({line.split(",")[1] for line in lines[1:]}) == 12000
+    serials = "\n".join(f"piece-{n}" for n in range(6000))
+    rows = json.loads(stack.cli("token", "create", "--template", "strict", "--serials", "-", "--json", stdin=serials).stdout)
+    assert [r["serial"] for r in rows] == serials.split("\n")
+    stack.sql("DELETE FROM token WHERE serial LIKE 'piece-%%' OR id = ANY(%s)", ids)
