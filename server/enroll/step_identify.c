@@ -82,12 +82,26 @@ enum err enrolment_serial(struct enrolment *e)
     return ERR_OK;
 }
 
+/* How long after its end a certificate may still ask, if everything else about it is right. */
+static enum err expiry_check(struct enrolment *e)
+{
+    int64_t grace_s = e->credential == CREDENTIAL_DEVICE ? e->settings->expired_renewal_s
+                                                         : e->settings->expired_enrolment_s;
+    if (e->expired.code == FAULT_NONE || e->peer.leaf_expired_s <= grace_s)
+        return ERR_OK;
+    *e->fault = e->expired;
+    return ERR_DENIED;
+}
+
 enum err step_identify(struct enrolment *e)
 {
     enum err err = template_choose(e);
     if (err)
         return err;
     e->settings = template_settings(e->template->compiled);
+    err = expiry_check(e);
+    if (err)
+        return err;
     if (e->credential == CREDENTIAL_TOKEN && !e->rq->claimed_serial)
         return ERR_OK; /* the CSR names it */
     return enrolment_serial(e);

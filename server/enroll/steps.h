@@ -40,6 +40,7 @@ struct enrolment {
     uint8_t token_hash[SHA256_BYTES];
     struct chain_verdict peer;
     const struct catalog_ca *peer_ca;
+    struct fault expired;    /* why the certificate is refused unless its template bears it */
     struct enrol_peer owner; /* of the certificate, for CREDENTIAL_DEVICE */
 
     /* identify; the serial of a token holder may only be known from the CSR */

@@ -13,6 +13,7 @@
 #include "base/arena.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "enroll/template_settings.h"
 #include "model/fault.h"
 #include "model/profile.h"
 
@@ -26,40 +27,6 @@ enum {
     TEMPLATE_MAX_VALUE_BYTES = 4096,
     TEMPLATE_POLICY_MAX_BYTES = 2048, /* AWS: policy document without white space */
     THING_NAME_MAX_CHARS = 128,
-};
-
-/* Which credentials a template takes, as bits (Muster.Credentials). */
-enum credential_set {
-    CREDENTIAL_SET_TOKEN = 1 << 0,
-    CREDENTIAL_SET_FACTORY = 1 << 1,
-    CREDENTIAL_SET_CLAIM = 1 << 2,
-};
-
-enum reprovision { REPROVISION_REFUSE, REPROVISION_REPLACE };
-enum verify_mode { VERIFY_CALL, VERIFY_BROKER, VERIFY_EXTERNAL, VERIFY_NONE };
-
-/* Where the serial comes from when the credential does not name it (Muster.Serial). */
-enum serial_source {
-    SERIAL_FROM_CN,            /* "Subject.CN" of the CSR or factory certificate; the default */
-    SERIAL_FROM_SERIAL_NUMBER, /* "Subject.serialNumber" (OID 2.5.4.5) */
-    SERIAL_FROM_URN,           /* "SAN.URI": the last part of a urn: URI */
-};
-
-/* The Muster section with its defaults filled in. */
-struct template_settings {
-    unsigned credentials; /* enum credential_set bits; default token | factory */
-    enum serial_source serial;
-    unsigned keys;                /* enum key_kind bits; default P-256 | P-384 */
-    bool allowlist_required;      /* Muster.Allowlist: "required" (default) | "optional" */
-    enum reprovision reprovision; /* Muster.Reprovision: "refuse" (default) | "replace" */
-    enum verify_mode verify;      /* Muster.Verify; default "call" */
-    int64_t verify_within_s;      /* Muster.VerifyWithin; default 24h */
-    int64_t renew_before_s;       /* Muster.RenewBefore; default a third of Validity */
-    int64_t grace_s;              /* Muster.Grace: a comeback with a new key; default 1h */
-    int64_t replay_s;             /* Muster.Replay: a renewal asked again; default 1h */
-    bool pop_required;            /* Muster.ProofOfPossession: "optional" (default) | "linked" */
-    unsigned quarantine_failures; /* Muster.Quarantine.Failures; 1..100, default 5 */
-    const char *issuer;           /* Muster.Issuer: name of an issuing CA; NULL: any active */
 };
 
 struct template;

@@ -72,6 +72,10 @@ static const struct duration {
     {"VerifyWithin", MINUTE_S, 3650 * (int64_t)DAY_S,
      offsetof(struct template, settings.verify_within_s)},
     {"Grace", 0, 365 * (int64_t)DAY_S, offsetof(struct template, settings.grace_s)},
+    {"ExpiredEnrolment", 0, 3650 * (int64_t)DAY_S,
+     offsetof(struct template, settings.expired_enrolment_s)},
+    {"ExpiredRenewal", 0, 3650 * (int64_t)DAY_S,
+     offsetof(struct template, settings.expired_renewal_s)},
     {"Replay", 0, 30 * (int64_t)DAY_S, offsetof(struct template, settings.replay_s)},
 };
 

@@ -32,6 +32,7 @@ DEFINE_CLEANUP(X509_STORE_CTX *, X509_STORE_CTX_free);
 struct walk {
     int time_error; /* the first X509_V_ERR_ about time, X509_V_OK: none */
     X509 *timed;    /* the certificate it is about; borrowed */
+    bool several;   /* another certificate's time is wrong too */
 };
 
 static void cert_stack_freep(STACK_OF(X509) * *s)
@@ -98,10 +99,12 @@ static int walk_step(int good, X509_STORE_CTX *ctx)
     int error = X509_STORE_CTX_get_error(ctx);
     if (good || !error_is_about_time(error))
         return good;
+    X509 *current = X509_STORE_CTX_get_current_cert(ctx);
     if (w->time_error == X509_V_OK) {
         w->time_error = error;
-        w->timed = X509_STORE_CTX_get_current_cert(ctx);
+        w->timed = current;
     }
+    w->several = w->several || w->timed != current;
     return 1;
 }
 
@@ -290,7 +293,11 @@ static enum err walk_run(const struct trust *t, struct arena *arena, X509 *const
     enum err e = anchor_find(t, arena, ctx, v, fault);
     if (e)
         return e;
-    return w.time_error != X509_V_OK ? time_refuse(arena, &w, now_s, fault) : ERR_OK;
+    if (w.time_error == X509_V_OK)
+        return ERR_OK;
+    if (w.time_error == X509_V_ERR_CERT_HAS_EXPIRED && w.timed == certs[0] && !w.several)
+        v->leaf_expired_s = now_s - v->leaf.not_after_s;
+    return time_refuse(arena, &w, now_s, fault);
 }
 
 enum err chain_verify(const struct trust *t, struct arena *arena, const struct bytes *chain,

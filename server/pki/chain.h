@@ -34,8 +34,10 @@ void trust_free(struct trust *t);
 DEFINE_CLEANUP(struct trust *, trust_free);
 
 struct chain_verdict {
-    int64_t anchor_id;               /* the CA the chain ends at */
-    struct cert_info leaf;           /* filled whenever the leaf parses, also on refusal */
+    int64_t anchor_id;     /* the CA the chain ends at */
+    struct cert_info leaf; /* filled whenever the leaf parses, also on refusal */
+    int64_t
+        leaf_expired_s; /* refused for nothing but the leaf having expired so long ago; else 0 */
     const char *unknown_issuer;      /* RFC 2253 name of the issuer that was not found; else NULL */
     struct bytes unknown_issuer_der; /* its Name */
     struct bytes unknown_aki;        /* the AKI that asks for it, len 0: none */

@@ -5,7 +5,7 @@
 
 enum {
     MAX_IMPORT_BYTES = 8 << 20,
-    MAX_UNPROVEN_S = 31536000,
+    YEAR_S = 31536000,
     SMALL_BODY_BYTES = 64 * 1024,
     MAX_TOKENS_AT_ONCE = 10000
 };
@@ -122,8 +122,8 @@ static const struct route routes[] = {
                   {"serials", ARG_BODY, ARG_TEXTS, false, 1, MAX_TOKENS_AT_ONCE, NULL},
                   {"count", ARG_BODY, ARG_INT, false, 1, MAX_TOKENS_AT_ONCE, NULL},
                   {"uses", ARG_BODY, ARG_INT, false, 1, 10000000, NULL},
-                  {"expires_in_s", ARG_BODY, ARG_INT, false, 1, 10 * (int64_t)MAX_UNPROVEN_S, NULL},
-                  {"grace_s", ARG_BODY, ARG_INT, false, 0, MAX_UNPROVEN_S, NULL},
+                  {"expires_in_s", ARG_BODY, ARG_INT, false, 1, 10 * (int64_t)YEAR_S, NULL},
+                  {"grace_s", ARG_BODY, ARG_INT, false, 0, YEAR_S, NULL},
                   {"note", ARG_BODY, ARG_TEXT, false, 0, 256, NULL}}),
     GET("/tokens/{}", ADMIN_VIEWER, .desk = DESK_TOKEN_SHOW, .args = {PATH_ID("id")}),
     ACT("/tokens/{}/revoke", ADMIN_OPERATOR, .desk = DESK_TOKEN_REVOKE, .args = {PATH_ID("id")}),
