@@ -272,12 +272,15 @@ CREATE INDEX device_group_group_idx ON device_group (group_id, device_id);
 
 CREATE TABLE policy (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name       text NOT NULL UNIQUE CHECK (name ~ '^[A-Za-z0-9_+=,.@-]{1,128}$'),
+    product_id bigint NOT NULL REFERENCES product,
+    name       text NOT NULL CHECK (name ~ '^[A-Za-z0-9_+=,.@-]{1,128}$'),
     document   jsonb NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    UNIQUE (product_id, name)
 );
 COMMENT ON TABLE policy IS 'Policies that templates attach to certificates';
 COMMENT ON COLUMN policy.id IS 'Registry number';
+COMMENT ON COLUMN policy.product_id IS 'The product line whose templates made it: names of one never reach another';
 COMMENT ON COLUMN policy.name IS 'Name';
 COMMENT ON COLUMN policy.document IS 'AWS IoT policy document';
 COMMENT ON COLUMN policy.created_at IS 'When it was made';
@@ -302,7 +305,6 @@ CREATE TABLE certificate (
     template_id      bigint NOT NULL REFERENCES template,
     template_version integer NOT NULL,
     request_id       text NOT NULL,
-    UNIQUE (issuer_id, serial_number),
     CHECK ((status = 'revoked') = (revoke_reason IS NOT NULL)),
     CHECK ((status IN ('superseded', 'revoked')) = (ended_at IS NOT NULL))
 );
@@ -328,6 +330,8 @@ COMMENT ON COLUMN certificate.template_version IS 'Version of that template';
 COMMENT ON COLUMN certificate.request_id IS 'The request that made it';
 CREATE UNIQUE INDEX certificate_one_current ON certificate (device_id, purpose) WHERE status = 'current';
 CREATE UNIQUE INDEX certificate_one_pending ON certificate (device_id, purpose) WHERE status = 'pending';
+-- what we signed; a factory's intermediates below one registered CA may count alike
+CREATE UNIQUE INDEX certificate_serial_number ON certificate (issuer_id, serial_number) WHERE purpose = 'operational';
 CREATE INDEX certificate_device_idx ON certificate (device_id, id);
 CREATE INDEX certificate_expiry_idx ON certificate (not_after) WHERE status IN ('pending', 'current');
 

@@ -107,7 +107,10 @@ BEGIN
     SELECT u.used_at INTO used FROM muster.token_use u JOIN muster.device d ON d.id = u.device_id
         WHERE u.token_id = t.id AND d.product_id = r.product_id AND d.serial_canonical = r.serial_canonical;
     v.token_id := t.id;
-    v.comeback := used IS NOT NULL AND at <= used + make_interval(secs => t.grace_s);
+    -- within its grace; or the answer of this very request was lost between commit and server
+    v.comeback := used IS NOT NULL AND (at <= used + make_interval(secs => t.grace_s)
+        OR EXISTS (SELECT 1 FROM muster.token_use u JOIN muster.certificate c ON c.id = u.certificate_id
+                   WHERE u.token_id = t.id AND c.request_id = r.request_id));
     v.bound := t.serial_canonical IS NOT NULL OR (t.max_uses = 1 AND used IS NOT NULL);
     IF v.comeback THEN
         RETURN v;
@@ -248,11 +251,22 @@ BEGIN
     IF d.reset_at IS NOT NULL THEN
         RETURN;
     END IF;
+    IF pend.id IS NULL AND cur.id IS NULL THEN
+        -- its certificates were revoked or have gone; who once was verified is not taken over
+        IF NOT bound AND EXISTS (SELECT 1 FROM muster.certificate c WHERE c.device_id = d.id
+                                 AND c.purpose = 'operational' AND c.verified_at IS NOT NULL) THEN
+            PERFORM muster.refuse('device.already_provisioned', 'a shared credential never takes over a device that was verified; muster device reset allows it once');
+        END IF;
+        RETURN;
+    END IF;
     IF cur.id IS NOT NULL THEN
         IF NOT bound THEN
             PERFORM muster.refuse('device.already_provisioned', 'a shared credential never replaces a verified certificate; muster device reset allows it once');
         ELSIF NOT r.replace THEN
             PERFORM muster.refuse('device.already_provisioned', 'the template says Reprovision: refuse');
+        ELSIF COALESCE(v.comeback, false) AND NOT EXISTS (SELECT 1 FROM muster.token_use u
+                WHERE u.token_id = v.token_id AND u.device_id = d.id AND u.certificate_id = pend.id) THEN
+            PERFORM muster.refuse('token.consumed', 'the grace of a token ends when the certificate it gave has been used');
         END IF;
         RETURN;
     END IF;
@@ -305,13 +319,13 @@ DECLARE
 BEGIN
     FOR p IN SELECT x->>'name' AS name, x->'document' AS document
              FROM jsonb_array_elements(r.policies) x ORDER BY x->>'name' LOOP
-        SELECT id INTO found_id FROM muster.policy WHERE name = p.name;
+        SELECT id INTO found_id FROM muster.policy WHERE product_id = r.product_id AND name = p.name;
         IF found_id IS NULL THEN
             IF p.document IS NULL OR p.document = 'null' THEN
                 PERFORM muster.refuse('template.evaluation_failed', format('there is no policy %s', p.name));
             END IF;
-            INSERT INTO muster.policy (name, document) VALUES (p.name, p.document) ON CONFLICT DO NOTHING;
-            SELECT id INTO found_id FROM muster.policy WHERE name = p.name;
+            INSERT INTO muster.policy (product_id, name, document) VALUES (r.product_id, p.name, p.document) ON CONFLICT DO NOTHING;
+            SELECT id INTO found_id FROM muster.policy WHERE product_id = r.product_id AND name = p.name;
         END IF;
         INSERT INTO muster.certificate_policy VALUES (cert, found_id) ON CONFLICT DO NOTHING;
     END LOOP;
@@ -378,7 +392,10 @@ CREATE FUNCTION enrol_replay(r enrol_request, d device, c certificate, proven bo
 DECLARE
     res muster.enrol_result;
 BEGIN
-    UPDATE muster.device SET last_seen = clock_timestamp(), failures = 0 WHERE id = d.id;
+    -- a device that comes back with the key it had has used up a reset
+    UPDATE muster.device SET last_seen = clock_timestamp(), failures = 0, reset_at = NULL,
+            state = CASE WHEN reset_at IS NULL THEN state WHEN c.status = 'current' THEN 'PROVISIONED' ELSE 'VERIFY' END
+        WHERE id = d.id RETURNING * INTO d;
     PERFORM muster.enrol_trail(r, d.id, d.state, 'replayed', c.fingerprint);
     SELECT r.ord, 'replayed', '', proven, x.der, c.fingerprint, d.state INTO res
         FROM muster.certificate_der x WHERE x.certificate_id = c.id;
@@ -402,9 +419,9 @@ DECLARE
     renewal boolean := r.credential = 'device';
     new_state text;
 BEGIN
-    new_state := CASE WHEN renewal THEN d.state WHEN r.verify = 'none' THEN 'PROVISIONED' ELSE 'VERIFY' END;
+    new_state := CASE WHEN renewal AND d.reset_at IS NOT NULL THEN 'PROVISIONED' WHEN renewal THEN d.state WHEN r.verify = 'none' THEN 'PROVISIONED' ELSE 'VERIFY' END;
     UPDATE muster.device SET state = new_state, failures = 0, last_seen = clock_timestamp(),
-            reset_at = CASE WHEN renewal THEN reset_at END,
+            reset_at = NULL,
             verify_mode = r.verify,
             verify_by = CASE WHEN new_state = 'VERIFY' THEN clock_timestamp() + make_interval(secs => r.verify_within_s) END,
             template_id = r.template_id, template_version = r.template_version,
@@ -419,8 +436,10 @@ BEGIN
                 ELSE attributes END,
             configuration = CASE WHEN renewal THEN configuration ELSE r.configuration END
         WHERE id = d.id;
-    UPDATE muster.allowlist SET device_id = d.id, claimed_at = clock_timestamp()
-        WHERE product_id = r.product_id AND serial_canonical = r.serial_canonical AND device_id IS NULL;
+    IF NOT renewal THEN -- which has not locked the row before the device
+        UPDATE muster.allowlist SET device_id = d.id, claimed_at = clock_timestamp()
+            WHERE product_id = r.product_id AND serial_canonical = r.serial_canonical AND device_id IS NULL;
+    END IF;
     PERFORM muster.enrol_trail(r, d.id, new_state, 'ok', r.fingerprint);
     INSERT INTO muster.outbox (event, payload) VALUES (
         CASE WHEN renewal THEN 'device.renewed' ELSE 'device.enrolled' END,
@@ -461,11 +480,11 @@ BEGIN
         IF live.not_after - make_interval(secs => r.renew_before_s) > clock_timestamp() THEN
             RETURN muster.enrol_replay(r, d, live, proven);
         END IF;
-    ELSIF pend.id IS NOT NULL OR cur.id IS NOT NULL THEN
+    ELSIF d.state <> 'UNPROVISIONED' OR d.last_seen IS NOT NULL THEN
         PERFORM muster.enrol_takeover(r, d, v, pend, cur);
     END IF;
-    IF pend.id IS NOT NULL AND pend.spki_sha256 = r.spki THEN
-        -- same key, inside its renewal window: an ordinary renewal, the key lives on
+    -- a key that the current certificate still needs, or this request, does not die with a pending one
+    IF pend.id IS NOT NULL AND (pend.spki_sha256 = r.spki OR pend.spki_sha256 = cur.spki_sha256) THEN
         UPDATE muster.certificate SET status = 'superseded', ended_at = clock_timestamp() WHERE id = pend.id;
     ELSIF pend.id IS NOT NULL THEN
         PERFORM muster.certificate_revoke(pend.id, 'superseded');
@@ -482,6 +501,9 @@ BEGIN
                 used_at = CASE WHEN v.comeback THEN token_use.used_at ELSE clock_timestamp() END;
     END IF;
     SELECT r.ord, 'ok', '', proven, NULL::bytea, r.fingerprint, muster.enrol_finish(r, d, existed) INTO res;
+    IF r.verify = 'none' THEN
+        PERFORM muster.certificate_used(made); -- nothing else will ever say so
+    END IF;
     RETURN res;
 END $$;
 COMMENT ON FUNCTION enrol_first IS 'Enrols a device by bootstrap token or factory certificate';
@@ -510,8 +532,12 @@ BEGIN
     IF own.status = 'superseded' THEN
         PERFORM muster.refuse('cert.superseded', format('superseded at %s', own.ended_at));
     END IF;
+    IF EXISTS (SELECT 1 FROM muster.key_owner k WHERE k.spki_sha256 = own.spki_sha256 AND k.dead_at IS NOT NULL) THEN
+        PERFORM muster.refuse('key.reused', 'the key of the certificate was revoked with another certificate');
+    END IF;
     PERFORM muster.enrol_allowlist_block(r);
     PERFORM muster.certificate_used(own.id);
+    r.inactive := NOT own.active;
     SELECT * INTO d FROM muster.device WHERE id = d.id;
     SELECT * INTO pend FROM muster.certificate WHERE device_id = d.id AND purpose = 'operational' AND status = 'pending';
     IF pend.id IS NOT NULL AND pend.supersedes_id = own.id AND pend.spki_sha256 = r.spki
@@ -620,6 +646,9 @@ BEGIN
             f := f || jsonb_build_object('serial', COALESCE(f->>'serial', t.serial), 'serial_canonical', t.serial_canonical);
         END IF;
     END IF;
+    -- nor does a certificate that is no longer the device's prove anything
+    proven := proven AND NOT EXISTS (SELECT 1 FROM muster.certificate c
+        WHERE c.fingerprint = (f->>'fingerprint')::bytea AND c.status IN ('revoked', 'superseded'));
     IF proven AND f->>'serial_canonical' IS NOT NULL AND f->>'product_id' IS NOT NULL THEN
         INSERT INTO muster.device (product_id, serial, serial_canonical, state, template_id, template_version)
             VALUES ((f->>'product_id')::bigint, f->>'serial', f->>'serial_canonical', 'UNPROVISIONED',
@@ -638,8 +667,11 @@ BEGIN
                 SELECT count(*) / 100 INTO storm_limit FROM (SELECT 1 FROM muster.device q
                     WHERE q.template_id = d.template_id LIMIT 100 * (storm + 1)) n;
                 IF storm + 1 > GREATEST(10, storm_limit) THEN
-                    INSERT INTO muster.outbox (event, payload) VALUES ('quarantine.storm',
-                        jsonb_build_object('template', f->>'template', 'serial', d.serial, 'quarantined_within_hour', storm));
+                    -- told once an hour and template
+                    INSERT INTO muster.outbox (event, payload)
+                        SELECT 'quarantine.storm', jsonb_build_object('template', f->>'template', 'serial', d.serial, 'quarantined_within_hour', storm)
+                        WHERE NOT EXISTS (SELECT 1 FROM muster.outbox o WHERE o.at > clock_timestamp() - interval '1 hour'
+                            AND o.event = 'quarantine.storm' AND o.payload->>'template' = f->>'template');
                 ELSE
                     UPDATE muster.device SET state = 'QUARANTINE',
                         quarantine_reason = format('%s failures in a row, the last %s', d.failures, f->>'outcome')

@@ -23,7 +23,7 @@ $$;
 COMMENT ON FUNCTION pem IS 'A certificate as PEM, RFC 7468';
 
 CREATE FUNCTION serial_canonical(p product, serial text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE p.serial_case WHEN 'upper' THEN upper(s) WHEN 'lower' THEN lower(s) ELSE s END
+    SELECT CASE p.serial_case WHEN 'upper' THEN upper(s COLLATE "C") WHEN 'lower' THEN lower(s COLLATE "C") ELSE s END
     FROM (SELECT CASE WHEN p.strip_separators THEN translate(serial, '._:-', '') ELSE serial END) x(s)
 $$;
 COMMENT ON FUNCTION serial_canonical IS 'The canonical form of a serial under its product''s rule; the same as serial_parse in C';
@@ -541,7 +541,9 @@ BEGIN
     END IF;
     SELECT CASE WHEN bool_or(c.status = 'current') THEN 'PROVISIONED' WHEN bool_or(c.status = 'pending') THEN 'VERIFY' ELSE 'UNPROVISIONED' END
         INTO back FROM muster.certificate c WHERE c.device_id = d.id AND c.purpose = 'operational' AND c.status IN ('current', 'pending');
-    UPDATE muster.device SET state = COALESCE(back, 'UNPROVISIONED'), quarantine_reason = NULL, failures = 0 WHERE id = d.id RETURNING * INTO d;
+    UPDATE muster.device SET state = COALESCE(back, 'UNPROVISIONED'), quarantine_reason = NULL, failures = 0,
+            verify_by = CASE WHEN back = 'VERIFY' THEN clock_timestamp() + interval '1 day' END
+        WHERE id = d.id RETURNING * INTO d;
     RETURN muster.desk_device_done(op, d, 'release', NULL);
 END $$;
 COMMENT ON FUNCTION desk_device_release IS 'POST /devices/{serial}/release';
@@ -637,6 +639,9 @@ BEGIN
         PERFORM muster.refuse('request.conflict', format('revoked already (%s) at %s', c.revoke_reason, muster.utc(c.ended_at)));
     END IF;
     PERFORM muster.certificate_revoke(c.id, reason);
+    -- the key is dead, so is every certificate over it
+    PERFORM muster.certificate_revoke(x.id, reason) FROM muster.certificate x
+        WHERE x.device_id = d.id AND x.spki_sha256 = c.spki_sha256 AND x.status IN ('pending', 'current');
     PERFORM muster.desk_audit(op, 'cert.revoke', a->>'fingerprint', jsonb_build_object('serial', d.serial, 'reason', reason));
     INSERT INTO muster.history (request_id, product_id, device_id, serial, protocol, operation, credential, source, outcome, detail, reached, state, fingerprint)
         VALUES (op->>'request', d.product_id, d.id, d.serial, 'admin', 'revoke', 'operator', op->>'actor', 'ok', reason, d.state, d.state, c.fingerprint);
@@ -645,6 +650,10 @@ BEGIN
         UPDATE muster.device SET state = 'QUARANTINE', quarantine_reason = 'keyCompromise of ' || (a->>'fingerprint'), verify_by = NULL
             WHERE id = d.id RETURNING * INTO d;
         PERFORM muster.desk_device_done(op, d, 'quarantine', d.quarantine_reason);
+    END IF;
+    IF d.state IN ('VERIFY', 'PROVISIONED') AND NOT EXISTS (SELECT 1 FROM muster.certificate x
+            WHERE x.device_id = d.id AND x.purpose = 'operational' AND x.status IN ('pending', 'current')) THEN
+        UPDATE muster.device SET state = 'UNPROVISIONED', verify_by = NULL WHERE id = d.id;
     END IF;
     SELECT * INTO c FROM muster.certificate WHERE id = c.id;
     RETURN muster.certificate_json(c)::json;

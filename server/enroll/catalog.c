@@ -216,6 +216,8 @@ static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows, co
             .active = r->active,
             .name = r->name,
             .der = r->der,
+            .template_id = r->template_id,
+            .product_id = r->product_id,
             .template = r->template_id ? snapshot_template_by_id(s, r->template_id) : NULL,
         };
         if (r->key_reference && r->active)

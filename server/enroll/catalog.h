@@ -41,7 +41,9 @@ struct catalog_ca {
     struct bytes der;
     struct bytes subject_der; /* Names; for our own CAs only */
     struct bytes issuer_der;
-    const struct catalog_template *template; /* NULL: none */
+    int64_t template_id;                     /* 0: none */
+    int64_t product_id;                      /* of that template */
+    const struct catalog_template *template; /* NULL: none, or it is not in use */
 };
 
 struct catalog;

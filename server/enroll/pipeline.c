@@ -113,10 +113,9 @@ static void failure_write(struct buf *b, const struct enrolment *e)
 /* The refusal goes into the trail in a transaction of its own. */
 static void failure_record(const struct enrolment *e)
 {
-    bool certified = e->credential >= CREDENTIAL_FACTORY;
     if (!belongs_in_trail(e->fault->code))
         return;
-    if (!certified && !source_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
+    if (!e->proven && !source_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
         return;
     _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_FAILURE_BYTES);

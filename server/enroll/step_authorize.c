@@ -1,42 +1,6 @@
-/* What the credential may do with this template and this key. */
+/* What this key may do, and whether a renewal stays what it was. */
 #include "enroll/steps.h"
 #include "pki/name.h"
-
-/* A renewal under a label must be of that label's product line; its template stays its own. */
-static enum err label_check(struct enrolment *e)
-{
-    if (e->credential != CREDENTIAL_DEVICE || !e->rq->template_name)
-        return ERR_OK;
-    const struct catalog_template *named = snapshot_template(e->snapshot, e->rq->template_name);
-    if (!named)
-        return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%s\"",
-                         e->rq->template_name);
-    if (named->product != e->template->product)
-        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL,
-                         "the device is of product %s, the label of %s", e->template->product->name,
-                         named->product->name);
-    return ERR_OK;
-}
-
-static enum err credential_check(struct enrolment *e)
-{
-    if (e->credential == CREDENTIAL_DEVICE)
-        return label_check(e);
-    if (e->rq->renew)
-        return fault_set(e->fault, FAULT_CERT_PURPOSE,
-                         "a factory certificate cannot renew; use simpleenroll");
-    unsigned need =
-        e->credential == CREDENTIAL_TOKEN ? CREDENTIAL_SET_TOKEN : CREDENTIAL_SET_FACTORY;
-    if (!(e->settings->credentials & need))
-        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL, "template %s does not take a %s",
-                         e->template->label, credential_name(e->credential));
-    if (e->peer_ca && e->peer_ca->template && e->peer_ca->template->product != e->template->product)
-        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL,
-                         "CA %s is registered for product %s, template %s is of %s",
-                         e->peer_ca->name, e->peer_ca->template->product->name, e->template->label,
-                         e->template->product->name);
-    return ERR_OK;
-}
 
 static enum err key_check(struct enrolment *e)
 {
@@ -65,8 +29,6 @@ static enum err renewal_check(struct enrolment *e)
 enum err step_authorize(struct enrolment *e)
 {
     enum err err = e->serial_known ? ERR_OK : enrolment_serial(e);
-    if (!err)
-        err = credential_check(e);
     if (!err)
         err = key_check(e);
     if (!err)

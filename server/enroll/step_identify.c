@@ -12,6 +12,9 @@ static enum err template_choose(struct enrolment *e)
             return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "the device's template is disabled");
         return ERR_OK;
     }
+    if (e->peer_ca && e->peer_ca->template_id != 0 && !e->peer_ca->template)
+        return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "the template of CA %s is disabled",
+                         e->peer_ca->name);
     if (!label && e->peer_ca && e->peer_ca->template) {
         e->template = e->peer_ca->template;
         return ERR_OK;
@@ -27,10 +30,15 @@ static enum err template_choose(struct enrolment *e)
     return ERR_OK;
 }
 
-static const char *last_urn_part(const char *urn)
+/* What stands behind the name space and its first part, colons and all: of urn:dev:mac:00:11 it is
+ * 00:11, of urn:uuid:X it is X. */
+static const char *urn_serial(const char *urn)
 {
-    const char *colon = urn ? strrchr(urn, ':') : NULL;
-    return colon ? colon + 1 : NULL;
+    const char *at = urn ? strchr(urn + strlen("urn:"), ':') : NULL;
+    const char *part = at ? strchr(at + 1, ':') : NULL;
+    if (part)
+        return part + 1;
+    return at ? at + 1 : NULL;
 }
 
 /* The serial in the factory certificate, or in the CSR of a token holder. */
@@ -43,7 +51,7 @@ static const char *serial_from_names(const struct enrolment *e)
     case SERIAL_FROM_SERIAL_NUMBER:
         return factory ? e->peer.leaf.subject_serial_number : e->csr.serial_number;
     case SERIAL_FROM_URN:
-        return last_urn_part(factory ? e->peer.leaf.urn : e->csr.urn);
+        return urn_serial(factory ? e->peer.leaf.urn : e->csr.urn);
     }
     return NULL;
 }
@@ -82,6 +90,43 @@ enum err enrolment_serial(struct enrolment *e)
     return ERR_OK;
 }
 
+/* A renewal under a label must be of that label's product line; its template stays its own. */
+static enum err label_check(struct enrolment *e)
+{
+    if (e->credential != CREDENTIAL_DEVICE || !e->rq->template_name)
+        return ERR_OK;
+    const struct catalog_template *named = snapshot_template(e->snapshot, e->rq->template_name);
+    if (!named)
+        return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%s\"",
+                         e->rq->template_name);
+    if (named->product != e->template->product)
+        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL,
+                         "the device is of product %s, the label of %s", e->template->product->name,
+                         named->product->name);
+    return ERR_OK;
+}
+
+/* Before anything counts as proven: a credential proves nothing where it may not be used. */
+static enum err credential_check(struct enrolment *e)
+{
+    if (e->credential == CREDENTIAL_DEVICE)
+        return label_check(e);
+    if (e->rq->renew)
+        return fault_set(e->fault, FAULT_CERT_PURPOSE,
+                         "a factory certificate cannot renew; use simpleenroll");
+    unsigned need =
+        e->credential == CREDENTIAL_TOKEN ? CREDENTIAL_SET_TOKEN : CREDENTIAL_SET_FACTORY;
+    if (!(e->settings->credentials & need))
+        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL, "template %s does not take a %s",
+                         e->template->label, credential_name(e->credential));
+    if (e->peer_ca && e->peer_ca->template_id != 0 &&
+        e->peer_ca->product_id != e->template->product->id)
+        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL,
+                         "CA %s is registered for another product than %s of template %s",
+                         e->peer_ca->name, e->template->product->name, e->template->label);
+    return ERR_OK;
+}
+
 /* How long after its end a certificate may still ask, if everything else about it is right. */
 static enum err expiry_check(struct enrolment *e)
 {
@@ -100,6 +145,8 @@ enum err step_identify(struct enrolment *e)
         return err;
     e->settings = template_settings(e->template->compiled);
     err = expiry_check(e);
+    if (!err)
+        err = credential_check(e);
     if (err)
         return err;
     if (e->credential == CREDENTIAL_TOKEN && !e->rq->claimed_serial)

@@ -21,7 +21,7 @@ enum verify_mode { VERIFY_CALL, VERIFY_BROKER, VERIFY_EXTERNAL, VERIFY_NONE };
 enum serial_source {
     SERIAL_FROM_CN,            /* "Subject.CN" of the CSR or factory certificate; the default */
     SERIAL_FROM_SERIAL_NUMBER, /* "Subject.serialNumber" (OID 2.5.4.5) */
-    SERIAL_FROM_URN,           /* "SAN.URI": the last part of a urn: URI */
+    SERIAL_FROM_URN,           /* "SAN.URI": behind the second part of a urn: URI */
 };
 
 /* The Muster section with its defaults filled in. */

@@ -196,7 +196,7 @@ static void handle(struct request *r)
         exchange_problem(x, FAULT_OVERLOADED);
         return;
     }
-    route_run(r->table, r->row, r->listener->service, x);
+    route_run(r->row, r->listener->service, x);
     if (gated)
         gate_leave(r->listener->gate);
 }
@@ -256,6 +256,8 @@ static enum MHD_Result request_begin(struct request *r, struct MHD_Connection *c
         e = tables_find(r);
     if (!e)
         e = route_check(r->row, &r->x, length);
+    if (!e)
+        e = route_admit(r->table, r->row, r->listener->service, &r->x);
     r->refused = e != ERR_OK;
     buf_init(&r->body, r->row ? r->row->max_body : 0);
     const char *expect = exchange_header(&r->x, "Expect");

@@ -5,6 +5,7 @@
 #include <openssl/x509v3.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "pki/key.h"
 #include "pki/names.h"
 
@@ -137,16 +138,23 @@ static enum err challenge_take(struct arena *arena, X509_REQ *rq, struct csr *c,
     return ERR_OK;
 }
 
-/* Of the SubjectPublicKeyInfo as it stands in the request. */
-static enum err fingerprint_take(X509_REQ *rq, uint8_t ret_digest[SHA256_BYTES])
+/* A key has one spelling: another one of the same key would be another key to the registry. */
+static enum err fingerprint_take(X509_REQ *rq, EVP_PKEY *key, uint8_t ret_digest[SHA256_BYTES],
+                                 struct fault *fault)
 {
+    _cleanup_(buf_donep) struct buf canonical = {0};
     unsigned char *der = NULL;
+    buf_init(&canonical, CSR_MAX_BYTES);
     int len = i2d_X509_PUBKEY(X509_REQ_get_X509_PUBKEY(rq), &der);
     if (len < 0)
         return ERR_NO_MEMORY;
-    enum err e = digest_sha256(bytes_of(der, (size_t)len), ret_digest);
+    enum err e = key_encode_canonical(key, &canonical);
+    if (!e && !bytes_equal(bytes_of(der, (size_t)len), buf_bytes(&canonical)))
+        e = fault_set(fault, FAULT_CSR_KEY,
+                      "the key must be of a named curve with an uncompressed point, or RSA with "
+                      "NULL parameters");
     OPENSSL_free(der);
-    return e;
+    return e ? e : digest_sha256(buf_bytes(&canonical), ret_digest);
 }
 
 enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, struct fault *fault)
@@ -163,7 +171,7 @@ enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, 
     /* no signature is worth checking with a key that is refused anyhow, and a huge one is slow */
     e = c.kind ? possession_check(rq, key, fault) : ERR_OK;
     if (!e)
-        e = fingerprint_take(rq, c.spki_sha256);
+        e = c.kind ? fingerprint_take(rq, key, c.spki_sha256, fault) : ERR_OK;
     if (!e)
         e = subject_take(arena, rq, &c, fault);
     if (!e)

@@ -9,7 +9,13 @@
 
 #include "base/file.h"
 
-enum { MAX_KEY_FILE_BYTES = 32 * 1024, MAX_EXPONENT_BITS = 32, MIN_EXPONENT = 65537 };
+enum {
+    MAX_KEY_FILE_BYTES = 32 * 1024,
+    MAX_EXPONENT_BITS = 32,
+    MIN_EXPONENT = 65537,
+    MAX_COORDINATE_BYTES = 48,
+    MAX_KEY_DER_BYTES = 16384
+};
 
 DEFINE_CLEANUP(BIO *, BIO_free_all);
 DEFINE_CLEANUP(BIGNUM *, BN_free);
@@ -125,13 +131,50 @@ enum key_kind key_kind_of(EVP_PKEY *key)
     return 0;
 }
 
-enum err key_fingerprint(EVP_PKEY *key, uint8_t ret_digest[SHA256_BYTES])
+/* All of an EC SubjectPublicKeyInfo but the coordinates. */
+static const uint8_t p256_head[] = {0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
+                                    0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+                                    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04};
+static const uint8_t p384_head[] = {0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86,
+                                    0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b,
+                                    0x81, 0x04, 0x00, 0x22, 0x03, 0x62, 0x00, 0x04};
+
+static enum err ec_encode(EVP_PKEY *key, bool p256, struct buf *ret)
 {
+    _cleanup_(BN_freep) BIGNUM *x = NULL;
+    _cleanup_(BN_freep) BIGNUM *y = NULL;
+    uint8_t point[2 * MAX_COORDINATE_BYTES];
+    int len = p256 ? 32 : MAX_COORDINATE_BYTES;
+    if (!EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_EC_PUB_X, &x) ||
+        !EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_EC_PUB_Y, &y))
+        return ERR_INVALID;
+    if (BN_bn2binpad(x, point, len) != len || BN_bn2binpad(y, point + len, len) != len)
+        return ERR_INVALID;
+    buf_add(ret, p256 ? p256_head : p384_head, p256 ? sizeof(p256_head) : sizeof(p384_head));
+    buf_add(ret, point, 2 * (size_t)len);
+    return ERR_OK;
+}
+
+enum err key_encode_canonical(EVP_PKEY *key, struct buf *ret)
+{
+    enum key_kind kind = key_kind_of(key);
     unsigned char *der = NULL;
+    if (kind == KEY_P256 || kind == KEY_P384)
+        return ec_encode(key, kind == KEY_P256, ret);
     int len = i2d_PUBKEY(key, &der);
     if (len < 0)
         return ERR_INVALID;
-    enum err e = digest_sha256(bytes_of(der, (size_t)len), ret_digest);
+    buf_add(ret, der, (size_t)len);
     OPENSSL_free(der);
-    return e;
+    return ERR_OK;
+}
+
+enum err key_fingerprint(EVP_PKEY *key, uint8_t ret_digest[SHA256_BYTES])
+{
+    _cleanup_(buf_donep) struct buf der = {0};
+    buf_init(&der, MAX_KEY_DER_BYTES);
+    enum err e = key_encode_canonical(key, &der);
+    if (!e && der.overflow)
+        e = ERR_INVALID;
+    return e ? e : digest_sha256(buf_bytes(&der), ret_digest);
 }

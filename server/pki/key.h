@@ -31,5 +31,9 @@ enum err key_load_private(const char *path, EVP_PKEY **ret_key) MUST_CHECK;
  * classed by size: below 3072 bits RSA2048, below 4096 RSA3072, 4096 RSA4096. */
 enum key_kind key_kind_of(EVP_PKEY *key);
 
-/* SHA-256 of a DER SubjectPublicKeyInfo: the registry's name of a key. */
+/* DER SubjectPublicKeyInfo in the one form a key has here: named curve, uncompressed point, RSA
+ * with NULL parameters. ret is initialised by the caller. */
+enum err key_encode_canonical(EVP_PKEY *key, struct buf *ret) MUST_CHECK;
+
+/* SHA-256 of that: the registry's name of a key, however a certificate spells it. */
 enum err key_fingerprint(EVP_PKEY *key, uint8_t ret_digest[SHA256_BYTES]) MUST_CHECK;

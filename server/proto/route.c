@@ -88,13 +88,19 @@ enum err route_check(const struct route *row, struct exchange *x, int64_t declar
     return ERR_OK;
 }
 
-void route_run(const struct route_table *table, const struct route *row, struct service *service,
-               struct exchange *x)
+enum err route_admit(const struct route_table *table, const struct route *row,
+                     struct service *service, struct exchange *x)
 {
     x->route = row;
     enum err e = table->before ? table->before(service, row, x) : ERR_OK;
-    if (!e)
-        e = row->handle(service, x);
+    if (e && x->fault.code == FAULT_NONE)
+        return fault_set(&x->fault, FAULT_INTERNAL, "admission: %s", err_name(e));
+    return e;
+}
+
+void route_run(const struct route *row, struct service *service, struct exchange *x)
+{
+    enum err e = row->handle(service, x);
     if (!e && x->status != 0)
         return;
     if (e != ERR_DENIED || x->fault.code == FAULT_NONE)

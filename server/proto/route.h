@@ -24,7 +24,7 @@ struct route {
 struct route_table {
     const struct route *rows;
     size_t count;
-    /* Called before every handler with the matched row; may refuse. NULL: none. */
+    /* Called with the headers, before a body is taken; may refuse. NULL: none. */
     enum err (*before)(struct service *service, const struct route *row, struct exchange *x);
 };
 
@@ -40,6 +40,9 @@ enum err route_find(const struct route_table *table, struct exchange *x,
 enum err route_check(const struct route *row, struct exchange *x,
                      int64_t declared_length) MUST_CHECK;
 
-/* Runs before and handle; afterwards x has a reply in any case. */
-void route_run(const struct route_table *table, const struct route *row, struct service *service,
-               struct exchange *x);
+/* Asks the table's `before` whether the request may go on. */
+enum err route_admit(const struct route_table *table, const struct route *row,
+                     struct service *service, struct exchange *x) MUST_CHECK;
+
+/* Runs the handler; afterwards x has a reply in any case. */
+void route_run(const struct route *row, struct service *service, struct exchange *x);

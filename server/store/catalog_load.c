@@ -14,8 +14,9 @@ static const struct stmt stmts[] = {
      " WHERE t.enabled ORDER BY t.id",
      0},
     {"catalog_cas",
-     "SELECT id, kind, name, certificate, key_reference, active, coalesce(template_id, 0)"
-     " FROM ca ORDER BY id",
+     "SELECT c.id, c.kind, c.name, c.certificate, c.key_reference, c.active,"
+     " coalesce(c.template_id, 0), coalesce(t.product_id, 0)"
+     " FROM ca c LEFT JOIN template t ON t.id = c.template_id ORDER BY c.id",
      0},
 };
 const struct stmt_set catalog_statements = {stmts, ARRAY_LEN(stmts)};
@@ -92,6 +93,7 @@ static enum err ca_load(const PGresult *r, int i, struct arena *arena, struct ca
         .key_reference = reference ? arena_strdup(arena, reference) : NULL,
         .active = is_true(r, i, 5),
         .template_id = atoll(PQgetvalue(r, i, 6)),
+        .product_id = atoll(PQgetvalue(r, i, 7)),
     };
     if (!ret->kind || !ret->name || (reference && !ret->key_reference))
         return ERR_NO_MEMORY;

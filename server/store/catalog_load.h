@@ -35,6 +35,7 @@ struct ca_cached_row {
     const char *key_reference; /* NULL: not ours to sign with */
     bool active;
     int64_t template_id; /* 0: none */
+    int64_t product_id;  /* of that template */
 };
 
 struct catalog_rows {

@@ -1,15 +1,18 @@
 #include "store/db.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/secret.h"
 #include "base/text.h"
 
-enum { MAX_PREPARED = 256, MAX_POOL = 64, MAX_TRIES = 5 };
+enum { MAX_PREPARED = 256, MAX_POOL = 64, MAX_TRIES = 5, PATIENCE_MS = 2000 };
 
 struct db_conn {
     PGconn *pg; /* NULL: not connected */
@@ -19,6 +22,8 @@ struct db_conn {
     char message[DB_MAX_MESSAGE_BYTES];
     unsigned generation;
     bool busy;
+    int64_t patience_us; /* with one statement; 0: endless */
+    bool timed_out;      /* the server did not answer in time; the connection was given up */
 };
 
 struct db {
@@ -96,28 +101,24 @@ static void conn_close(struct db_conn *c)
 
 static enum err conn_open(const struct db *db, struct db_conn *c)
 {
-    const char *const keys[] = {"host",
-                                "port",
-                                "dbname",
-                                "user",
-                                "password",
-                                "sslmode",
-                                "options",
-                                "connect_timeout",
-                                "application_name",
-                                "target_session_attrs",
-                                NULL};
-    const char *const values[] = {db->config.host,
-                                  db->config.port,
-                                  db->config.name,
-                                  db->config.user,
-                                  db->config.password,
-                                  db->config.sslmode,
-                                  db->options,
-                                  db->connect_timeout,
-                                  "musterd",
-                                  "read-write",
-                                  NULL};
+    const struct {
+        const char *key;
+        const char *value;
+    } settings[] = {
+        {"host", db->config.host},         {"port", db->config.port},
+        {"dbname", db->config.name},       {"user", db->config.user},
+        {"password", db->config.password}, {"sslmode", db->config.sslmode},
+        {"options", db->options},          {"connect_timeout", db->connect_timeout},
+        {"application_name", "musterd"},   {"target_session_attrs", "read-write"},
+        {"keepalives_idle", "15"},         {"keepalives_interval", "5"},
+        {"keepalives_count", "3"},         {"tcp_user_timeout", "15000"},
+    };
+    const char *keys[ARRAY_LEN(settings) + 1] = {0}, *values[ARRAY_LEN(settings) + 1] = {0};
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
+        keys[i] = settings[i].key;
+        values[i] = settings[i].value;
+    }
+    c->timed_out = false;
     c->pg = PQconnectdbParams(keys, values, 0);
     c->prepared_count = 0;
     if (!c->pg || PQstatus(c->pg) != CONNECTION_OK) {
@@ -177,6 +178,9 @@ enum err db_acquire(struct db *db, struct db_conn **ret_conn)
     if (c->generation != generation)
         conn_close(c);
     c->generation = generation;
+    c->timed_out = false;
+    if (db->config.statement_timeout_ms > 0)
+        c->patience_us = (int64_t)(db->config.statement_timeout_ms + PATIENCE_MS) * 1000;
     enum err e = c->pg ? ERR_OK : conn_open(db, c);
     if (e) {
         db_release(db, c);
@@ -188,7 +192,7 @@ enum err db_acquire(struct db *db, struct db_conn **ret_conn)
 
 void db_release(struct db *db, struct db_conn *c)
 {
-    bool lost = c->pg && PQstatus(c->pg) != CONNECTION_OK;
+    bool lost = c->timed_out || (c->pg && PQstatus(c->pg) != CONNECTION_OK);
     if (lost || (c->pg && PQtransactionStatus(c->pg) != PQTRANS_IDLE))
         conn_close(c);
     pthread_mutex_lock(&db->lock);
@@ -254,11 +258,48 @@ static enum err conn_judge(struct db_conn *c, PGresult *r, PGresult **ret_result
         return ERR_OK;
     }
     const char *sqlstate = r ? PQresultErrorField(r, PG_DIAG_SQLSTATE) : NULL;
-    conn_note(c, sqlstate, r ? PQresultErrorMessage(r) : PQerrorMessage(c->pg));
+    const char *silence = c->timed_out ? "PostgreSQL does not answer" : PQerrorMessage(c->pg);
+    conn_note(c, sqlstate, r ? PQresultErrorMessage(r) : silence);
     if (sqlstate && state_is(sqlstate, "MU"))
         refusal_note(c, r);
     PQclear(r);
     return classify(c);
+}
+
+/* Waits until an answer can be read. False: the time is over, or the connection is. */
+static bool answer_wait(struct db_conn *c, int64_t deadline_us)
+{
+    while (PQisBusy(c->pg)) {
+        int64_t left_us = deadline_us - clock_mono_us();
+        struct pollfd fd = {.fd = PQsocket(c->pg), .events = POLLIN};
+        if (deadline_us > 0 && left_us <= 0)
+            return false;
+        int rc = poll(&fd, 1, deadline_us > 0 ? (int)(left_us / 1000) + 1 : -1);
+        if (rc < 0 && errno != EINTR)
+            return false;
+        if (rc > 0 && !PQconsumeInput(c->pg))
+            return true; /* PQgetResult tells what is wrong */
+    }
+    return true;
+}
+
+/* The last result of what was sent. The server cancels statements itself; one that hangs, or a
+ * network that swallows, is given up a little later, and the connection with it. */
+static PGresult *result_wait(struct db_conn *c)
+{
+    int64_t deadline_us = c->patience_us > 0 ? clock_mono_us() + c->patience_us : 0;
+    PGresult *last = NULL, *r = NULL;
+    while (answer_wait(c, deadline_us)) {
+        r = PQgetResult(c->pg);
+        if (!r)
+            return last;
+        PQclear(last);
+        last = r;
+    }
+    PQclear(last);
+    conn_close(c);
+    c->timed_out = true;
+    return NULL;
 }
 
 static bool conn_has_prepared(const struct db_conn *c, const struct stmt *stmt)
@@ -276,7 +317,8 @@ static enum err conn_prepare(struct db_conn *c, const struct stmt *stmt)
         return ERR_OK;
     if (c->prepared_count == MAX_PREPARED)
         return ERR_SYSTEM;
-    PGresult *r = PQprepare(c->pg, stmt->name, stmt->sql, stmt->params, NULL);
+    int sent = PQsendPrepare(c->pg, stmt->name, stmt->sql, stmt->params, NULL);
+    PGresult *r = sent ? result_wait(c) : NULL;
     enum err e = conn_judge(c, r, NULL);
     if (!e)
         c->prepared[c->prepared_count++] = stmt;
@@ -289,7 +331,8 @@ enum err db_exec(struct db_conn *c, const struct stmt *stmt, const char *const *
     enum err e = conn_prepare(c, stmt);
     if (e)
         return e;
-    PGresult *r = PQexecPrepared(c->pg, stmt->name, stmt->params, params, NULL, NULL, 0);
+    int sent = PQsendQueryPrepared(c->pg, stmt->name, stmt->params, params, NULL, NULL, 0);
+    PGresult *r = sent ? result_wait(c) : NULL;
     return conn_judge(c, r, ret_result);
 }
 
@@ -305,7 +348,7 @@ PGconn *db_raw(struct db_conn *c)
 
 static enum err conn_command(struct db_conn *c, const char *sql)
 {
-    return conn_judge(c, PQexec(c->pg, sql), NULL);
+    return conn_judge(c, PQsendQuery(c->pg, sql) ? result_wait(c) : NULL, NULL);
 }
 
 /* Worth another try: the server undid it and said so. */
@@ -378,7 +421,7 @@ enum err db_query(struct db *db, const struct stmt *stmt, const char *const *par
             return e;
         e = db_exec(c, stmt, params, ret_result);
         bool lost = PQstatus(c->pg) != CONNECTION_OK;
-        bool again = e && (is_transient(c) || (lost && !reconnected));
+        bool again = e && (is_transient(c) || (lost && !reconnected && !c->timed_out));
         reconnected = reconnected || lost;
         message_copy(c, ret_message);
         db_release(db, c);

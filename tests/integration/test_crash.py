@@ -1,5 +1,6 @@
 """Crashes: musterd is killed at random moments under 2,000 enrolments, PostgreSQL once. Nothing is lost."""
 import http.client
+import os
 import random
 import signal
 import ssl
@@ -158,3 +159,34 @@ def test_readiness_follows_the_database_and_sigterm_drains(fresh):
         t.join()
     given = [r for r in results if r]
     assert fresh.one("SELECT count(*) FROM certificate") == len(given)
+
+
+def backends(stack):
+    """Process ids of the server's side of musterd's connections."""
+    return [row[0] for row in stack.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'musterd'")]
+
+
+def test_a_registry_that_hangs_is_given_up(tmp_path):
+    """Its backends are stopped in the middle: connections stand, nothing answers."""
+    with Stack(tmp_path) as stack:
+        stack.seed()
+        stack.stop()
+        stack.configure(database__statement_timeout_ms=1000, database__pool_size=2)
+        stack.start()
+        token = stack.mint("open", uses=5)
+        Device(stack, token=token).enrol()
+        pids = backends(stack)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(Refused) as e:
+                for _ in range(4):
+                    Device(stack, token=token).enrol()
+            assert (e.value.status, e.value.code) == (503, "db.unavailable")
+            assert time.monotonic() - began < 20
+            # new connections find a server that answers
+            assert wait_for("the registry", lambda: try_enrol(Device(stack, token=token)))
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)

@@ -267,6 +267,9 @@ def test_after_verify_the_template_lets_a_bound_credential_replace(stack):
     d = Device(stack, serial=serial, template="replace", token=stack.mint("replace", serial=serial))
     old, old_key = d.enrol(), d.key
     d.config()
+    refused("enrol.refused", d.enrol, key=new_key(), keep=False)
+    assert why(stack, serial) == "token.consumed"
+    d.token = stack.mint("replace", serial=serial)
     new = d.enrol(key=new_key())
     # the old one is good until the new one was used once
     assert d.config(cert=old, key=old_key)["serial"] == serial
@@ -430,7 +433,7 @@ def test_a_storm_of_quarantines_is_stopped_and_announced(fresh):
             refused("enrol.refused", d.enrol)
     held = fresh.one("SELECT count(*) FROM device WHERE state = 'QUARANTINE'")
     assert held == 10
-    assert fresh.one("SELECT count(*) FROM outbox WHERE event = 'quarantine.storm'") >= 4
+    assert fresh.one("SELECT count(*) FROM outbox WHERE event = 'quarantine.storm'") == 1
 
 
 def test_what_the_unauthenticated_write_is_limited_per_source(tmp_path):
