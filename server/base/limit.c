@@ -60,13 +60,27 @@ static void bucket_fill(struct bucket *b, double per_s, double burst, int64_t no
     b->filled_us = now_us;
 }
 
+/* With the lock held: whether one is left; the source's bucket is filled. */
+static bool left(struct source_limit *l, struct bucket *slot, int64_t now_us)
+{
+    bucket_fill(slot, l->per_s, l->burst, now_us);
+    bucket_fill(&l->global, l->per_s * GLOBAL_FACTOR, (double)l->burst * GLOBAL_FACTOR, now_us);
+    return slot->tokens >= 1 && l->global.tokens >= 1;
+}
+
+bool source_limit_left(struct source_limit *l, const char *source, int64_t now_us)
+{
+    pthread_mutex_lock(&l->lock);
+    bool one = left(l, &l->slots[slot_of(source)], now_us);
+    pthread_mutex_unlock(&l->lock);
+    return one;
+}
+
 bool source_limit_take(struct source_limit *l, const char *source, int64_t now_us)
 {
     pthread_mutex_lock(&l->lock);
     struct bucket *slot = &l->slots[slot_of(source)];
-    bucket_fill(slot, l->per_s, l->burst, now_us);
-    bucket_fill(&l->global, l->per_s * GLOBAL_FACTOR, (double)l->burst * GLOBAL_FACTOR, now_us);
-    bool admitted = slot->tokens >= 1 && l->global.tokens >= 1;
+    bool admitted = left(l, slot, now_us);
     if (admitted) {
         slot->tokens -= 1;
         l->global.tokens -= 1;

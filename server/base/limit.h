@@ -15,5 +15,8 @@ struct source_limit;
 enum err source_limit_new(double per_s, unsigned burst, struct source_limit **ret_limit) MUST_CHECK;
 void source_limit_free(struct source_limit *l);
 
+/* Whether one is left, without taking it. */
+bool source_limit_left(struct source_limit *l, const char *source, int64_t now_us);
+
 /* Takes one where one is left; now_us is monotonic. */
 bool source_limit_take(struct source_limit *l, const char *source, int64_t now_us);

@@ -68,7 +68,8 @@ static enum err steps_run(struct enrolment *e)
 /* Faults that say nothing of the attempt itself stay out of the trail. */
 static bool belongs_in_trail(enum fault_code code)
 {
-    return code != FAULT_AUTH_REQUIRED && code != FAULT_DB_UNAVAILABLE && code != FAULT_OVERLOADED;
+    return code != FAULT_AUTH_REQUIRED && code != FAULT_DB_UNAVAILABLE &&
+           code != FAULT_OVERLOADED && code != FAULT_RATE_LIMITED;
 }
 
 /* FAULT_KEY_CONFLICT says what another request did, the rest what this device did. */
@@ -110,6 +111,14 @@ static void failure_write(struct buf *b, const struct enrolment *e)
     json_end_object(b);
 }
 
+/* A token that does not prove its device and was refused for itself or its serial. */
+static void refused_token_count(const struct enrolment *e)
+{
+    if (e->credential == CREDENTIAL_TOKEN && !e->proven &&
+        fault_row(e->fault->code)->seen == FAULT_SEEN_HIDDEN)
+        (void)source_limit_take(e->service->token_limit, e->rq->source, clock_mono_us());
+}
+
 /* The refusal goes into the trail in a transaction of its own. */
 static void failure_record(const struct enrolment *e)
 {
@@ -141,8 +150,10 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
                           .reached = "UNPROVISIONED",
                           .steps = "[]"};
     enum err err = steps_run(&e);
-    if (err)
+    if (err) {
+        refused_token_count(&e);
         failure_record(&e);
+    }
     csr_done(&e.csr);
     ret_report->credential = credential_name(e.credential);
     ret_report->proven = e.proven;

@@ -20,6 +20,7 @@ struct service {
     struct catalog *catalog;
     struct committer *committer;
     struct source_limit *trail_limit; /* refusals of strangers written down */
+    struct source_limit *token_limit; /* refused bootstrap tokens */
     struct source_limit *login_limit; /* failed admin logins */
     struct metrics *metrics;
     struct gate *device_gate; /* for their gauges */

@@ -80,6 +80,11 @@ enum err step_authenticate(struct enrolment *e)
     const struct enrollment_request *rq = e->rq;
     if (rq->token && !rq->renew) {
         e->credential = CREDENTIAL_TOKEN;
+        /* whether a token is good is known when it is recorded; guesses must not cost a signature
+         * each */
+        if (!source_limit_left(e->service->token_limit, rq->source, clock_mono_us()))
+            return fault_set(e->fault, FAULT_RATE_LIMITED,
+                             "too many refused tokens from this source");
         if (digest_sha256(bytes_text(rq->token), e->token_hash))
             return fault_set(e->fault, FAULT_INTERNAL, "digest");
         return ERR_OK;

@@ -113,6 +113,9 @@ static enum err service_make(struct server *s, char *message)
         e = source_limit_new((double)c->trail_records_per_source_s,
                              (unsigned)c->trail_records_per_source_burst, &s->service.trail_limit);
     if (!e)
+        e = source_limit_new((double)c->enrol_refused_tokens_per_source_s,
+                             (unsigned)c->enrol_refused_tokens_burst, &s->service.token_limit);
+    if (!e)
         e = source_limit_new((double)c->admin_login_failures_per_minute / 60,
                              (unsigned)c->admin_login_failures_per_minute, &s->service.login_limit);
     return e ? failed(message, e, "service") : ERR_OK;
@@ -287,6 +290,7 @@ void server_free(struct server *s)
         gate_done(&s->device_gate);
     }
     tls_identity_free(s->identity);
+    source_limit_free(s->service.token_limit);
     source_limit_free(s->service.login_limit);
     source_limit_free(s->service.trail_limit);
     committer_free(s->service.committer);

@@ -34,6 +34,8 @@ NUMBER(database, statement_timeout_ms, 10000, 100, 600000, "of one statement") \
 NUMBER(database, acquire_timeout_ms, 5000, 10, 60000, "how long a request waits for a connection") \
 TEXT(ca, directory, NULL, "folder of the issuing keys; its files are readable by their owner only") \
 TEXT(enrol, default_template, "", "template of requests without EST label; empty: none") \
+NUMBER(enrol, refused_tokens_per_source_s, 20, 1, 100000, "refused bootstrap tokens from one source; past it tokens from there are told 429") \
+NUMBER(enrol, refused_tokens_burst, 200, 1, 1000000, "and at once") \
 NUMBER(trail, records_per_source_s, 5, 1, 10000, "unauthenticated refusals recorded a second from one source") \
 NUMBER(trail, records_per_source_burst, 20, 1, 100000, "and at once") \
 NUMBER(retention, history_days, 730, 31, 36500, "how long the trail is kept") \

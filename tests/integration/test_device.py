@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from client import EST, Device, basic, cert_pem, fingerprint, name_of, new_csr, new_key, request, unique
 from factory import Authority
-from stack import Refused, Stack
+from stack import Refused, Stack, wait_for
 
 JSON = {"Content-Type": "application/json"}
 
@@ -110,3 +110,29 @@ def test_failed_admin_logins_are_limited_and_a_right_one_never(tmp_path):
         assert codes[:5] == ["admin.denied"] * 5 and "load.rate_limited" in codes
         assert int(e.value.headers["Retry-After"]) >= 1
         assert stack.v1("GET", "/whoami")["name"] == "admin"
+
+
+def test_refused_tokens_are_limited_per_source_before_they_cost_a_signature(tmp_path):
+    with Stack(tmp_path) as stack:
+        stack.seed()
+        stack.stop()
+        stack.configure(enrol__refused_tokens_burst=5, enrol__refused_tokens_per_source_s=1)
+        stack.start()
+        codes = []
+        for n in range(12):
+            with pytest.raises(Refused) as e:
+                Device(stack, token=f"mst_{n}").enrol()
+            codes.append(e.value.code)
+        assert codes[:5] == ["enrol.refused"] * 5 and "load.rate_limited" in codes
+        assert e.value.status != 429 or int(e.value.headers["retry-after"]) >= 1
+        # when the bucket has filled again, a good token is as good as ever
+        good = Device(stack, token=stack.mint("open"))
+        wait_for("a refilled bucket", lambda: try_enrol(good), 10)
+
+
+def try_enrol(device):
+    try:
+        return device.enrol()
+    except Refused as e:
+        assert e.code == "load.rate_limited", e
+        return None
