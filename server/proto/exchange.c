@@ -42,6 +42,15 @@ void exchange_reply(struct exchange *x, int status, const char *type, struct byt
     x->reply = body;
 }
 
+enum err exchange_reply_buf(struct exchange *x, int status, const char *type, const struct buf *b)
+{
+    const void *body = b->overflow ? NULL : arena_copy(x->arena, b->data, b->len);
+    if (!body)
+        return ERR_NO_MEMORY;
+    exchange_reply(x, status, type, bytes_of(body, b->len));
+    return ERR_OK;
+}
+
 bool exchange_type_is(const struct exchange *x, const char *type)
 {
     const char *given = exchange_header(x, "Content-Type");

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "base/bytes.h"
 #include "base/err.h"
 #include "model/fault.h"
@@ -73,6 +74,11 @@ void exchange_add_header(struct exchange *x, const char *name, const char *value
 
 /* Sets the reply. body is borrowed and lives in the arena. */
 void exchange_reply(struct exchange *x, int status, const char *type, struct bytes body);
+
+/* The same with what a buffer holds, copied into the arena. ERR_NO_MEMORY also when it overflowed.
+ */
+enum err exchange_reply_buf(struct exchange *x, int status, const char *type,
+                            const struct buf *b) MUST_CHECK;
 
 /* Whether the request's Content-Type is `type`, parameters aside (RFC 9110 8.3.1). */
 bool exchange_type_is(const struct exchange *x, const char *type);

@@ -44,11 +44,7 @@ static enum err reply_config(struct exchange *x, const struct enrol_seen *seen)
     json_raw(&b, "configuration", seen->configuration);
     json_end_object(&b);
     buf_add_char(&b, '\n');
-    const void *body = b.overflow ? NULL : arena_copy(x->arena, b.data, b.len);
-    if (!body)
-        return ERR_NO_MEMORY;
-    exchange_reply(x, 200, "application/json", bytes_of(body, b.len));
-    return ERR_OK;
+    return exchange_reply_buf(x, 200, "application/json", &b);
 }
 
 static enum err config_handle(struct service *service, struct exchange *x)

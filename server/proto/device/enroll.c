@@ -124,11 +124,7 @@ static enum err answer(struct service *service, struct exchange *x,
     json_raw(&b, "configuration", r->configuration);
     json_end_object(&b);
     buf_add_char(&b, '\n');
-    const void *body = b.overflow ? NULL : arena_copy(x->arena, b.data, b.len);
-    if (!body)
-        return ERR_NO_MEMORY;
-    exchange_reply(x, 200, "application/json", bytes_of(body, b.len));
-    return ERR_OK;
+    return exchange_reply_buf(x, 200, "application/json", &b);
 }
 
 static enum err enroll(struct service *service, struct exchange *x, const struct body *b)

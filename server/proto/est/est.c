@@ -19,12 +19,8 @@ static enum err answer(struct exchange *x, const char *type, struct bytes der)
     buf_init(&b, MAX_ANSWER_BYTES);
     base64_encode(&b, der);
     buf_add_char(&b, '\n');
-    const void *body = b.overflow ? NULL : arena_copy(x->arena, b.data, b.len);
-    if (!body)
-        return ERR_NO_MEMORY;
     exchange_add_header(x, "Content-Transfer-Encoding", "base64");
-    exchange_reply(x, 200, type, bytes_of(body, b.len));
-    return ERR_OK;
+    return exchange_reply_buf(x, 200, type, &b);
 }
 
 /* RFC 7030 4.1: the CAs that certificates of ours chain to; no authentication. */
