@@ -163,3 +163,16 @@ enum err text_url_decode(char *s)
     *out = '\0';
     return ERR_OK;
 }
+
+void text_add_url(struct buf *b, const char *s)
+{
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                     strchr("-._~", c);
+        if (plain)
+            buf_add_char(b, (char)c);
+        else
+            buf_printf(b, "%%%02X", c);
+    }
+}

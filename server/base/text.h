@@ -36,3 +36,6 @@ bool text_equal_nocase(const char *a, const char *b);
 
 /* Percent-decodes a URL part (RFC 3986 2.1) in place; a NUL or a broken escape is invalid. */
 enum err text_url_decode(char *s) MUST_CHECK;
+
+/* Appends s percent-encoded, all but the unreserved characters (RFC 3986 2.3). */
+void text_add_url(struct buf *b, const char *s);

@@ -19,7 +19,7 @@ static void query_add(const struct cli *cli, struct buf *b)
         if (!(cli->command->query & cli->options.given & 1ull << i))
             continue;
         buf_printf(b, "%c%s=", first ? '?' : '&', r->member);
-        client_encode(b, cli->options.value[i]);
+        text_add_url(b, cli->options.value[i]);
         first = false;
     }
 }
@@ -29,10 +29,10 @@ void command_path(const struct cli *cli, struct buf *b)
     int word = 0;
     for (const char *p = cli->command->path; *p; p++) {
         if (strncmp(p, "{}", 2) == 0) {
-            client_encode(b, cli->words[word++]);
+            text_add_url(b, cli->words[word++]);
             p++;
         } else if (strncmp(p, "{product}", 9) == 0) {
-            client_encode(b, cli->options.value[OPT_product]);
+            text_add_url(b, cli->options.value[OPT_product]);
             p += 8;
         } else {
             buf_add_char(b, *p);

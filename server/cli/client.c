@@ -83,19 +83,6 @@ static size_t header_take(char *data, size_t size, size_t count, void *arg)
     return len;
 }
 
-void client_encode(struct buf *b, const char *text)
-{
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
-                     strchr("-._~", c);
-        if (plain)
-            buf_add_char(b, (char)c);
-        else
-            buf_printf(b, "%%%02X", c);
-    }
-}
-
 static const char *member(const json_t *o, const char *key)
 {
     const char *text = json_string_value(json_object_get(o, key));

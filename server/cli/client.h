@@ -42,6 +42,3 @@ void client_free(struct client *c);
 /* EXIT_OK with an answer; otherwise the refusal or the reason was printed. */
 int client_call(struct client *c, const struct client_request *rq,
                 struct client_answer *ret_answer);
-
-/* Appends text percent-encoded (RFC 3986 2.1). */
-void client_encode(struct buf *b, const char *text);

@@ -101,7 +101,7 @@ int run_ca_unknown(struct cli *cli)
         return command_call(cli, NULL);
     buf_init(&path, MAX_PATH_BYTES);
     buf_printf(&path, "%s/", cli->command->path);
-    client_encode(&path, cli->options.value[OPT_dismiss]);
+    text_add_url(&path, cli->options.value[OPT_dismiss]);
     struct client_request rq = {.method = "DELETE", .path = buf_text(&path)};
     struct client_answer answer = {.json = NULL};
     int rc = client_call(cli->client, &rq, &answer);

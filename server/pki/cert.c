@@ -75,6 +75,12 @@ static enum err serial_number_take(struct arena *arena, X509 *x, struct bytes *r
     return ERR_OK;
 }
 
+int64_t cert_time_s(const ASN1_TIME *t)
+{
+    struct tm tm = {0};
+    return ASN1_TIME_to_tm(t, &tm) ? timegm(&tm) : 0;
+}
+
 static enum err time_take(const ASN1_TIME *t, int64_t *ret_s)
 {
     struct tm tm = {0};

@@ -43,6 +43,9 @@ struct cert_info {
     bool self_issued;
 };
 
+/* Seconds since 1970; 0 for a time that is none. */
+int64_t cert_time_s(const ASN1_TIME *t);
+
 /* One DER certificate, nothing behind it. The caller frees with cert_free. */
 enum err cert_decode(struct bytes der, X509 **ret_cert) MUST_CHECK;
 

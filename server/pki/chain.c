@@ -182,18 +182,13 @@ static enum err chain_refuse(struct arena *arena, X509_STORE_CTX *ctx, struct ch
     }
 }
 
-static int64_t time_of(const ASN1_TIME *t)
-{
-    struct tm tm = {0};
-    return ASN1_TIME_to_tm(t, &tm) ? timegm(&tm) : 0;
-}
-
 static enum err time_refuse(struct arena *arena, const struct walk *w, int64_t now_s,
                             struct fault *fault)
 {
     char now[CLOCK_TEXT_BYTES], then[CLOCK_TEXT_BYTES];
     bool expired = w->time_error == X509_V_ERR_CERT_HAS_EXPIRED;
-    int64_t at_s = time_of(expired ? X509_get0_notAfter(w->timed) : X509_get0_notBefore(w->timed));
+    int64_t at_s =
+        cert_time_s(expired ? X509_get0_notAfter(w->timed) : X509_get0_notBefore(w->timed));
     int64_t distance_s = expired ? now_s - at_s : at_s - now_s;
     clock_text(now_s, now);
     clock_text(at_s, then);

@@ -24,12 +24,6 @@ DEFINE_CLEANUP(X509_NAME *, X509_NAME_free);
 DEFINE_CLEANUP(GENERAL_NAMES *, GENERAL_NAMES_free);
 DEFINE_CLEANUP(GENERAL_NAME *, GENERAL_NAME_free);
 
-static int64_t time_of(const ASN1_TIME *t)
-{
-    struct tm tm = {0};
-    return ASN1_TIME_to_tm(t, &tm) ? timegm(&tm) : 0;
-}
-
 /* The signer stays the caller's until everything else is right. */
 enum err issuer_new(int64_t id, const char *name, struct bytes cert_der, struct signer *signer,
                     struct issuer **ret_issuer)
@@ -45,8 +39,8 @@ enum err issuer_new(int64_t id, const char *name, struct bytes cert_der, struct 
     if (X509_check_ca(i->cert) != 1 ||
         X509_check_private_key(i->cert, signer->ops->key_get(signer)) != 1)
         return ERR_INVALID;
-    i->not_before_s = time_of(X509_get0_notBefore(i->cert));
-    i->not_after_s = time_of(X509_get0_notAfter(i->cert));
+    i->not_before_s = cert_time_s(X509_get0_notBefore(i->cert));
+    i->not_after_s = cert_time_s(X509_get0_notAfter(i->cert));
     i->signer = signer;
     *ret_issuer = TAKE_PTR(i);
     return ERR_OK;

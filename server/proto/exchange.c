@@ -20,15 +20,6 @@ const char *exchange_header(const struct exchange *x, const char *name)
     return NULL;
 }
 
-const char *exchange_query(const struct exchange *x, const char *name)
-{
-    for (size_t i = 0; i < x->query_count; i++) {
-        if (strcmp(x->query[i].name, name) == 0)
-            return x->query[i].value;
-    }
-    return NULL;
-}
-
 void exchange_add_header(struct exchange *x, const char *name, const char *value)
 {
     if (x->reply_header_count < EXCHANGE_MAX_REPLY_HEADERS)

@@ -66,9 +66,6 @@ struct exchange {
 /* The value of a request header, case-insensitive; NULL when absent. */
 const char *exchange_header(const struct exchange *x, const char *name);
 
-/* The value of a query argument; NULL when absent. */
-const char *exchange_query(const struct exchange *x, const char *name);
-
 /* Adds a reply header; the strings are borrowed. Silently full past the maximum (a bug). */
 void exchange_add_header(struct exchange *x, const char *name, const char *value);
 

@@ -376,6 +376,8 @@ static enum err transaction_try(struct db_conn *c, db_body body, void *ctx, char
     *ret_again = false;
     enum err e = conn_command(c, "BEGIN");
     if (e) {
+        /* a connection that had died while it was idle: nothing was asked yet */
+        *ret_again = PQstatus(c->pg) != CONNECTION_OK && !c->timed_out;
         message_copy(c, ret_message);
         return e;
     }
@@ -429,23 +431,6 @@ enum err db_query(struct db *db, const struct stmt *stmt, const char *const *par
             return e;
     }
     return e;
-}
-
-enum err db_json(struct db *db, const struct stmt *stmt, const char *const *params,
-                 struct arena *arena, const char **ret_json)
-{
-    DB_RESULT r = NULL;
-    enum err e = db_query(db, stmt, params, &r, NULL);
-    if (e)
-        return e;
-    const char *text = PQntuples(r) > 0 ? db_value(r, 0, 0) : NULL;
-    if (!text)
-        return ERR_NOT_FOUND;
-    char *copy = arena_strdup(arena, text);
-    if (!copy)
-        return ERR_NO_MEMORY;
-    *ret_json = copy;
-    return ERR_OK;
 }
 
 char *db_bytea(struct arena *arena, const void *data, size_t len)

@@ -81,19 +81,15 @@ PGconn *db_raw(struct db_conn *conn);
 typedef enum err (*db_body)(struct db_conn *conn, void *ctx);
 
 /* Runs body between BEGIN and COMMIT; rolls back when it fails; repeats it at most 4 times on
- * serialisation failures and deadlocks. A connection lost during COMMIT is ERR_UNAVAILABLE:
- * whether it committed is not known. ret_message (may be NULL, DB_MAX_MESSAGE_BYTES) tells why. */
+ * serialisation failures and deadlocks, and when the connection was found dead at BEGIN. A
+ * connection lost during COMMIT is ERR_UNAVAILABLE: whether it committed is not known. ret_message
+ * (may be NULL, DB_MAX_MESSAGE_BYTES) tells why. */
 enum err db_transaction(struct db *db, db_body body, void *ctx, char *ret_message) MUST_CHECK;
 
 /* One statement outside a transaction, on a connection of the pool, repeated like the above and
  * once more when the connection was found dead. The statement must bear being run twice. */
 enum err db_query(struct db *db, const struct stmt *stmt, const char *const *params,
                   PGresult **ret_result, char *ret_message) MUST_CHECK;
-
-/* db_query for statements that return JSON: first column of the first row, in the arena;
- * ERR_NOT_FOUND when there is no row or it is NULL. */
-enum err db_json(struct db *db, const struct stmt *stmt, const char *const *params,
-                 struct arena *arena, const char **ret_json) MUST_CHECK;
 
 /* The value of a column, NULL for SQL NULL; borrowed from the result. */
 static inline const char *db_value(const PGresult *r, int row, int column)

@@ -327,13 +327,33 @@ static enum err answer_take(const PGresult *r, struct arena *arena, struct desk_
     return ERR_OK;
 }
 
+struct call {
+    const struct stmt *stmt;
+    const char *op;
+    const char *args;
+    struct arena *arena;
+    struct desk_answer answer;
+};
+
+static enum err call_body(struct db_conn *c, void *ctx)
+{
+    struct call *call = ctx;
+    const char *params[] = {call->op, call->args};
+    DB_RESULT r = NULL;
+    enum err e = db_exec(c, call->stmt, params, &r);
+    return e ? e : answer_take(r, call->arena, &call->answer);
+}
+
+/* In a transaction, which unlike a bare statement is not asked again when its answer was lost: the
+ * operator is told that it is not known. */
 enum err desk_call(struct db *db, enum desk_call call, const char *op, const char *args,
                    struct arena *arena, struct desk_answer *ret_answer, char *ret_message)
 {
-    const char *params[] = {op, args};
-    DB_RESULT r = NULL;
-    enum err e = db_query(db, &stmts[call], params, &r, ret_message);
-    return e ? e : answer_take(r, arena, ret_answer);
+    struct call c = {.stmt = &stmts[call], .op = op, .args = args, .arena = arena};
+    enum err e = db_transaction(db, call_body, &c, ret_message);
+    if (!e)
+        *ret_answer = c.answer;
+    return e;
 }
 
 struct import {

@@ -10,6 +10,7 @@
 #include "base/json_out.h"
 #include "base/limit.h"
 #include "base/secret.h"
+#include "base/text.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
 #include "proto/route.h"
@@ -124,20 +125,6 @@ enum err admin_reply(struct exchange *x, int status, const char *json)
     return ERR_OK;
 }
 
-static void url_add(struct buf *b, const char *text)
-{
-    static const char hex[] = "0123456789ABCDEF";
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
-                     strchr("-._~", c);
-        if (plain)
-            buf_add_char(b, (char)c);
-        else
-            buf_printf(b, "%%%c%c", hex[c >> 4], hex[c & 15]);
-    }
-}
-
 /* RFC 8288: a full page has a next one, which may be empty. */
 static enum err link_add(struct exchange *x, const struct desk_answer *answer, int64_t limit)
 {
@@ -146,12 +133,12 @@ static enum err link_add(struct exchange *x, const struct desk_answer *answer, i
         return ERR_OK;
     buf_init(&b, MAX_LINK_BYTES);
     buf_printf(&b, "<%s?after=", x->path);
-    url_add(&b, answer->next);
+    text_add_url(&b, answer->next);
     for (size_t i = 0; i < x->query_count; i++) {
         if (strcmp(x->query[i].name, "after") == 0)
             continue;
         buf_printf(&b, "&%s=", x->query[i].name);
-        url_add(&b, x->query[i].value);
+        text_add_url(&b, x->query[i].value);
     }
     buf_add_text(&b, ">; rel=\"next\"");
     const char *link = b.overflow ? NULL : arena_strdup(x->arena, buf_text(&b));

@@ -9,9 +9,9 @@
 #include "enroll/token_text.h"
 #include "proto/admin/hooks.h"
 
-enum { MAX_TOKENS = 10000, DEFAULT_LIFE_S = 30 * 86400 };
+enum { DEFAULT_LIFE_S = 30 * 86400 };
 
-/* The texts of a call between its statement and its answer; `op` is the session's, first. */
+/* The texts of a call between its statement and its answer; the session stays first. */
 struct minted {
     struct admin_session session;
     const char **texts;
