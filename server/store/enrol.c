@@ -22,10 +22,16 @@ static const struct stmt stmts[] = {
      " ON CONFLICT (issuer_hash) DO UPDATE SET seen = unknown_issuer.seen + 1,"
      " last_seen = clock_timestamp(), last_source = excluded.last_source",
      5},
+    {"enrol_renewal",
+     "SELECT extract(epoch FROM c.not_before)::bigint, extract(epoch FROM c.not_after)::bigint,"
+     " d.template_id, c.status IN ('pending', 'current')"
+     " FROM certificate c JOIN device d ON d.id = c.device_id"
+     " WHERE c.issuer_id = $1::bigint AND c.serial_number = $2 AND c.purpose = 'operational'",
+     2},
 };
 const struct stmt_set enrol_statements = {stmts, ARRAY_LEN(stmts)};
 
-enum { S_PEER, S_FAILED, S_SEEN, S_UNKNOWN_ISSUER };
+enum { S_PEER, S_FAILED, S_SEEN, S_UNKNOWN_ISSUER, S_RENEWAL };
 
 /* A column as text in the arena; NULL stays NULL. */
 static const char *column(const PGresult *r, int c, struct arena *arena)
@@ -53,6 +59,26 @@ enum err enrol_peer_get(struct db *db, struct bytes fingerprint, struct arena *a
     if (!peer.serial || !peer.serial_canonical)
         return ERR_NO_MEMORY;
     *ret_peer = peer;
+    return ERR_OK;
+}
+
+enum err enrol_renewal_get(struct db *db, struct arena *arena, int64_t issuer_id,
+                           struct bytes serial_number, struct enrol_renewal *ret_renewal)
+{
+    const char *params[] = {arena_printf(arena, "%lld", (long long)issuer_id),
+                            db_bytea(arena, serial_number.data, serial_number.len)};
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_RENEWAL], params, &r, NULL);
+    if (e)
+        return e;
+    if (PQntuples(r) != 1)
+        return ERR_NOT_FOUND;
+    *ret_renewal = (struct enrol_renewal){
+        .not_before_s = atoll(PQgetvalue(r, 0, 0)),
+        .not_after_s = atoll(PQgetvalue(r, 0, 1)),
+        .template_id = atoll(PQgetvalue(r, 0, 2)),
+        .live = PQgetvalue(r, 0, 3)[0] == 't',
+    };
     return ERR_OK;
 }
 
