@@ -17,6 +17,7 @@ CREATE TABLE approval (
     request_id   text NOT NULL,
     template     text NOT NULL,
     credential   text NOT NULL,
+    token_id     bigint REFERENCES token,
     source       text NOT NULL,
     requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     asked        bigint NOT NULL DEFAULT 1,
@@ -34,6 +35,7 @@ COMMENT ON COLUMN approval.spki_sha256 IS 'The key that waits: only it is approv
 COMMENT ON COLUMN approval.request_id IS 'The request that asked first';
 COMMENT ON COLUMN approval.template IS 'Template name and version';
 COMMENT ON COLUMN approval.credential IS 'Kind of the credential';
+COMMENT ON COLUMN approval.token_id IS 'The token, for its uses: no more may wait than it could give';
 COMMENT ON COLUMN approval.source IS 'Source address of the first request';
 COMMENT ON COLUMN approval.requested_at IS 'When it was asked first';
 COMMENT ON COLUMN approval.asked IS 'How often';
@@ -43,12 +45,13 @@ COMMENT ON COLUMN approval.decided_at IS 'When it was decided';
 COMMENT ON COLUMN approval.decided_by IS 'By which admin token';
 COMMENT ON COLUMN approval.reason IS 'Why it was rejected';
 CREATE INDEX approval_waiting_idx ON approval (requested_at) WHERE decision IS NULL;
+CREATE INDEX approval_token_idx ON approval (token_id);
 
 ALTER TYPE enrol_request ADD ATTRIBUTE approval boolean;   -- the template wants an operator's word
 ALTER TYPE enrol_request ADD ATTRIBUTE server_key boolean; -- the key was made here, another one every time
 
 -- Whether the enrolment may go on. Nothing has been consumed yet, and nothing is while it waits.
-CREATE FUNCTION enrol_approval(r enrol_request, d device, bound boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION enrol_approval(r enrol_request, d device, v token_verdict, bound boolean) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     a muster.approval;
     key bytea := CASE WHEN r.server_key THEN NULL ELSE r.spki END;
@@ -68,8 +71,12 @@ BEGIN
         PERFORM muster.refuse('device.key_conflict', format('another key waits for approval since %s', a.requested_at));
     END IF;
     DELETE FROM muster.approval WHERE device_id = d.id;
-    INSERT INTO muster.approval (device_id, spki_sha256, request_id, template, credential, source)
-        VALUES (d.id, key, r.request_id, r.template_label, r.credential, r.source);
+    IF EXISTS (SELECT 1 FROM muster.token t WHERE t.id = v.token_id AND NOT v.comeback
+               AND t.uses + (SELECT count(*) FROM muster.approval w WHERE w.token_id = t.id) >= t.max_uses) THEN
+        PERFORM muster.refuse('token.consumed', format('as many enrolments wait as token %s has certificates left to give', v.token_id));
+    END IF;
+    INSERT INTO muster.approval (device_id, spki_sha256, request_id, template, credential, token_id, source)
+        VALUES (d.id, key, r.request_id, r.template_label, r.credential, v.token_id, r.source);
     IF d.state IN ('UNPROVISIONED', 'BOOTSTRAP') THEN
         UPDATE muster.device SET state = 'ENROLL' WHERE id = d.id RETURNING * INTO d;
     END IF;
@@ -114,7 +121,7 @@ BEGIN
     ELSIF d.state <> 'UNPROVISIONED' OR d.last_seen IS NOT NULL THEN
         PERFORM muster.enrol_takeover(r, d, v, pend, cur);
     END IF;
-    IF r.approval AND NOT muster.enrol_approval(r, d, proven) THEN
+    IF r.approval AND NOT muster.enrol_approval(r, d, v, proven) THEN
         SELECT r.ord, 'approval.pending', format('device %s waits for an operator', r.serial), proven, NULL::bytea, NULL::bytea, d.state INTO res;
         RETURN res;
     END IF;

@@ -89,6 +89,21 @@ def test_who_shares_a_credential_cannot_slip_in_a_key(stack):
     d.enrol()
 
 
+def test_no_more_wait_than_the_token_could_give(stack):
+    token = stack.mint("waiting", uses=2)
+    devices = [Device(stack, unique("wait"), "waiting", token=token) for _ in range(3)]
+    waits(devices[0].enrol)
+    waits(devices[1].enrol)
+    refused("enrol.refused", devices[2].enrol)
+    assert stack.last_attempt(devices[2].serial)[0] == "token.consumed"
+    waits(devices[0].enrol)
+    act(stack, devices[0], "approve")
+    devices[0].enrol()
+    refused("enrol.refused", devices[2].enrol)
+    act(stack, devices[1], "reset")
+    waits(devices[2].enrol)
+
+
 def test_nothing_waits(stack):
     d = Device(stack, token=stack.mint("open"))
     d.enrol()
