@@ -103,6 +103,11 @@ struct enrol_peer {
 enum err enrol_peer_get(struct db *db, struct bytes fingerprint, struct arena *arena,
                         struct enrol_peer *ret_peer) MUST_CHECK;
 
+/* Whether a key is worth making for an enrolment whose certificate is not made yet: code is ok,
+ * approval.pending (the asking is noted) or a fault's. */
+enum err enrol_keygen_check(struct db *db, const struct enrol_record *record, struct arena *arena,
+                            struct enrol_outcome *ret_outcome) MUST_CHECK;
+
 /* When a certificate of ours ends. */
 struct enrol_renewal {
     int64_t not_before_s;
