@@ -4,6 +4,7 @@
 #include <openssl/pkcs7.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/base64.h"
@@ -107,15 +108,49 @@ enum err credential_fingerprint(X509 *x, uint8_t ret[SHA256_BYTES])
     return X509_digest(x, EVP_sha256(), ret, &len) ? ERR_OK : ERR_SYSTEM;
 }
 
-X509 *credential_stranger(EVP_PKEY *key, const char *serial)
+static bool extension_add(X509 *x, int nid, const char *value)
+{
+    X509_EXTENSION *e = X509V3_EXT_conf_nid(NULL, NULL, nid, value);
+    bool added = e && X509_add_ext(x, e, -1);
+    X509_EXTENSION_free(e);
+    return added;
+}
+
+/* Everything but extensions and signature. */
+static X509 *certificate_begin(EVP_PKEY *key, const char *cn, const X509_NAME *issuer)
 {
     _cleanup_(X509_freep) X509 *x = X509_new();
-    _cleanup_(X509_NAME_freep) X509_NAME *name = name_make(serial);
+    _cleanup_(X509_NAME_freep) X509_NAME *name = name_make(cn);
     if (!x || !name || !X509_set_version(x, X509_VERSION_3) ||
-        !ASN1_INTEGER_set(X509_get_serialNumber(x), 1) || !X509_set_subject_name(x, name) ||
-        !X509_set_issuer_name(x, name) || !X509_gmtime_adj(X509_getm_notBefore(x), -3600) ||
-        !X509_gmtime_adj(X509_getm_notAfter(x), YEAR_S) || !X509_set_pubkey(x, key) ||
+        !ASN1_INTEGER_set(X509_get_serialNumber(x), 1 + random()) ||
+        !X509_set_subject_name(x, name) || !X509_set_issuer_name(x, issuer ? issuer : name) ||
+        !X509_gmtime_adj(X509_getm_notBefore(x), -3600) ||
+        !X509_gmtime_adj(X509_getm_notAfter(x), YEAR_S) || !X509_set_pubkey(x, key))
+        return NULL;
+    return TAKE_PTR(x);
+}
+
+X509 *credential_authority(EVP_PKEY *key, const char *name)
+{
+    _cleanup_(X509_freep) X509 *x = certificate_begin(key, name, NULL);
+    if (!x || !extension_add(x, NID_basic_constraints, "critical,CA:TRUE") ||
+        !extension_add(x, NID_key_usage, "critical,keyCertSign") ||
         X509_sign(x, key, EVP_sha256()) <= 0)
         return NULL;
     return TAKE_PTR(x);
+}
+
+X509 *credential_factory(EVP_PKEY *key, const char *serial, X509 *ca, EVP_PKEY *ca_key)
+{
+    _cleanup_(X509_freep) X509 *x = certificate_begin(key, serial, X509_get_subject_name(ca));
+    if (!x || !extension_add(x, NID_ext_key_usage, "clientAuth") ||
+        X509_sign(x, ca_key, EVP_sha256()) <= 0)
+        return NULL;
+    return TAKE_PTR(x);
+}
+
+X509 *credential_stranger(EVP_PKEY *key, const char *serial)
+{
+    _cleanup_(X509_freep) X509 *x = certificate_begin(key, serial, NULL);
+    return x && X509_sign(x, key, EVP_sha256()) > 0 ? TAKE_PTR(x) : NULL;
 }

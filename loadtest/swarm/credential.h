@@ -27,5 +27,9 @@ size_t credential_certs(struct bytes answer, X509 **ret_certs, size_t max);
 
 enum err credential_fingerprint(X509 *x, uint8_t ret[SHA256_BYTES]) MUST_CHECK;
 
+/* A CA of our own and a device certificate below it, with the serial in CN; the caller frees. */
+X509 *credential_authority(EVP_PKEY *key, const char *name);
+X509 *credential_factory(EVP_PKEY *key, const char *serial, X509 *ca, EVP_PKEY *ca_key);
+
 /* A self-signed client certificate that no server knows; the caller frees. */
 X509 *credential_stranger(EVP_PKEY *key, const char *serial);

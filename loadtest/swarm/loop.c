@@ -150,6 +150,7 @@ static int wait_ms(const struct loop *l)
 void loop_run(struct loop *l)
 {
     struct epoll_event events[EVENTS_A_ROUND];
+    l->stopped = false;
     while (!l->stopped) {
         int n = epoll_wait(l->epoll, events, EVENTS_A_ROUND, wait_ms(l));
         if (n < 0 && errno != EINTR)

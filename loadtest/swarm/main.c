@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "keys.h"
+#include "ratio.h"
 #include "run.h"
 
 enum { EXIT_USAGE = 2, PATH_BYTES = 4096, MAX_SETTINGS = 32, MAX_KEYS = 1000000 };
@@ -20,6 +21,12 @@ static const char usage[] =
     "      SCENARIO is a file, or the name of one of loadtest/scenarios. Writes DIR/result.json "
     "and\n"
     "      DIR/report.html, and audits the registry against what the devices hold.\n"
+    "  swarm ratio [--clients N] [--requests N] [--rounds N] [--keys FILE]\n"
+    "            [--server-pid PID] [--database-pid PID]\n"
+    "      CPU time of whole enrolments against bare GETs of the same listener, by turns; the "
+    "last\n"
+    "      lines are \"ratio token N.NN\" and \"ratio cert N.NN\" (32 clients, 400 requests, 5 "
+    "rounds)\n"
     "  swarm keys COUNT [--keys FILE]   makes keys ahead until FILE has so many\n"
     "  swarm --help | --version\n"
     "\n"
@@ -40,6 +47,9 @@ static const struct option options[] = {
     {"keys", required_argument, NULL, 'k'},
     {"server-pid", required_argument, NULL, 'p'},
     {"database-pid", required_argument, NULL, 'd'},
+    {"clients", required_argument, NULL, 'c'},
+    {"requests", required_argument, NULL, 'n'},
+    {"rounds", required_argument, NULL, 'r'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'v'},
     {NULL, 0, NULL, 0},
@@ -49,6 +59,7 @@ struct command_line {
     const char *out;
     const char *keys;
     struct usage processes;
+    int64_t clients, requests, rounds;
     char *settings[MAX_SETTINGS];
     size_t setting_count;
     bool help;
@@ -70,6 +81,12 @@ static bool option_take(struct command_line *l, int c)
     case 'd':
         l->processes.database = atoi(optarg);
         return l->processes.database > 0;
+    case 'c':
+        return text_parse_int(optarg, 1, 1000, &l->clients) == ERR_OK;
+    case 'n':
+        return text_parse_int(optarg, 1, 10000, &l->requests) == ERR_OK;
+    case 'r':
+        return text_parse_int(optarg, 1, 99, &l->rounds) == ERR_OK;
     case 's':
         if (l->setting_count == MAX_SETTINGS || !strchr(optarg, '='))
             return false;
@@ -135,6 +152,25 @@ static int keys_command(const struct command_line *l, const char *count_text)
     return 0;
 }
 
+static int ratio_command(const struct command_line *l)
+{
+    char keys[PATH_BYTES], folder[] = "/tmp/swarm-XXXXXX";
+    keys_path(l, keys);
+    if (!mkdtemp(folder))
+        return failure("no folder for temporary files");
+    const struct ratio_settings settings = {.clients = (size_t)l->clients,
+                                            .requests = (size_t)l->requests,
+                                            .rounds = (size_t)l->rounds,
+                                            .processes = l->processes,
+                                            .keys_path = keys,
+                                            .folder = folder};
+    signal(SIGPIPE, SIG_IGN);
+    srandom((unsigned)getpid());
+    int rc = ratio_run(&settings);
+    (void)rmdir(folder);
+    return rc;
+}
+
 static int run_command(const struct command_line *l, const char *name)
 {
     char path[PATH_BYTES], keys[PATH_BYTES], message[SCENARIO_MESSAGE_BYTES];
@@ -160,7 +196,7 @@ static int run_command(const struct command_line *l, const char *name)
 
 int main(int argc, char **argv)
 {
-    struct command_line line = {.out = NULL};
+    struct command_line line = {.clients = 32, .requests = 400, .rounds = 5};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (!option_take(&line, c))
@@ -177,6 +213,8 @@ int main(int argc, char **argv)
     }
     if (argc - optind == 2 && strcmp(argv[optind], "run") == 0)
         return run_command(&line, argv[optind + 1]);
+    if (argc - optind == 1 && strcmp(argv[optind], "ratio") == 0)
+        return ratio_command(&line);
     if (argc - optind == 2 && strcmp(argv[optind], "keys") == 0)
         return keys_command(&line, argv[optind + 1]);
     return failure("expected: swarm run SCENARIO --out DIR; see swarm --help");

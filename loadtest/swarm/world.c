@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <jansson.h>
 #include <netdb.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <stdio.h>
@@ -222,5 +223,56 @@ enum err world_prepare(const struct scenario *s, const char *prefix, const char 
     e = tokens_take(minted, *ret_count, ret_tokens);
     json_decref(minted);
     (void)unlink(path);
+    return e;
+}
+
+static const char own_template[] =
+    "{\"Parameters\":{\"SerialNumber\":{\"Type\":\"String\"}},\"Resources\":{\"thing\":{\"Type\":"
+    "\"AWS::IoT::Thing\",\"Properties\":{\"ThingName\":{\"Ref\":\"SerialNumber\"}}},"
+    "\"certificate\":{\"Type\":\"AWS::IoT::Certificate\",\"Properties\":{\"CertificateId\":{"
+    "\"Ref\":"
+    "\"AWS::IoT::Certificate::Id\"},\"Status\":\"ACTIVE\"}}},\"Muster\":{\"Credentials\":"
+    "[\"token\",\"factory\"],\"Allowlist\":\"required\",\"Validity\":\"365d\"}}\n";
+
+static enum err text_store(const char *path, const char *text)
+{
+    _cleanup_(fclosep) FILE *file = fopen(path, "we");
+    return file && fputs(text, file) >= 0 ? ERR_OK : complain("cannot write", path);
+}
+
+static enum err cert_store(const char *path, X509 *x)
+{
+    _cleanup_(fclosep) FILE *file = fopen(path, "we");
+    return file && PEM_write_X509(file, x) ? ERR_OK : complain("cannot write", path);
+}
+
+enum err world_register(X509 *ca, const char *name, const char *folder)
+{
+    char document[MAX_COMMAND_BYTES / 2], pem[MAX_COMMAND_BYTES / 2];
+    const char *theirs = getenv("MUSTER_TEMPLATE");
+    snprintf(document, sizeof(document), "%s/template", folder);
+    snprintf(pem, sizeof(pem), "%s/ca", folder);
+    enum err e = text_store(document, own_template);
+    if (!e)
+        e = cert_store(pem, ca);
+    if (e)
+        return e;
+    json_t *template = muster("muster template show %s --json", theirs ? theirs : "");
+    const char *product = json_string_value(json_object_get(template, "product"));
+    json_t *put = product
+                      ? muster("muster template put " WORLD_TEMPLATE " '%s' --product %s --json",
+                               document, product)
+                      : NULL;
+    json_t *registered =
+        put ? muster("muster ca register %s '%s' --template " WORLD_TEMPLATE " --json", name, pem)
+            : NULL;
+    if (!registered)
+        e = complain("the factory's CA was not registered for the product of template",
+                     theirs ? theirs : "MUSTER_TEMPLATE, which is not set");
+    json_decref(registered);
+    json_decref(put);
+    json_decref(template);
+    (void)unlink(document);
+    (void)unlink(pem);
     return e;
 }

@@ -12,6 +12,9 @@
 
 enum { WORLD_MAX_CAS = 16 };
 
+/* The swarm's own template, for measurements: token or factory certificate, allowlist, a thing. */
+#define WORLD_TEMPLATE "swarm-ratio"
+
 struct world {
     struct loop *loop;
     struct call_target target;
@@ -28,6 +31,9 @@ struct world {
  * wrong. */
 enum err world_open(struct world *w) MUST_CHECK;
 void world_close(struct world *w);
+
+/* Puts the template of MUSTER_TEMPLATE's product, and registers a factory CA for it. */
+enum err world_register(X509 *ca, const char *name, const char *folder) MUST_CHECK;
 
 /* Mints a token for each serial, or one for all, and puts the serials on the allowlist where the
  * scenario says so, by the `muster` command. The caller frees ret_tokens and each of them; count

@@ -119,3 +119,15 @@ def test_without_a_server(stack, tmp_path):
 def test_every_scenario_that_ships_is_tested():
     tested = {"steady", "burst", "factory", "renewal-herd", "powerloss", "soak", "hostile"}
     assert {p.stem for p in (ROOT / "loadtest" / "scenarios").glob("*.ini")} == tested
+
+
+def test_ratio(stack, tmp_path):
+    environment = {"MUSTER_ADMIN_URL": f"https://127.0.0.1:{stack.admin_port}"}
+    done = subprocess.run([SWARM, "ratio", "--clients", "4", "--requests", "20", "--rounds", "1", "--keys", tmp_path / "keys", *map(str, pids(stack))],
+                          capture_output=True, text=True, env={**os.environ, **environment, "MUSTER_URL": f"https://127.0.0.1:{stack.port}",
+                                                               "MUSTER_CACERT": str(stack.cafile), "MUSTER_ADMIN_TOKEN": stack.token,
+                                                               "MUSTER_TEMPLATE": "strict", "PATH": f"{MUSTER.parent}:{os.environ['PATH']}"})
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-2:]
+    assert [line.rsplit(" ", 1)[0] for line in last] == ["ratio token", "ratio cert"] and all(float(line.split()[-1]) > 0.5 for line in last)
+    assert stack.one("SELECT count(*) FROM device d JOIN template t ON t.id = d.template_id WHERE t.name = 'swarm-ratio'") == 80
