@@ -98,22 +98,26 @@ static size_t record_length(const struct handshake *h)
 }
 
 /* An OpenSSL client that refuses a TLS 1.3 server says so in clear, where GnuTLS expects
- * encryption and sees no alert. */
-static void byte_seen(struct handshake *h, uint8_t byte)
+ * encryption and sees no alert: so the records are followed here. */
+static void records_follow(struct handshake *h, const uint8_t *data, size_t len)
 {
-    if (h->received < sizeof(h->first))
-        h->first[h->received] = byte;
-    h->received++;
-    if (h->record_have < sizeof(h->record)) {
-        h->record[h->record_have++] = byte;
-        h->record_left = record_length(h);
-    } else {
-        h->record_left--;
-        if (h->record[0] == RECORD_ALERT && record_length(h) == ALERT_BYTES && h->record_left == 0)
-            h->alert = byte;
+    while (len > 0) {
+        size_t n = 1;
+        if (h->record_have < sizeof(h->record)) {
+            h->record[h->record_have++] = *data;
+            h->record_left = record_length(h);
+        } else {
+            n = len < h->record_left ? len : h->record_left;
+            h->record_left -= n;
+            if (h->record[0] == RECORD_ALERT && record_length(h) == ALERT_BYTES &&
+                h->record_left == 0)
+                h->alert = data[n - 1];
+        }
+        if (h->record_have == sizeof(h->record) && h->record_left == 0)
+            h->record_have = 0;
+        data += n;
+        len -= n;
     }
-    if (h->record_have == sizeof(h->record) && h->record_left == 0)
-        h->record_have = 0;
 }
 
 /* GnuTLS reads through this. */
@@ -124,8 +128,10 @@ static ssize_t pull(gnutls_transport_ptr_t ptr, void *data, size_t len)
     if (h->finished || n <= 0)
         return n;
     handshaking = h;
-    for (size_t i = 0; i < (size_t)n; i++)
-        byte_seen(h, ((const uint8_t *)data)[i]);
+    for (size_t i = 0; i < (size_t)n && h->received + i < sizeof(h->first); i++)
+        h->first[h->received + i] = ((const uint8_t *)data)[i];
+    h->received += (size_t)n;
+    records_follow(h, data, (size_t)n);
     return n;
 }
 
