@@ -8,16 +8,19 @@
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "http/proxy_v2.h"
 
 enum {
     TICK_MS = 1000,
     BACK_OFF_MS = 100, /* when descriptors or memory have run out */
     BATCH = 64,        /* accepted before the others are looked at again */
+    COMPLAIN_S = 10,   /* between two records of that */
     STACK_BYTES = 256 * 1024,
     SECOND_US = 1000000,
 };
@@ -44,6 +47,7 @@ struct acceptor {
     const struct accept_events *events;
     void *owner;
     int64_t back_off_until_us;
+    int64_t complained_us;
     int64_t ticked_us;
     atomic_uint pending_count; /* written by the thread */
     struct pending *pending[ACCEPT_MAX_PENDING];
@@ -122,6 +126,17 @@ static void pending_add(struct acceptor *a, int fd, const struct sockaddr_storag
     a->pending[atomic_fetch_add(&a->pending_count, 1)] = p;
 }
 
+/* The same call would fail at once again: told, and not tried for a moment. */
+static void back_off(struct acceptor *a, int64_t now_us)
+{
+    char why[128];
+    a->back_off_until_us = now_us + BACK_OFF_MS * 1000;
+    if (a->complained_us > 0 && now_us - a->complained_us < COMPLAIN_S * (int64_t)SECOND_US)
+        return;
+    a->complained_us = now_us;
+    log_text(LOG_ERROR, "connection.not_accepted", "reason", strerror_r(errno, why, sizeof(why)));
+}
+
 /* false: nothing is left to accept now. */
 static bool accept_one(struct acceptor *a, int64_t now_us)
 {
@@ -129,10 +144,12 @@ static bool accept_one(struct acceptor *a, int64_t now_us)
     struct sockaddr_storage from = {0};
     socklen_t len = sizeof(from);
     int fd = accept4(a->listen_fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && (errno == ECONNABORTED || errno == EINTR))
+        return true;
     if (fd < 0) {
-        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-            a->back_off_until_us = now_us + BACK_OFF_MS * 1000;
-        return errno == ECONNABORTED || errno == EINTR;
+        if (errno != EAGAIN)
+            back_off(a, now_us);
+        return false;
     }
     address_plain(&from);
     if (from.ss_family != AF_UNIX)

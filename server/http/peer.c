@@ -35,6 +35,8 @@ static enum err peer_verify(const struct listener_peers *peers, gnutls_session_t
     struct chain_verdict verdict = {0};
     struct fault why = {0};
     bool named = true;
+    if (!session)
+        return fault_set(&x->fault, peers->fault, "the connection has no TLS");
     if (tls_peer_chain(session, x->arena, chain, ARRAY_LEN(chain), &count))
         return fault_set(&x->fault, peers->fault, "at most %d certificates", EXCHANGE_MAX_CHAIN);
     if (count == 0)
@@ -54,12 +56,12 @@ static enum err peer_verify(const struct listener_peers *peers, gnutls_session_t
     return ERR_OK;
 }
 
-/* A local socket has no TLS: its mode says who may connect. */
+/* Without a trust set anybody may ask: on a local socket its mode says who connects. */
 static enum err peer_prove(const struct listener_peers *peers, gnutls_session_t session,
                            struct connection *c, struct exchange *x)
 {
     if (c->peer == PEER_UNKNOWN) {
-        enum err e = peers->trust && session ? peer_verify(peers, session, x) : ERR_OK;
+        enum err e = peers->trust ? peer_verify(peers, session, x) : ERR_OK;
         if (e && x->fault.code == FAULT_INTERNAL)
             return e;
         c->peer = e ? PEER_REFUSED : PEER_PROVEN;

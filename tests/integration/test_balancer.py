@@ -366,7 +366,9 @@ def test_channel_binding_does_not_reach_through(balanced, factory):
            .sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
     headers = {"Content-Type": "application/pkcs10", **forwarded(cert)}
     assert through_code(balanced, "POST", f"{EST}/factory/simpleenroll", base64.b64encode(csr), headers) == "pop.unavailable"
-    assert through_code(balanced, "GET", f"{EST}/factory/csrattrs", headers=forwarded(cert)) == "ok"
+    headers["Authorization"] = basic(serial, balanced.mint("linked"))
+    assert through_code(balanced, "POST", f"{EST}/linked/simpleenroll", base64.b64encode(csr), headers) == "pop.unavailable"
+    assert through_code(balanced, "POST", f"{EST}/linked/simpleenroll", base64.b64encode(new_csr(key, serial)), headers).startswith("pop.")
 
 
 def test_it_is_measured_by_itself(balanced):

@@ -1,9 +1,11 @@
 """Connections that send slowly, wrongly or nothing: ended in time, counted, and explained in the log."""
+import contextlib
 import os
 import re
 import select
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -197,6 +199,44 @@ def test_connections_past_the_limit_are_closed_and_room_comes_back(tmp_path):
         wait_for("room", answers)
 
 
+def test_no_place_is_lost_whatever_clients_do(tmp_path):
+    """Clients that break off anywhere, and requests between them; then every place is free again."""
+    def misbehave(stack, number):
+        with contextlib.suppress(OSError):
+            raw = socket.create_connection(("127.0.0.1", stack.port), timeout=20)
+            if number % 5 == 0:
+                raw.sendall(b"nonsense")
+            elif number % 5 == 1:
+                raw.sendall(bytes.fromhex("1603010200010001fc0303"))
+            elif number % 5 > 2:
+                raw = tls_context(stack).wrap_socket(raw, server_hostname="127.0.0.1")
+                if number % 5 == 4:
+                    raw.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            if number % 2:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.close()
+
+    with Stack(tmp_path) as stack:
+        stack.stop()
+        stack.configure(listen__max_connections=16)
+        stack.start()
+        threads = [threading.Thread(target=lambda n=n: [misbehave(stack, n + i) for i in range(60)]) for n in range(12)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+
+        def all_places():
+            held = []
+            with contextlib.suppress(OSError):
+                held += [connect(stack) for _ in range(16)]
+                for tls in held:
+                    tls.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert tls.recv(12) == b"HTTP/1.1 200"
+                return True
+        wait_for("every place", all_places)
+
+
 def test_connections_of_one_address_are_limited(tmp_path):
     with Stack(tmp_path) as stack:
         stack.stop()
@@ -221,6 +261,7 @@ def test_descriptors_that_run_out_cost_no_cpu_and_come_back(tmp_path):
         before, start = cpu_seconds(stack.process.pid), time.monotonic()
         time.sleep(1)
         assert (cpu_seconds(stack.process.pid) - before) / (time.monotonic() - start) < 0.25
+        assert ["Too many open files"] == [r["reason"] for r in stack.log_records() if r["event"] == "connection.not_accepted"]
         for s in held:
             s.close()
         wait_for("room", lambda: descriptors(stack) < 100)
