@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "enroll/service.h"
 #include "http/request.h"
 #include "http/tls.h"
 
@@ -16,8 +17,10 @@ enum { THREAD_STACK_BYTES = 512 * 1024, CONNECTION_MEMORY_BYTES = 16 * 1024, BAC
 static void connection_notify(void *cls, struct MHD_Connection *connection, void **socket_context,
                               enum MHD_ConnectionNotificationCode toe)
 {
-    (void)cls;
+    const struct listener *l = cls;
     (void)socket_context;
+    metrics_connection(l->service->metrics, l->config.metrics,
+                       toe == MHD_CONNECTION_NOTIFY_STARTED);
     if (toe != MHD_CONNECTION_NOTIFY_STARTED)
         return;
     const union MHD_ConnectionInfo *info =

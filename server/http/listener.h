@@ -23,7 +23,6 @@ struct listener_config {
     unsigned max_connections;
     unsigned max_connections_per_address; /* 0: no limit */
     unsigned idle_timeout_s;              /* also bounds the handshake and a slow sender */
-    unsigned queue_timeout_ms;            /* how long a request waits at the gate */
     size_t request_arena_bytes;
     const struct route_table *tables[LISTENER_MAX_TABLES];
     size_t table_count;

@@ -100,6 +100,7 @@ static enum err enroll(struct service *service, struct exchange *x, bool renew)
     enum err e = pipeline_run(service, &rq, x->arena, &result, &report, &x->fault);
     x->log_serial = report.serial;
     x->log_credential = report.credential;
+    x->log_template = report.template;
     if (e)
         return auth_refuse(x, report.proven);
     struct bytes cms;
@@ -143,4 +144,5 @@ static const struct route routes[] = {
     {HTTP_POST, "/.well-known/est/{}/fullcmc", NULL, EST_MAX_BODY_BYTES, 0, fullcmc_handle, NULL},
 };
 
-const struct route_table est_routes = {.rows = routes, .count = ARRAY_LEN(routes)};
+const struct route_table est_routes = {
+    .rows = routes, .count = ARRAY_LEN(routes), .protocol = PROTOCOL_EST};
