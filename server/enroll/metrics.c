@@ -146,7 +146,14 @@ void metrics_histogram(struct buf *b, const char *name, const char *label, const
     metrics_value(b, text, label, value, (double)n);
 }
 
-/* Only what was counted; but for each protocol that came, ok as well, so that a rate has a zero. */
+/* What rules look at the growth of: a series that begins above 0 has not grown. */
+static bool shown_as_zero(int code)
+{
+    return code == FAULT_NONE || code == FAULT_INTERNAL || code == FAULT_DB_UNAVAILABLE ||
+           code == FAULT_OVERLOADED;
+}
+
+/* Of a protocol that came: what was counted, and the zeros that rules need. */
 static void requests_of_write(const struct metrics *m, int l, int p, struct buf *b)
 {
     uint64_t all = 0;
@@ -154,7 +161,7 @@ static void requests_of_write(const struct metrics *m, int l, int p, struct buf 
         all += value_of(&m->requests[l][p][c]);
     for (int c = 0; c < FAULT_COUNT && all > 0; c++) {
         uint64_t n = value_of(&m->requests[l][p][c]);
-        if (n == 0 && (c != FAULT_NONE || p == PROTOCOL_NONE))
+        if (n == 0 && (!shown_as_zero(c) || p == PROTOCOL_NONE))
             continue;
         buf_printf(
             b, "muster_requests_total{listener=\"%s\",protocol=\"%s\",outcome=\"%s\"} %llu\n",
