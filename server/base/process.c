@@ -48,7 +48,7 @@ static double start_ticks(void)
     return p ? (double)strtoull(p, NULL, 10) : 0;
 }
 
-static double started_s(void)
+double process_started_s(void)
 {
     struct timespec wall, boot;
     clock_gettime(CLOCK_REALTIME, &wall);
@@ -70,7 +70,6 @@ struct process_facts process_look(void)
     (void)getrusage(RUSAGE_SELF, &used);
     (void)getrlimit(RLIMIT_NOFILE, &files);
     return (struct process_facts){
-        .started_s = started_s(),
         .cpu_s = seconds_of(used.ru_utime) + seconds_of(used.ru_stime),
         .resident_bytes = resident_bytes(),
         .open_fds = open_fds(),

@@ -5,11 +5,13 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
 #include "base/text.h"
 
 enum { MAX_LABEL_BYTES = 512 };
 
 struct metrics {
+    double started_s; /* constant */
     atomic_uint_fast64_t requests[METRICS_LISTENER_COUNT][PROTOCOL_COUNT][FAULT_COUNT];
     struct histogram durations[PROTOCOL_COUNT];
     struct histogram steps[METRICS_MAX_STEPS];
@@ -45,6 +47,7 @@ enum err metrics_new(struct metrics **ret_metrics)
     for (int i = 0; i < METRICS_MAX_STEPS; i++)
         m->steps[i].scale = &histogram_time;
     atomic_init(&m->last_reload_taken, true);
+    m->started_s = process_started_s();
     *ret_metrics = m;
     return ERR_OK;
 }
@@ -228,4 +231,6 @@ void metrics_write(const struct metrics *m, struct buf *b)
             metrics_histogram(b, "muster_step_seconds", "step", name, &m->steps[i]);
     }
     reloads_write(m, b);
+    metrics_head(b, "process_start_time_seconds", "gauge", "Start of the process, since 1970");
+    metrics_value(b, "process_start_time_seconds", NULL, NULL, m->started_s);
 }

@@ -183,14 +183,14 @@ static int command_run(const struct command *command, const struct command_line 
 {
     _cleanup_(config_freep) struct config *config = NULL;
     char message[CONFIG_MESSAGE_BYTES];
-    enum log_level level;
+    enum log_level level = LOG_INFO;
     if (!line->config_path) {
         fprintf(stderr, "musterd: --config FILE is missing\n");
         return EXIT_USAGE;
     }
     if (config_load(line->config_path, &config, message))
         return failure(message);
-    if (log_level_parse(config->log_level, &level))
+    if (log_level_parse(config->log_level, &level) && command->run != check_command)
         return failure("[log] level must be debug, info, warn or error");
     log_set_level(level);
     return command->run(config, line);

@@ -17,11 +17,13 @@ static const struct {
     const char *variable;
     const char *name;   /* of the credential: "credential:..." */
     size_t file_offset; /* of the configuration's path of a file */
+    size_t min_bytes;
 } sources[] = {
     [CREDENTIAL_DATABASE_PASSWORD] = {"MUSTER_DATABASE_PASSWORD", "credential:database-password",
-                                      offsetof(struct config, database_password_file)},
+                                      offsetof(struct config, database_password_file), 0},
     [CREDENTIAL_METRICS_TOKEN] = {"MUSTER_METRICS_TOKEN", "credential:metrics-token",
-                                  offsetof(struct config, admin_metrics_token_file)},
+                                  offsetof(struct config, admin_metrics_token_file),
+                                  CREDENTIAL_MIN_TOKEN_BYTES},
 };
 
 const char *credential_variable(enum credential which)
@@ -101,5 +103,5 @@ enum err credential_load(enum credential which, const struct config *c, struct b
         return e;
     ret->len = strcspn(buf_text(ret), "\r\n");
     ret->data[ret->len] = '\0';
-    return ERR_OK;
+    return ret->len < sources[which].min_bytes ? ERR_INVALID : ERR_OK;
 }

@@ -12,7 +12,7 @@
 
 struct config;
 
-enum { CREDENTIAL_MAX_BYTES = 1024 };
+enum { CREDENTIAL_MAX_BYTES = 1024, CREDENTIAL_MIN_TOKEN_BYTES = 16 };
 
 enum credential {
     CREDENTIAL_DATABASE_PASSWORD,
@@ -22,7 +22,8 @@ enum credential {
 
 /* The secret's first line; empty where no source has one. ret is initialised here, the caller
  * cleanses and frees it with credential_done. ret_where (may be NULL) names the source: constant
- * or of the configuration. ERR_DENIED: a file that others can read. */
+ * or of the configuration. ERR_DENIED: a file that others can read. ERR_INVALID: too long, or a
+ * token too short to be one. */
 enum err credential_load(enum credential which, const struct config *c, struct buf *ret,
                          const char **ret_where) MUST_CHECK;
 void credential_done(struct buf *b);

@@ -80,6 +80,7 @@ def test_connections_and_the_process(fresh):
     seen = values(scrape(fresh))
     assert seen['muster_connections_open{listener="device"}'] == 1
     c.close()
+    assert values(scrape(fresh))["process_start_time_seconds"] == seen["process_start_time_seconds"]
     assert abs(seen["process_start_time_seconds"] - time.time()) < 600
     assert seen["process_resident_memory_bytes"] > 1 << 20 and 5 < seen["process_open_fds"] < seen["process_max_fds"]
     assert seen["muster_catalog_epoch"] > 0 and seen["muster_catalog_age_seconds"] < 5

@@ -137,6 +137,13 @@ START_TEST(secrets_come_in_order)
     secret_is(c, "from-file", "/file");
     file_make(folder, "file", "group", 0640);
     ck_assert_int_eq(secret_error(c), ERR_DENIED);
+    struct buf token;
+    ck_assert_int_eq(setenv("MUSTER_METRICS_TOKEN", "fifteen-bytes--", 1), 0);
+    ck_assert_int_eq(credential_load(CREDENTIAL_METRICS_TOKEN, c, &token, NULL), ERR_INVALID);
+    credential_done(&token);
+    ck_assert_int_eq(setenv("MUSTER_METRICS_TOKEN", "sixteen-bytes---", 1), 0);
+    ck_assert_int_eq(credential_load(CREDENTIAL_METRICS_TOKEN, c, &token, NULL), ERR_OK);
+    credential_done(&token);
     credentials_remove(folder);
     config_free(c);
 }

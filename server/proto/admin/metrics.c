@@ -96,7 +96,6 @@ static void process_write(struct buf *b)
     struct process_facts p = process_look();
     metrics_head(b, "muster_build_info", "gauge", "The version that runs");
     metrics_value(b, "muster_build_info", "version", MUSTER_VERSION, 1);
-    gauge(b, "process_start_time_seconds", "Start of the process, since 1970", p.started_s);
     counter(b, "process_cpu_seconds_total", "User and system time", p.cpu_s);
     gauge(b, "process_resident_memory_bytes", "Resident memory", (double)p.resident_bytes);
     gauge(b, "process_open_fds", "Open file descriptors", (double)p.open_fds);
