@@ -1,10 +1,11 @@
 """W3C traceparent, and the one id that joins answer, log record, trail and explain."""
 import base64
+import http.client
 import re
 
 import pytest
 
-from client import EST, Device, basic, new_csr, new_key, request, unique
+from client import EST, Device, basic, new_csr, new_key, request, tls_context, unique
 from stack import wait_for
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -45,6 +46,17 @@ def test_what_is_no_traceparent_is_ignored(stack, value):
     status, headers, _ = request(stack, "GET", "/healthz", headers={"traceparent": value})
     assert status == 200 and "traceparent" not in headers
     assert "trace_id" not in record_of(stack, headers)
+
+
+def test_two_traceparents_are_none(stack):
+    c = http.client.HTTPSConnection("127.0.0.1", stack.port, context=tls_context(stack), timeout=30)
+    c.putrequest("GET", "/healthz")
+    for span in (SPAN, SPAN[::-1]):
+        c.putheader("traceparent", f"00-{TRACE}-{span}-01")
+    c.endheaders()
+    answer = c.getresponse()
+    assert answer.status == 200 and answer.getheader("traceparent") is None
+    c.close()
 
 
 def test_one_id_joins_answer_log_trail_and_explain(stack):
