@@ -16,6 +16,7 @@
 #include "http/tls.h"
 #include "ops/credential.h"
 #include "ops/jobs.h"
+#include "store/commit.h"
 #include "store/enrol.h"
 #include "store/migrate.h"
 

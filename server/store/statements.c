@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "store/bootstrap.h"
 #include "store/catalog_load.h"
+#include "store/commit.h"
 #include "store/desk.h"
 #include "store/enrol.h"
 #include "store/gauges.h"

@@ -12,7 +12,7 @@
 #include "enroll/metrics.h"
 #include "enroll/service.h"
 #include "proto/admin/hooks.h"
-#include "store/enrol.h"
+#include "store/commit.h"
 #include "store/gauges.h"
 
 enum { MAX_METRICS_BYTES = 1 << 20 };
