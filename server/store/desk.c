@@ -124,7 +124,6 @@ static const struct stmt stmts[] = {
         " ORDER BY u.id DESC" LIMIT), 2},
     [DESK_STATUS] = {"desk_status", CALL("desk_status"), 2},
     [DESK_DOCTOR] = {"desk_doctor", CALL("desk_doctor"), 2},
-    [DESK_GAUGES] = {"desk_gauges", CALL("desk_gauges"), 2},
     [DESK_ADMIN_TOKEN_LIST] = {"desk_admin_token_list", PAGE(
         "SELECT admin_token_json(t)::json j, t.name k, row_number() OVER (ORDER BY t.name) n"
         " FROM admin_token t WHERE (SELECT desk_unscoped($1::jsonb))"

@@ -118,7 +118,7 @@ def test_headers_begin_with_what_they_are_for(file):
 def test_no_unfinished_business():
     word = "TO" + "DO"
     bad = []
-    for f in SOURCES + SWARM + sorted((ROOT / "schema").glob("*.sql")) + sorted((ROOT / "deploy").glob("*")):
+    for f in SOURCES + SWARM + sorted((ROOT / "schema").glob("*.sql")) + sorted(f for f in (ROOT / "deploy").rglob("*") if f.is_file()):
         for n, line in enumerate(f.read_text().splitlines(), 1):
             if re.search(rf"\b({word}|FIX" + r"ME|XXX|HACK)\b", line) or re.search(r"issue #?\d", line, re.I):
                 bad.append(f"{f.name}:{n}")
@@ -191,6 +191,24 @@ def test_links_of_the_documents_lead_somewhere():
     for doc in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", doc.read_text()):
             assert (doc.parent / target).exists(), f"{doc.name}: {target}"
+
+
+def test_every_alert_is_complete_and_its_runbook_is_a_section():
+    rules = (ROOT / "deploy" / "prometheus" / "muster.rules.yml").read_text()
+    tests = (ROOT / "tests" / "alerts" / "muster_test.yml").read_text()
+    sections = set(re.findall(r"^#### ([a-z-]+)$", (ROOT / "docs" / "operations.md").read_text(), re.M))
+    found = rules.split("- alert: ")[1:]
+    assert len(found) >= 12
+    named = set()
+    for rule in found:
+        name = rule.split("\n")[0]
+        assert re.search(r"severity: (warning|critical)\n", rule) and 'summary: "' in rule, name
+        (runbook,) = re.findall(r"runbook: docs/operations\.md#([a-z-]+)\n", rule)
+        assert runbook in sections, (name, runbook)
+        named.add(runbook)
+        assert re.search(rf"alertname: {name}\n +exp_alerts", tests), f"no test in which {name} fires"
+        assert f"{{eval_time: 26h, alertname: {name}}}" in tests, f"no test in which {name} is silent"
+    assert sections == named
 
 
 def test_every_scenario_key_is_documented():
