@@ -151,6 +151,24 @@ static void print_line(const char *text)
     fputs(buf_text(&b), stdout);
 }
 
+static void print_approval(const json_t *d, const json_t *a)
+{
+    const char *word = text_of(a, "state"), *key = text_of(a, "key");
+    if (strcmp(word, "pending") == 0)
+        printf("Its enrolment waits for approval since %s (asked %lld times, last at %s), key %s.\n"
+               "muster device approve %s lets it go on, muster device reject %s refuses it.\n",
+               text_of(a, "requested_at"),
+               (long long)json_integer_value(json_object_get(a, "asked")), text_of(a, "last_asked"),
+               key[0] ? key : "to be made by the server", text_of(d, "serial"),
+               text_of(d, "serial"));
+    else if (strcmp(word, "approved") == 0)
+        printf("Its enrolment was approved by %s at %s; it has not come back for it yet.\n",
+               text_of(a, "decided_by"), text_of(a, "decided_at"));
+    else
+        printf("Its enrolment was rejected by %s at %s; approve or reset lets it try again.\n",
+               text_of(a, "decided_by"), text_of(a, "decided_at"));
+}
+
 /* What a person would ask next. */
 static void print_waiting(const json_t *d)
 {
@@ -160,6 +178,8 @@ static void print_waiting(const json_t *d)
     else if (strcmp(state, "QUARANTINE") == 0)
         printf("It is in quarantine; muster device release %s lets it go on.\n",
                text_of(d, "serial"));
+    else if (json_is_object(json_object_get(d, "approval")))
+        print_approval(d, json_object_get(d, "approval"));
     else if (strcmp(state, "VERIFY") == 0)
         printf("It waits for the first use of its certificate, until %s.\n",
                text_of(d, "verify_by"));

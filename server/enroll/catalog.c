@@ -152,6 +152,8 @@ static enum catalog_ca_kind ca_kind(const char *kind)
         return CATALOG_ROOT;
     if (strcmp(kind, "issuing") == 0)
         return CATALOG_ISSUING;
+    if (strcmp(kind, "rollover") == 0)
+        return CATALOG_ROLLOVER;
     return strcmp(kind, "registered") == 0 ? CATALOG_REGISTERED : CATALOG_HELPER;
 }
 
@@ -191,7 +193,7 @@ static enum err names_take(struct snapshot *s, struct catalog_ca *ca)
 {
     _cleanup_(cert_freep) X509 *x = NULL;
     struct cert_info info;
-    if (ca->kind == CATALOG_REGISTERED || ca->kind == CATALOG_HELPER)
+    if (ca->kind != CATALOG_ROOT && ca->kind != CATALOG_ISSUING)
         return ERR_OK;
     enum err e = cert_decode(ca->der, &x);
     if (!e)
@@ -200,6 +202,7 @@ static enum err names_take(struct snapshot *s, struct catalog_ca *ca)
         return e;
     ca->subject_der = info.subject_der;
     ca->issuer_der = info.issuer_der;
+    ca->ski = info.ski;
     return ERR_OK;
 }
 
@@ -239,6 +242,8 @@ static enum err trust_take(struct snapshot *s)
     size_t n = 0;
     for (size_t i = 0; i < s->ca_count; i++) {
         const struct catalog_ca *ca = &s->cas[i];
+        if (ca->kind == CATALOG_ROLLOVER)
+            continue; /* both roots are anchors themselves */
         enum trust_role role = ca->kind == CATALOG_HELPER ? TRUST_HELPER : TRUST_ANCHOR;
         if (ca->kind == CATALOG_REGISTERED && !ca->active)
             role = TRUST_REFUSED;
@@ -375,6 +380,15 @@ const struct catalog_ca *snapshot_ca(const struct snapshot *s, int64_t id)
     return NULL;
 }
 
+const struct catalog_ca *snapshot_own_ca(const struct snapshot *s, struct bytes aki)
+{
+    for (size_t i = 0; i < s->ca_count; i++) {
+        if (s->cas[i].ski.len > 0 && bytes_equal(s->cas[i].ski, aki))
+            return &s->cas[i];
+    }
+    return NULL;
+}
+
 const struct issuer *snapshot_issuer(const struct snapshot *s, const char *name)
 {
     const struct issuer *best = NULL;
@@ -404,7 +418,7 @@ const struct trust *snapshot_trust(const struct snapshot *s)
 size_t snapshot_own_cas(const struct snapshot *s, struct bytes *ret_ders, size_t max)
 {
     size_t n = 0;
-    static const enum catalog_ca_kind order[] = {CATALOG_ISSUING, CATALOG_ROOT};
+    static const enum catalog_ca_kind order[] = {CATALOG_ISSUING, CATALOG_ROOT, CATALOG_ROLLOVER};
     for (size_t k = 0; k < ARRAY_LEN(order); k++) {
         for (size_t i = 0; i < s->ca_count && n < max; i++) {
             if (s->cas[i].kind == order[k])

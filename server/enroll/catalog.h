@@ -31,7 +31,13 @@ struct catalog_template {
     struct template *compiled;
 };
 
-enum catalog_ca_kind { CATALOG_ROOT, CATALOG_ISSUING, CATALOG_REGISTERED, CATALOG_HELPER };
+enum catalog_ca_kind {
+    CATALOG_ROOT,
+    CATALOG_ISSUING,
+    CATALOG_REGISTERED,
+    CATALOG_HELPER,
+    CATALOG_ROLLOVER /* one of our roots, signed by another of them */
+};
 
 struct catalog_ca {
     int64_t id;
@@ -41,6 +47,7 @@ struct catalog_ca {
     struct bytes der;
     struct bytes subject_der; /* Names; for our own CAs only */
     struct bytes issuer_der;
+    struct bytes ski;                        /* subject key identifier, len 0: none */
     int64_t template_id;                     /* 0: none */
     int64_t product_id;                      /* of that template */
     const struct catalog_template *template; /* NULL: none, or it is not in use */
@@ -68,6 +75,9 @@ const struct catalog_template *snapshot_template_by_id(const struct snapshot *s,
 const struct catalog_product *snapshot_product(const struct snapshot *s, const char *name);
 const struct catalog_ca *snapshot_ca(const struct snapshot *s, int64_t id);
 
+/* The CA of ours that certificates name by this authority key identifier; NULL. */
+const struct catalog_ca *snapshot_own_ca(const struct snapshot *s, struct bytes aki);
+
 /* The issuer to sign with: the named one, or the active one with the latest notAfter; NULL. */
 const struct issuer *snapshot_issuer(const struct snapshot *s, const char *name);
 
@@ -81,6 +91,7 @@ const struct trust *snapshot_trust(const struct snapshot *s);
 size_t snapshot_chain(const struct snapshot *s, struct bytes issuer_name, struct bytes *ret_ders,
                       size_t max);
 
-/* DER of every CA certificate of ours, issuing first: what /cacerts answers. An inactive one is
- * still needed to chain what it signed. */
+/* DER of every CA certificate of ours: issuing ones, roots, then what leads from one root to
+ * another (RFC 7030 4.1.3): what /cacerts answers. An inactive one is still needed to chain what
+ * it signed. */
 size_t snapshot_own_cas(const struct snapshot *s, struct bytes *ret_ders, size_t max);

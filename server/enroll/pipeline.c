@@ -65,11 +65,12 @@ static enum err steps_run(struct enrolment *e)
     return err;
 }
 
-/* Faults that say nothing of the attempt itself stay out of the trail. */
+/* Faults that say nothing of the attempt itself stay out of the trail; that one waits is in it
+ * already. */
 static bool belongs_in_trail(enum fault_code code)
 {
     return code != FAULT_AUTH_REQUIRED && code != FAULT_DB_UNAVAILABLE &&
-           code != FAULT_OVERLOADED && code != FAULT_RATE_LIMITED;
+           code != FAULT_OVERLOADED && code != FAULT_RATE_LIMITED && code != FAULT_APPROVAL_PENDING;
 }
 
 /* FAULT_KEY_CONFLICT says what another request did, the rest what this device did. */

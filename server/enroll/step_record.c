@@ -118,22 +118,24 @@ static void record_settings(const struct enrolment *e, struct enrol_record *r)
     r->renew_before_s = s->renew_before_s;
     r->grace_s = s->grace_s;
     r->replay_s = s->replay_s;
+    r->approval = s->approval_required;
+    r->server_key = e->rq->server_key;
 }
 
 static enum err outcome_judge(struct enrolment *e, const struct enrol_outcome *o)
 {
     bool replayed = strcmp(o->code, "replayed") == 0;
     e->proven = o->proven;
+    if (strcmp(o->code, "approval.pending") == 0)
+        e->fault->retry_after_s = (int)e->settings->approval_poll_s;
     if (!replayed && strcmp(o->code, "ok") != 0)
         return fault_set(e->fault, fault_parse(o->code), "%s", o->detail);
-    e->result = (struct enrollment_result){
-        .certificate = replayed ? o->certificate : e->issued.der,
-        .replayed = replayed,
-        .serial = arena_strdup(e->arena, e->serial.given),
-        .state = o->state,
-        .thing_name = e->registration.thing_name,
-        .configuration = e->registration.device_configuration,
-    };
+    e->result.certificate = replayed ? o->certificate : e->issued.der;
+    e->result.replayed = replayed;
+    e->result.serial = arena_strdup(e->arena, e->serial.given);
+    e->result.state = o->state;
+    e->result.thing_name = e->registration.thing_name;
+    e->result.configuration = e->registration.device_configuration;
     return ERR_OK;
 }
 

@@ -14,6 +14,7 @@
 #include "model/enrollment.h"
 #include "model/fault.h"
 #include "pki/csr.h"
+#include "pki/keygen.h"
 #include "store/enrol.h"
 
 enum credential_kind {
@@ -52,6 +53,7 @@ struct enrolment {
 
     /* decode */
     struct csr csr;
+    struct keygen_wish wish; /* how a key made here is to travel */
 
     /* evaluate and issue */
     struct template_params params;

@@ -262,8 +262,9 @@ void template_free(struct template *t)
 
 bool template_name_valid(const char *name)
 {
-    static const char *const operations[] = {"cacerts", "simpleenroll", "simplereenroll",
-                                             "fullcmc", "serverkeygen", "csrattrs"};
+    static const char *const operations[] = {"cacerts",     "simpleenroll", "simplereenroll",
+                                             "fullcmc",     "serverkeygen", "csrattrs",
+                                             "renewal-info"};
     size_t len = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-");
     if (len == 0 || len > TEMPLATE_NAME_MAX_CHARS || name[len] != '\0')
         return false;

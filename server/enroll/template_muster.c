@@ -77,6 +77,7 @@ static const struct duration {
     {"ExpiredRenewal", 0, 3650 * (int64_t)DAY_S,
      offsetof(struct template, settings.expired_renewal_s)},
     {"Replay", 0, 30 * (int64_t)DAY_S, offsetof(struct template, settings.replay_s)},
+    {"ApprovalPoll", 1, DAY_S, offsetof(struct template, settings.approval_poll_s)},
 };
 
 static enum err duration_parse(struct check *c, json_t *node, const struct path *p,
@@ -165,6 +166,26 @@ static enum err check_pop(struct check *c, json_t *node, const struct path *p)
     enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
     if (!e)
         c->t->settings.pop_required = value;
+    return e;
+}
+
+static enum err check_approval(struct check *c, json_t *node, const struct path *p)
+{
+    static const struct word words[] = {{"manual", 1}, {"none", 0}};
+    int value = 0;
+    enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
+    if (!e)
+        c->t->settings.approval_required = value;
+    return e;
+}
+
+static enum err check_keygen(struct check *c, json_t *node, const struct path *p)
+{
+    static const struct word words[] = {{"allow", 1}, {"refuse", 0}};
+    int value = 0;
+    enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
+    if (!e)
+        c->t->settings.server_keygen = value;
     return e;
 }
 
@@ -369,6 +390,8 @@ static const struct {
     {"Reprovision", check_reprovision},
     {"Verify", check_verify},
     {"ProofOfPossession", check_pop},
+    {"Approval", check_approval},
+    {"ServerKeygen", check_keygen},
     {"Quarantine", check_quarantine},
 };
 
@@ -385,6 +408,8 @@ static void defaults_set(struct template *t)
         .renew_before_s = -1,
         .grace_s = HOUR_S,
         .replay_s = HOUR_S,
+        .approval_poll_s = 30,
+        .server_keygen = true,
         .quarantine_failures = 5,
     };
     t->profile = (struct cert_profile){

@@ -39,6 +39,9 @@ struct template_settings {
     int64_t expired_enrolment_s;  /* Muster.ExpiredEnrolment; default 0 */
     int64_t expired_renewal_s;    /* Muster.ExpiredRenewal; default 0 */
     bool pop_required;            /* Muster.ProofOfPossession: "optional" (default) | "linked" */
+    bool approval_required;       /* Muster.Approval: "none" (default) | "manual" */
+    int64_t approval_poll_s;      /* Muster.ApprovalPoll: Retry-After while it waits; default 30s */
+    bool server_keygen;           /* Muster.ServerKeygen: "allow" (default) | "refuse" */
     unsigned quarantine_failures; /* Muster.Quarantine.Failures; 1..100, default 5 */
     const char *issuer;           /* Muster.Issuer: name of an issuing CA; NULL: any active */
 };

@@ -24,6 +24,7 @@ enum {
     SERVER_DAYS = 397, /* what TLS clients put up with */
     MAX_PEM_BYTES = 64 * 1024,
     MAX_WRITTEN = 8,
+    MAX_ROWS = 3,
     MAX_NAME_CHARS = 64,
     INIT_ARENA_BYTES = 1 << 20,
 };
@@ -40,8 +41,8 @@ struct setup {
     struct bytes root_der;
     EVP_PKEY *issuing_key;
     struct bytes issuing_der;
-    struct cert_info info[2];
-    struct bootstrap_ca rows[2];
+    struct cert_info info[MAX_ROWS];
+    struct bootstrap_ca rows[MAX_ROWS];
 };
 
 static enum err failed(struct setup *s, enum err e, const char *what, const char *object)
@@ -352,49 +353,75 @@ static enum err first_time_check(struct setup *s, struct db *db)
     return ERR_CONFLICT;
 }
 
-enum err init_run(const struct config *config, const struct init_request *rq,
-                  char message[CONFIG_MESSAGE_BYTES])
+/* Opens the registry, does the work, and takes back what was written where it failed. */
+static enum err setup_run(const struct config *config, const struct init_request *rq, char *message,
+                          enum err (*work)(struct setup *s, struct db *db))
 {
     struct setup s = {.config = config, .rq = rq, .message = message};
-    char token[TOKEN_TEXT_BYTES];
-    uint8_t hash[SHA256_BYTES];
     struct db *db = NULL;
     enum err e = database_open(config, &db, message);
     if (e)
         return e;
     arena_init(&s.arena, INIT_ARENA_BYTES);
-    e = first_time_check(&s, db);
-    if (!e)
-        e = cas_make(&s);
-    if (!e)
-        e = server_cert_make(&s);
-    if (!e && token_text_new("mat_", token, hash))
-        e = failed(&s, ERR_SYSTEM, "making", "the admin token");
-    if (!e)
-        e = registry_write(&s, db, s.rows, 2, rq->admin_name, hash);
-    if (!e)
-        printf("%s\n", token);
+    e = work(&s, db);
     setup_end(&s, e);
     db_free(db);
     return e;
 }
 
-static enum err issuer_add(struct setup *s, struct db *db)
+/* Writes the rows and one admin token, which is told where that succeeded. */
+static enum err token_write(struct setup *s, struct db *db, size_t rows)
+{
+    char token[TOKEN_TEXT_BYTES];
+    uint8_t hash[SHA256_BYTES];
+    enum err e = token_text_new("mat_", token, hash);
+    if (e)
+        return failed(s, e, "making", "the admin token");
+    e = registry_write(s, db, s->rows, rows, s->rq->admin_name, hash);
+    if (!e)
+        printf("%s\n", token);
+    return e;
+}
+
+static enum err first_time(struct setup *s, struct db *db)
+{
+    enum err e = first_time_check(s, db);
+    if (!e)
+        e = cas_make(s);
+    if (!e)
+        e = server_cert_make(s);
+    return e ? e : token_write(s, db, 2);
+}
+
+enum err init_run(const struct config *config, const struct init_request *rq,
+                  char message[CONFIG_MESSAGE_BYTES])
+{
+    return setup_run(config, rq, message, first_time);
+}
+
+/* The root to sign with, from its files. */
+static enum err root_load(struct setup *s, const char *name)
 {
     char path[PATH_MAX];
+    enum err e = name_check(s, name);
+    if (!e)
+        e = path_in_ca_dir(s, name, "pem", path);
+    if (!e)
+        e = cert_file_load(s, path, &s->root_der);
+    if (!e)
+        e = path_in_ca_dir(s, name, "key", path);
+    return e ? e : key_file_load(s, path, &s->root_key);
+}
+
+static enum err issuer_add(struct setup *s, struct db *db)
+{
     enum err e = import_check(s, false);
     if (!e)
         e = name_check(s, s->rq->issuer_name);
     if (!e && s->rq->import_issuing)
         e = issuing_import(s);
     else if (!e) {
-        e = path_in_ca_dir(s, "root", "pem", path);
-        if (!e)
-            e = cert_file_load(s, path, &s->root_der);
-        if (!e)
-            e = path_in_ca_dir(s, "root", "key", path);
-        if (!e)
-            e = key_file_load(s, path, &s->root_key);
+        e = root_load(s, s->rq->root_name);
         if (!e)
             e = issuing_make(s);
     }
@@ -408,35 +435,64 @@ static enum err issuer_add(struct setup *s, struct db *db)
 enum err init_issuer(const struct config *config, const struct init_request *rq,
                      char message[CONFIG_MESSAGE_BYTES])
 {
-    struct setup s = {.config = config, .rq = rq, .message = message};
-    struct db *db = NULL;
-    enum err e = database_open(config, &db, message);
+    return setup_run(config, rq, message, issuer_add);
+}
+
+/* One root signed by another: whoever trusts the one can follow to the other. */
+static enum err cross_make(struct setup *s, size_t row, const char *suffix, struct bytes subject,
+                           struct bytes signer, EVP_PKEY *key)
+{
+    struct bytes der;
+    const char *name = arena_printf(&s->arena, "%s-%s", s->rq->issuer_name, suffix);
+    if (!name)
+        return failed(s, ERR_NO_MEMORY, "naming", suffix);
+    enum err e = ca_make_cross(subject, signer, key, clock_wall_s(), &s->arena, &der);
+    if (e)
+        return failed(s, e, "making", name);
+    e = ca_files_write(s, name, NULL, der);
+    return e ? e : row_fill(s, row, "rollover", name, der);
+}
+
+/* RFC 7030 4.1.3, RFC 4210 4.4: a new root, and the way between it and the old one. */
+static enum err root_add(struct setup *s, struct db *db)
+{
+    _cleanup_(key_freep) EVP_PKEY *new_key = NULL;
+    struct bytes new_der;
+    char kind[96];
+    const char *name = s->rq->issuer_name;
+    enum err e = name_check(s, name);
+    if (!e)
+        e = root_load(s, s->rq->root_name);
     if (e)
         return e;
-    arena_init(&s.arena, INIT_ARENA_BYTES);
-    e = issuer_add(&s, db);
-    setup_end(&s, e);
-    db_free(db);
-    return e;
+    snprintf(kind, sizeof(kind), "Root CA %.64s", name);
+    struct ca_request rq = ca_request_fill(s, kind, ROOT_YEARS, -1);
+    e = key_generate(KEY_P256, &new_key);
+    if (!e)
+        e = ca_make_root(new_key, &rq, &s->arena, &new_der);
+    e = e ? failed(s, e, "making the root CA", name) : ca_files_write(s, name, new_key, new_der);
+    if (!e)
+        e = row_fill(s, 0, "root", name, new_der);
+    if (!e)
+        e = cross_make(s, 1, "new-with-old", new_der, s->root_der, s->root_key);
+    if (!e)
+        e = cross_make(s, 2, "old-with-new", s->root_der, new_der, new_key);
+    return e ? e : registry_write(s, db, s->rows, 3, NULL, NULL);
+}
+
+enum err init_root(const struct config *config, const struct init_request *rq,
+                   char message[CONFIG_MESSAGE_BYTES])
+{
+    return setup_run(config, rq, message, root_add);
+}
+
+static enum err token_add(struct setup *s, struct db *db)
+{
+    return token_write(s, db, 0);
 }
 
 enum err init_admin_token(const struct config *config, const struct init_request *rq,
                           char message[CONFIG_MESSAGE_BYTES])
 {
-    struct setup s = {.config = config, .rq = rq, .message = message};
-    char token[TOKEN_TEXT_BYTES];
-    uint8_t hash[SHA256_BYTES];
-    struct db *db = NULL;
-    enum err e = database_open(config, &db, message);
-    if (e)
-        return e;
-    e = token_text_new("mat_", token, hash);
-    if (e)
-        e = failed(&s, e, "making", "the admin token");
-    else
-        e = registry_write(&s, db, NULL, 0, rq->admin_name, hash);
-    if (!e)
-        printf("%s\n", token);
-    db_free(db);
-    return e;
+    return setup_run(config, rq, message, token_add);
 }

@@ -15,7 +15,8 @@ struct init_request {
     const char *import_root; /* PEM files; all NULL: make new ones */
     const char *import_issuing;
     const char *import_key;
-    const char *issuer_name;
+    const char *issuer_name; /* also of a new root */
+    const char *root_name;   /* the root that signs */
     const char *admin_name;
 };
 
@@ -24,6 +25,11 @@ struct init_request {
  * CA is registered already, and never overwrites a file. */
 enum err init_run(const struct config *config, const struct init_request *rq,
                   char message[CONFIG_MESSAGE_BYTES]) MUST_CHECK;
+
+/* One more root, signed by the old one and signing it, so that devices can follow from either to
+ * the other; /cacerts tells them all. */
+enum err init_root(const struct config *config, const struct init_request *rq,
+                   char message[CONFIG_MESSAGE_BYTES]) MUST_CHECK;
 
 /* One more issuing CA below the root whose key is in the CA folder, or an imported one. */
 enum err init_issuer(const struct config *config, const struct init_request *rq,

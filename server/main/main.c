@@ -30,9 +30,14 @@ static const char *const usage =
     "      --import-issuing CERT --import-key KEY --import-root CERT\n"
     "                             use these (PEM) instead of making a root and an issuing CA\n"
     "      --admin NAME           name of the admin token (default: admin)\n"
-    "  musterd add-issuer   --config FILE --name NAME [--organization NAME]\n"
-    "                                       one more issuing CA below root.key, or imported as "
-    "above\n"
+    "  musterd add-issuer   --config FILE --name NAME [--organization NAME] [--root NAME]\n"
+    "                                       one more issuing CA below root.key (or that of "
+    "--root),\n"
+    "                                       or imported as above\n"
+    "  musterd add-root     --config FILE --name NAME [--organization NAME] [--root NAME]\n"
+    "                                       one more root CA, cross-signed with root.key (or that "
+    "of\n"
+    "                                       --root): the beginning of a rollover\n"
     "  musterd admin-token  --config FILE --admin NAME   one more admin token, printed once\n"
     "  musterd check-config --config FILE   say whether the file is right\n"
     "  musterd --help | --version\n"
@@ -49,6 +54,7 @@ static const struct option options[] = {
     {"import-issuing", required_argument, NULL, 'i'},
     {"import-key", required_argument, NULL, 'k'},
     {"name", required_argument, NULL, 'n'},
+    {"root", required_argument, NULL, 'R'},
     {"admin", required_argument, NULL, 'a'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'v'},
@@ -87,6 +93,9 @@ static bool option_take(struct command_line *l, int c)
         return true;
     case 'n':
         l->init.issuer_name = optarg;
+        return true;
+    case 'R':
+        l->init.root_name = optarg;
         return true;
     case 'a':
         l->init.admin_name = optarg;
@@ -192,6 +201,12 @@ static int issuer_command(const struct config *config, const struct init_request
     return init_issuer(config, rq, message) ? failure(message) : 0;
 }
 
+static int root_command(const struct config *config, const struct init_request *rq)
+{
+    char message[CONFIG_MESSAGE_BYTES];
+    return init_root(config, rq, message) ? failure(message) : 0;
+}
+
 static int token_command(const struct config *config, const struct init_request *rq)
 {
     char message[CONFIG_MESSAGE_BYTES];
@@ -210,8 +225,13 @@ static const struct command {
     const char *name;
     int (*run)(const struct config *config, const struct init_request *rq);
 } commands[] = {
-    {"serve", serve_run},           {"migrate", migrate_command},   {"init", init_command},
-    {"add-issuer", issuer_command}, {"admin-token", token_command}, {"check-config", check_command},
+    {"serve", serve_run},
+    {"migrate", migrate_command},
+    {"init", init_command},
+    {"add-issuer", issuer_command},
+    {"add-root", root_command},
+    {"admin-token", token_command},
+    {"check-config", check_command},
 };
 
 static int command_run(const struct command *command, const struct command_line *line)
@@ -233,7 +253,8 @@ static int command_run(const struct command *command, const struct command_line 
 
 int main(int argc, char **argv)
 {
-    struct command_line line = {.init = {.admin_name = "admin", .issuer_name = "issuing-1"}};
+    struct command_line line = {
+        .init = {.admin_name = "admin", .issuer_name = "issuing-1", .root_name = "root"}};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (!option_take(&line, c))

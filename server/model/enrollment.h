@@ -21,6 +21,7 @@ struct enrollment_request {
 
     const char *template_name;  /* NULL: the CA's, the device's or the default template */
     bool renew;                 /* the client renews its own certificate */
+    bool server_key;            /* the key is to be made here (RFC 7030 4.4) */
     const char *claimed_serial; /* as the credential names it; NULL: not said */
     const char *token;          /* bootstrap token text; NULL: none */
     struct bytes chain[ENROLLMENT_MAX_CHAIN]; /* TLS client certificates, leaf first */
@@ -36,4 +37,6 @@ struct enrollment_result {
     const char *state;         /* of the device, afterwards */
     const char *thing_name;    /* NULL: none, or a renewal, which does not change it */
     const char *configuration; /* JSON object; NULL: a renewal */
+    struct bytes private_key;  /* PKCS#8 DER where the key was made here; secret; else len 0 */
+    bool key_enveloped;        /* it is CMS EnvelopedData instead, for the client's key alone */
 };

@@ -54,6 +54,11 @@ FAULT(DEVICE_PROVISIONED, "device.already_provisioned", 409, 0, 1, FULL, "The de
 FAULT(DEVICE_QUARANTINED, "device.quarantined", 403, 0, 0, PROVEN, "The device is in quarantine", "muster device show SERIAL, then muster device release SERIAL") \
 FAULT(DEVICE_RETIRED, "device.retired", 403, 0, 0, PROVEN, "The device was retired for good", "A retired serial never enrols again") \
 FAULT(THING_TAKEN, "thing.name_taken", 409, 0, 0, FULL, "The template gives this device a thing name that belongs to another", "Make the template's ThingName depend on the serial") \
+FAULT(APPROVAL_PENDING, "approval.pending", 202, 1, 0, FULL, "The enrolment waits for an operator's approval", "muster device list --approval pending, then muster device approve SERIAL") \
+FAULT(APPROVAL_REJECTED, "approval.rejected", 403, 0, 0, FULL, "An operator rejected this enrolment", "muster device show SERIAL; muster device approve or reset lets it try again") \
+FAULT(KEYGEN_REFUSED, "keygen.not_allowed", 403, 0, 0, FULL, "The template makes no keys for devices", "Let the device make its key, or set Muster.ServerKeygen to allow") \
+FAULT(KEYGEN_KEY_UNKNOWN, "keygen.key_unknown", 403, 0, 0, FULL, "The key to encrypt the new private key with is not known here", "asymmDecryptKeyID must name the key of the client certificate in TLS, RSA or EC") \
+FAULT(KEYGEN_CIPHER, "keygen.cipher_unsupported", 400, 0, 0, FULL, "None of the ciphers the client accepts for its private key is known here", "Offer AES-256-CBC or AES-128-CBC in smimeCapabilities") \
 FAULT(TEMPLATE_UNKNOWN, "template.unknown", 404, 0, 0, FULL, "There is no template of this name", "muster template list; the EST label is the template's name") \
 FAULT(TEMPLATE_NO_DEFAULT, "template.no_default", 404, 0, 0, FULL, "No label was given and no default template is configured", "Use /.well-known/est/LABEL/ or set default_template") \
 FAULT(TEMPLATE_CREDENTIAL, "template.credential_not_allowed", 403, 0, 0, FULL, "The template does not take this kind of credential", "See Muster.Credentials of the template") \

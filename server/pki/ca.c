@@ -98,6 +98,28 @@ enum err ca_make_issuing(EVP_PKEY *key, const struct ca_request *rq, struct byte
     return e ? e : ca_make(key, rq, parent, parent_key, arena, ret_der);
 }
 
+enum err ca_make_cross(struct bytes subject_der, struct bytes parent_der, EVP_PKEY *parent_key,
+                       int64_t now_s, struct arena *arena, struct bytes *ret_der)
+{
+    uint8_t serial[SERIAL_BYTES];
+    _cleanup_(cert_freep) X509 *subject = NULL;
+    _cleanup_(cert_freep) X509 *parent = NULL;
+    _cleanup_(cert_freep) X509 *x = X509_new();
+    enum err e = x ? cert_decode(subject_der, &subject) : ERR_NO_MEMORY;
+    if (!e)
+        e = cert_decode(parent_der, &parent);
+    if (!e && (!X509_set_pubkey(x, X509_get0_pubkey(subject)) ||
+               !X509_set_subject_name(x, X509_get_subject_name(subject)) ||
+               !X509_set_issuer_name(x, X509_get_subject_name(parent))))
+        e = ERR_NO_MEMORY;
+    if (!e)
+        e = build_begin(x, now_s - BACKDATE_S,
+                        end_within(parent, cert_time_s(X509_get0_notAfter(subject))), serial);
+    if (!e)
+        e = ca_extensions(x, parent, -1);
+    return e ? e : build_sign(x, parent_key, arena, ret_der);
+}
+
 static bool is_address(const char *name)
 {
     uint8_t out[16];

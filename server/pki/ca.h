@@ -27,6 +27,11 @@ enum err ca_make_issuing(EVP_PKEY *key, const struct ca_request *rq, struct byte
                          EVP_PKEY *parent_key, struct arena *arena,
                          struct bytes *ret_der) MUST_CHECK;
 
+/* The CA certificate subject_der over again, signed by another CA and ending with the earlier of
+ * the two: same name, same key (RFC 4210 4.4). */
+enum err ca_make_cross(struct bytes subject_der, struct bytes parent_der, EVP_PKEY *parent_key,
+                       int64_t now_s, struct arena *arena, struct bytes *ret_der) MUST_CHECK;
+
 /* A TLS server certificate. names: DNS names or IP addresses, at least one. */
 enum err ca_make_server(EVP_PKEY *key, const char *const *names, size_t name_count,
                         int64_t validity_s, int64_t now_s, struct bytes parent_der,

@@ -157,21 +157,28 @@ static enum err fingerprint_take(X509_REQ *rq, EVP_PKEY *key, uint8_t ret_digest
     return e ? e : digest_sha256(buf_bytes(&canonical), ret_digest);
 }
 
-enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, struct fault *fault)
+/* No signature is worth checking with a key that is refused anyhow, and a huge one is slow. */
+static enum err key_take(X509_REQ *rq, bool proven, struct csr *c, struct fault *fault)
+{
+    EVP_PKEY *key = X509_REQ_get0_pubkey(rq);
+    if (!key)
+        return malformed(fault, "the public key does not parse");
+    c->kind = key_kind_of(key);
+    if (!c->kind || !proven)
+        return ERR_OK;
+    enum err e = possession_check(rq, key, fault);
+    return e ? e : fingerprint_take(rq, key, c->spki_sha256, fault);
+}
+
+static enum err request_take(struct arena *arena, struct bytes der, bool proven,
+                             struct csr *ret_csr, struct fault *fault)
 {
     _cleanup_(X509_REQ_freep) X509_REQ *rq = NULL;
     struct csr c = {0};
     enum err e = request_decode(der, &rq, fault);
     if (e)
         return e;
-    EVP_PKEY *key = X509_REQ_get0_pubkey(rq);
-    if (!key)
-        return malformed(fault, "the public key does not parse");
-    c.kind = key_kind_of(key);
-    /* no signature is worth checking with a key that is refused anyhow, and a huge one is slow */
-    e = c.kind ? possession_check(rq, key, fault) : ERR_OK;
-    if (!e)
-        e = c.kind ? fingerprint_take(rq, key, c.spki_sha256, fault) : ERR_OK;
+    e = key_take(rq, proven, &c, fault);
     if (!e)
         e = subject_take(arena, rq, &c, fault);
     if (!e)
@@ -183,6 +190,17 @@ enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, 
     c.request = TAKE_PTR(rq);
     *ret_csr = c;
     return ERR_OK;
+}
+
+enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, struct fault *fault)
+{
+    return request_take(arena, der, true, ret_csr, fault);
+}
+
+enum err csr_decode_unproven(struct arena *arena, struct bytes der, struct csr *ret_csr,
+                             struct fault *fault)
+{
+    return request_take(arena, der, false, ret_csr, fault);
 }
 
 void csr_done(struct csr *c)

@@ -43,4 +43,9 @@ enum err csr_unwrap(struct arena *arena, struct bytes body, struct bytes *ret_de
  */
 enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr,
                     struct fault *fault) MUST_CHECK;
+
+/* The same without proof of possession, for a request whose key will be made here: only the kind
+ * of its key matters (RFC 7030 4.4.1). spki_sha256 is not filled. */
+enum err csr_decode_unproven(struct arena *arena, struct bytes der, struct csr *ret_csr,
+                             struct fault *fault) MUST_CHECK;
 void csr_done(struct csr *c);

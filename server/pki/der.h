@@ -8,9 +8,13 @@
 
 enum der_tag {
     DER_INTEGER = 0x02,
+    DER_BIT_STRING = 0x03,
+    DER_OCTET_STRING = 0x04,
+    DER_NULL = 0x05,
     DER_SEQUENCE = 0x30,
     DER_SET = 0x31,
     DER_CONTEXT_0 = 0xa0, /* constructed, [0] */
+    DER_CONTEXT_1 = 0xa1,
 };
 
 /* Tag and length of an element of len bytes, which the caller adds. */

@@ -71,6 +71,16 @@ int64_t issuer_not_after_s(const struct issuer *i)
     return i->not_after_s;
 }
 
+X509 *issuer_certificate(const struct issuer *i)
+{
+    return i->cert;
+}
+
+EVP_PKEY *issuer_key(const struct issuer *i)
+{
+    return i->signer->ops->key_get(i->signer);
+}
+
 static enum err subject_set(X509 *x, const struct cert_profile *p, struct bytes given)
 {
     const unsigned char *at = given.data;
@@ -246,7 +256,7 @@ enum err issuer_sign(const struct issuer *i, const struct csr *csr,
     if (!e)
         e = san_set(x, profile, subject_der.len > 0, san_der);
     if (!e)
-        e = build_sign(x, i->signer->ops->key_get(i->signer), arena, &out.der);
+        e = build_sign(x, issuer_key(i), arena, &out.der);
     if (!e)
         e = digest_sha256(out.der, out.fingerprint);
     if (!e)

@@ -84,8 +84,8 @@ void exchange_problem(struct exchange *x, enum fault_code seen)
     buf_add_char(&b, '\n');
     const void *body = arena_copy(x->arena, b.data, b.len);
     retry_after_add(x, row);
-    exchange_reply(x, row->http_status, body ? "application/problem+json" : NULL,
-                   bytes_of(body, body ? b.len : 0));
+    const char *type = row->http_status < 400 ? "application/json" : "application/problem+json";
+    exchange_reply(x, row->http_status, body ? type : NULL, bytes_of(body, body ? b.len : 0));
     x->told = seen;
     buf_done(&b);
 }

@@ -10,7 +10,8 @@ static const struct stmt stmts[] = {
      "WITH made AS (INSERT INTO ca (kind, name, certificate, fingerprint, spki_sha256, subject, "
      "key_reference, not_after)"
      " VALUES ($1, $2, $3, $4, $5, $6, $7, to_timestamp($8::bigint)) RETURNING spki_sha256, name),"
-     " key AS (INSERT INTO key_owner (spki_sha256, kind) SELECT spki_sha256, 'ca' FROM made)"
+     " key AS (INSERT INTO key_owner (spki_sha256, kind) SELECT spki_sha256, 'ca' FROM made "
+     "WHERE $1 <> 'rollover')"
      " INSERT INTO audit (actor, source, action, object, detail)"
      " SELECT 'musterd', 'local', 'ca.create', name, jsonb_build_object('kind', $1) FROM made",
      8},

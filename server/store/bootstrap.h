@@ -12,7 +12,7 @@
 
 /* One of our own CAs. */
 struct bootstrap_ca {
-    const char *kind; /* root, issuing */
+    const char *kind; /* root, issuing, rollover: over a key that a root has already */
     const char *name;
     struct bytes der;
     struct bytes fingerprint;

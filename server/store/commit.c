@@ -119,6 +119,8 @@ static void write_registration(struct buf *b, const struct enrol_record *r)
     json_int(b, "renew_before_s", r->renew_before_s);
     json_int(b, "grace_s", r->grace_s);
     json_int(b, "replay_s", r->replay_s);
+    json_bool(b, "approval", r->approval);
+    json_bool(b, "server_key", r->server_key);
     json_raw(b, "steps", r->steps);
 }
 

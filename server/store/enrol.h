@@ -67,11 +67,13 @@ struct enrol_record {
     int64_t renew_before_s;
     int64_t grace_s;
     int64_t replay_s;
+    bool approval;   /* the template wants an operator's word */
+    bool server_key; /* the key was made here */
     const char *steps;
 };
 
 struct enrol_outcome {
-    const char *code;         /* ok, replayed, or a fault's code */
+    const char *code;         /* ok, replayed, approval.pending (recorded), or a fault's code */
     const char *detail;       /* for operators */
     bool proven;              /* the credential proves that very device */
     struct bytes certificate; /* of a replay; empty otherwise */
@@ -100,6 +102,22 @@ struct enrol_peer {
  * enrolment is recorded. */
 enum err enrol_peer_get(struct db *db, struct bytes fingerprint, struct arena *arena,
                         struct enrol_peer *ret_peer) MUST_CHECK;
+
+/* Whether a key is worth making for an enrolment whose certificate is not made yet: code is ok,
+ * approval.pending (the asking is noted) or a fault's. */
+enum err enrol_keygen_check(struct db *db, const struct enrol_record *record, struct arena *arena,
+                            struct enrol_outcome *ret_outcome) MUST_CHECK;
+
+/* When a certificate of ours ends. */
+struct enrol_renewal {
+    int64_t not_before_s;
+    int64_t not_after_s;
+    int64_t template_id;
+    bool live; /* neither superseded nor revoked */
+};
+enum err enrol_renewal_get(struct db *db, struct arena *arena, int64_t issuer_id,
+                           struct bytes serial_number,
+                           struct enrol_renewal *ret_renewal) MUST_CHECK;
 
 /* Records a refused attempt; json is the argument of muster.attempt_failed. */
 enum err enrol_failed(struct db *db, const char *json) MUST_CHECK;

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import AttributeOID
 
 from client import EST, Device, basic, certs_of, name_of, new_key, request, tls_context, unique
-from stack import Refused
+from stack import TEMPLATES, Refused
 
 
 def linked_csr(key, subject, challenge):
@@ -141,20 +141,84 @@ def test_a_renewal_is_linked_too(stack):
     assert (status, e.value.code) == (200, "pop.missing")
 
 
-@pytest.mark.parametrize("template,expected", [
-    ("p256", "3021" "3015" "06072a8648ce3d0201" "310a" "06082a8648ce3d030107" "06082a8648ce3d040302"),
-    ("linked", None)])
-def test_csrattrs(stack, template, expected):
+def csrattrs(stack, template):
+    """The items of the answer, each (tag, content, DER)."""
     status, headers, body = request(stack, "GET", f"{EST}/{template}/csrattrs")
     assert (status, headers["content-type"], headers["content-transfer-encoding"]) == (200, "application/csrattrs", "base64")
     assert re.fullmatch(rb"[A-Za-z0-9+/]+=*\n", body)
     der = base64.b64decode(body)
-    if expected:
-        assert der.hex() == expected
-    else:
-        assert bytes.fromhex("06092a864886f70d010907") in der and bytes.fromhex("060b2a864886f70d010910023a") in der
-    done = subprocess.run(["openssl", "asn1parse", "-inform", "DER"], input=der, capture_output=True)
-    assert done.returncode == 0 and b"prime256v1" in done.stdout
+    assert subprocess.run(["openssl", "asn1parse", "-inform", "DER"], input=der, capture_output=True).returncode == 0
+    ((tag, content, _),) = elements(der)
+    assert tag == 0x30
+    return elements(content)
+
+
+def elements(data):
+    found = []
+    while data:
+        length, head = data[1], 2
+        if length & 0x80:
+            head += length & 0x7f
+            length = int.from_bytes(data[2:head], "big")
+        assert len(data) >= head + length
+        found.append((data[0], data[head:head + length], data[:head + length]))
+        data = data[head + length:]
+    return found
+
+
+OID = {"challengePassword": "06092a864886f70d010907", "linking": "060b2a864886f70d010910023a", "template": "060b2a864886f70d010910023d",
+       "extensionTemplate": "060b2a864886f70d010910023e", "extensionRequest": "06092a864886f70d01090e", "CN": "0603550403",
+       "serialNumber": "0603550405", "SAN": "0603551d11", "EKU": "0603551d25", "EC": "06072a8648ce3d0201", "P-256": "06082a8648ce3d030107",
+       "ecdsa-SHA256": "06082a8648ce3d040302", "RSA": "06092a864886f70d010101", "clientAuth": "06082b06010505070302"}
+
+
+def seq(*parts, tag=0x30):
+    body = b"".join(bytes.fromhex(OID.get(p, p)) if isinstance(p, str) else p for p in parts)
+    return bytes([tag, len(body)]) + body
+
+
+EXTENSION = seq("EKU", seq(seq("clientAuth"), tag=4))
+
+
+def request_template(items):
+    """What RFC 9908 3.4 adds: the inside of the CertificationRequestInfoTemplate."""
+    found = [elements(content) for tag, content, _ in items if tag == 0x30 and content.startswith(bytes.fromhex(OID["template"]))]
+    ((_, (_, values, _)),) = found
+    ((_, info, _),) = elements(values)
+    return info
+
+
+def test_csrattrs_in_both_styles(stack):
+    items = csrattrs(stack, "p256")
+    assert b"".join(der for *_, der in items[:4]) == b"".join([
+        bytes.fromhex(OID["CN"]), seq("extensionRequest", seq(seq(EXTENSION), tag=0x31)), seq("EC", seq("P-256", tag=0x31)),
+        bytes.fromhex(OID["ecdsa-SHA256"])])
+    assert len(items) == 5
+    assert request_template(items) == b"".join([
+        b"\x02\x01\x00", seq(seq(seq("CN"), tag=0x31)), seq(seq("EC", "P-256"), tag=0xa0),
+        seq(seq("extensionRequest", seq(seq(EXTENSION), tag=0x31)), tag=0xa1)])
+
+
+def test_csrattrs_ask_for_linking(stack):
+    items = csrattrs(stack, "linked")
+    assert [der.hex() for *_, der in items[:2]] == [OID["challengePassword"], OID["linking"]]
+    assert seq("challengePassword", "3100") in request_template(items), "a value-less attribute: the client fills it in"
+
+
+def test_csrattrs_say_where_the_serial_belongs(stack):
+    document = json.loads((TEMPLATES / "open.json").read_text())
+    for where, name, plain in (("Subject.serialNumber", "attrs-number", "serialNumber"), ("SAN.URI", "attrs-san", "SAN")):
+        document["Muster"].update({"Serial": where, "Keys": ["RSA-2048"]})
+        stack.v1("PUT", f"/templates/{name}?product=pump", json.dumps(document).encode())
+        items = csrattrs(stack, name)
+        assert items[0][2].hex() == OID[plain]
+        info = request_template(items)
+        if where == "SAN.URI":
+            assert seq("extensionTemplate", seq(seq(EXTENSION, seq("SAN")), tag=0x31)) in info
+            assert bytes.fromhex(OID["extensionRequest"]) not in info, "one kind of extension request only"
+        else:
+            assert seq(seq(seq("serialNumber"), tag=0x31)) in info
+        assert bytes.fromhex("0282010100" + "ff" * 256 + "0203010001") in info, "a placeholder tells the size of an RSA key"
 
 
 def test_csrattrs_of_the_default_template_and_of_none(stack):

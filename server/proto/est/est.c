@@ -4,19 +4,18 @@
 
 #include "base/base64.h"
 #include "base/cleanup.h"
-#include "enroll/catalog.h"
 #include "enroll/pipeline.h"
 #include "pki/cert.h"
 #include "pki/csrattrs.h"
 #include "proto/auth.h"
+#include "proto/est/internal.h"
 
-enum { MAX_CAS = 32, MAX_ANSWER_BYTES = 512 * 1024 };
+enum { MAX_CAS = 48, EST_GATED = 1 /* asks the database: waits its turn */ };
 
-/* RFC 8951 3.1: base64 of the DER; strongSwan wants one line, libest a final LF. */
-static enum err answer(struct exchange *x, const char *type, struct bytes der)
+enum err est_answer(struct exchange *x, const char *type, struct bytes der)
 {
     _cleanup_(buf_donep) struct buf b = {0};
-    buf_init(&b, MAX_ANSWER_BYTES);
+    buf_init(&b, EST_MAX_ANSWER_BYTES);
     base64_encode(&b, der);
     buf_add_char(&b, '\n');
     exchange_add_header(x, "Content-Transfer-Encoding", "base64");
@@ -38,43 +37,61 @@ static enum err cacerts_handle(struct service *service, struct exchange *x)
         return fault_set(&x->fault, FAULT_CA_NO_ISSUER, "the registry has no CA of its own");
     struct bytes cms;
     enum err e = cms_certs_only(x->arena, cas, count, &cms);
-    return e ? e : answer(x, "application/pkcs7-mime", cms);
+    return e ? e : est_answer(x, "application/pkcs7-mime", cms);
 }
 
-/* RFC 7030 4.5: what the template wants in a request; no authentication. */
-static enum err csrattrs_handle(struct service *service, struct exchange *x)
+enum err est_template(struct service *service, struct exchange *x, struct snapshot *snapshot,
+                      const struct catalog_template **ret_template)
 {
-    _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
     const char *name = x->args[0] ? x->args[0] : service->default_template;
-    if (catalog_get(service->catalog, &snapshot))
-        return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
     if (!name)
         return fault_set(&x->fault, FAULT_TEMPLATE_NO_DEFAULT,
                          "no label, and default_template is not set");
     const struct catalog_template *t = snapshot_template(snapshot, name);
     if (!t)
         return fault_set(&x->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%.80s\"", name);
+    *ret_template = t;
+    return ERR_OK;
+}
+
+/* RFC 7030 4.5: what the template wants in a request; no authentication. */
+static enum err csrattrs_handle(struct service *service, struct exchange *x)
+{
+    _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
+    const struct catalog_template *t = NULL;
+    if (catalog_get(service->catalog, &snapshot))
+        return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
+    enum err e = est_template(service, x, snapshot, &t);
+    if (e)
+        return e;
     const struct template_settings *settings = template_settings(t->compiled);
     const struct csrattrs_request rq = {
         .keys = settings->keys,
+        .eku = template_renewal_profile(t->compiled)->eku,
         .pop = settings->pop_required,
-        .serial_number = settings->serial == SERIAL_FROM_SERIAL_NUMBER,
+        .serial = settings->serial == SERIAL_FROM_CN              ? CSRATTRS_CN
+                  : settings->serial == SERIAL_FROM_SERIAL_NUMBER ? CSRATTRS_SERIAL_NUMBER
+                                                                  : CSRATTRS_SAN,
     };
     struct bytes der;
-    enum err e = csrattrs_encode(x->arena, &rq, &der);
-    return e ? e : answer(x, "application/csrattrs", der);
+    e = csrattrs_encode(x->arena, &rq, &der);
+    return e ? e : est_answer(x, "application/csrattrs", der);
 }
 
-static enum err request_fill(struct exchange *x, bool renew, struct enrollment_request *rq)
+static enum err request_fill(struct exchange *x, enum est_operation operation,
+                             struct enrollment_request *rq)
 {
+    static const char *const names[] = {"simpleenroll", "simplereenroll", "serverkeygen"};
+    bool renew = operation == EST_REENROLL;
     *rq = (struct enrollment_request){
         .request_id = x->request_id,
         .arrived_us = x->arrived_us,
         .protocol = "est",
-        .operation = renew ? "simplereenroll" : "simpleenroll",
+        .operation = names[operation],
         .source = x->source,
         .template_name = x->args[0],
         .renew = renew,
+        .server_key = operation == EST_SERVERKEYGEN,
         .chain_count = x->chain_count,
         .channel_binding = x->channel_binding,
         .csr = x->body,
@@ -90,33 +107,40 @@ static enum err request_fill(struct exchange *x, bool renew, struct enrollment_r
     return e;
 }
 
-static enum err enroll(struct service *service, struct exchange *x, bool renew)
+enum err est_enrol(struct service *service, struct exchange *x, enum est_operation operation,
+                   struct enrollment_result *ret_result)
 {
     struct enrollment_request rq;
-    struct enrollment_result result;
     struct enrollment_report report;
-    if (request_fill(x, renew, &rq))
+    if (request_fill(x, operation, &rq))
         return auth_refuse(x, false);
-    enum err e = pipeline_run(service, &rq, x->arena, &result, &report, &x->fault);
+    enum err e = pipeline_run(service, &rq, x->arena, ret_result, &report, &x->fault);
     x->log_serial = report.serial;
     x->log_credential = report.credential;
-    if (e)
-        return auth_refuse(x, report.proven);
+    return e ? auth_refuse(x, report.proven) : ERR_OK;
+}
+
+static enum err enrol_and_answer(struct service *service, struct exchange *x,
+                                 enum est_operation operation)
+{
+    struct enrollment_result result;
     struct bytes cms;
-    e = cms_certs_only(x->arena, &result.certificate, 1, &cms);
-    return e ? e : answer(x, "application/pkcs7-mime; smime-type=certs-only", cms);
+    enum err e = est_enrol(service, x, operation, &result);
+    if (!e)
+        e = cms_certs_only(x->arena, &result.certificate, 1, &cms);
+    return e ? e : est_answer(x, "application/pkcs7-mime; smime-type=certs-only", cms);
 }
 
 /* RFC 7030 4.2.1 */
 static enum err simpleenroll_handle(struct service *service, struct exchange *x)
 {
-    return enroll(service, x, false);
+    return enrol_and_answer(service, x, EST_ENROLL);
 }
 
 /* RFC 7030 4.2.2 */
 static enum err simplereenroll_handle(struct service *service, struct exchange *x)
 {
-    return enroll(service, x, true);
+    return enrol_and_answer(service, x, EST_REENROLL);
 }
 
 /* RFC 7030 4.3: optional, and not for devices of this kind. */
@@ -139,6 +163,14 @@ static const struct route routes[] = {
      simplereenroll_handle, NULL},
     {HTTP_POST, "/.well-known/est/{}/simplereenroll", "application/pkcs10", EST_MAX_BODY_BYTES, 0,
      simplereenroll_handle, NULL},
+    {HTTP_POST, "/.well-known/est/serverkeygen", "application/pkcs10", EST_MAX_BODY_BYTES, 0,
+     est_serverkeygen_handle, NULL},
+    {HTTP_POST, "/.well-known/est/{}/serverkeygen", "application/pkcs10", EST_MAX_BODY_BYTES, 0,
+     est_serverkeygen_handle, NULL},
+    {HTTP_GET, "/.well-known/est/renewal-info/{}", NULL, 0, EST_GATED, est_renewal_info_handle,
+     NULL},
+    {HTTP_GET, "/.well-known/est/{}/renewal-info/{}", NULL, 0, EST_GATED, est_renewal_info_handle,
+     NULL},
     {HTTP_POST, "/.well-known/est/fullcmc", NULL, EST_MAX_BODY_BYTES, 0, fullcmc_handle, NULL},
     {HTTP_POST, "/.well-known/est/{}/fullcmc", NULL, EST_MAX_BODY_BYTES, 0, fullcmc_handle, NULL},
 };
