@@ -117,6 +117,7 @@ class Stack:
             "database": {"host": "127.0.0.1", "port": self.pg_port, "name": "muster", "user": "muster"},
             "ca": {"directory": self.folder / "ca"},
             "enrol": {"default_template": "open", "refused_tokens_burst": 100000},
+            "admin": {"login_failures_per_minute": 10000},
             "trail": {"records_per_source_s": 1000, "records_per_source_burst": 10000},
         }
         for key, value in extra.items():
