@@ -4,6 +4,7 @@ import http.client
 import json
 import pathlib
 import re
+import socket
 import ssl
 
 import psycopg2
@@ -155,11 +156,27 @@ class World:
         return chains
 
 
+PROXY_NAME = "balancer.example"
+HAS_PROXY = "TEXT(proxy, address" in (ROOT / "server/ops/config_table.h").read_text()
+
+
 @pytest.fixture(scope="module")
 def world(stack):
+    """Where the server has a listener for proxies it is opened for the time."""
+    if HAS_PROXY:
+        stack.proxy_ca = Authority("Matrix Proxies")
+        (stack.folder / "proxies.pem").write_bytes(cert_pem(stack.proxy_ca.cert))
+        stack.stop()
+        stack.configure(proxy__address="127.0.0.1", proxy__port=0, proxy__client_ca=stack.folder / "proxies.pem", proxy__names=PROXY_NAME,
+                        listen__proxy_protocol_from="127.0.0.9")
+        stack.start()
     made = World(stack)
     yield made
     made.close()
+    if HAS_PROXY:
+        stack.stop()
+        stack.configure()
+        stack.start()
 
 
 # the device listener
@@ -192,7 +209,47 @@ def credential(world, kind, template):
     return serial, {}, chain, key, None
 
 
-def ask_device(world, route, kind):
+def proxy(stack, who):
+    """(chain, key) of a peer of the listener for proxies."""
+    if who == "proxy without certificate":
+        return None, None
+    key = new_key()
+    ca = Authority("Matrix False Proxies") if who == "proxy of another CA" else stack.proxy_ca
+    return [ca.sign(name_of("proxy"), key.public_key(), san=[x509.DNSName("other.example" if who == "proxy of another name" else PROXY_NAME)])], key
+
+
+def forwarded(cert):
+    return {"Client-Cert": f":{base64.b64encode(cert.public_bytes(Encoding.DER)).decode()}:"}
+
+
+def through_passthrough(stack, method, path, body, headers):
+    """A balancer of 127.0.0.9 passes TLS on and says by PROXY v2 who is there."""
+    raw = socket.create_connection(("127.0.0.1", stack.port), timeout=20, source_address=("127.0.0.9", 0))
+    raw.sendall(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([192, 0, 2, 7, 127, 0, 0, 1]) + b"\x9c\x40\x01\xbb")
+    c = http.client.HTTPSConnection("127.0.0.1", stack.port, timeout=20)
+    c.sock = tls_context(stack).wrap_socket(raw, server_hostname="127.0.0.1")
+    try:
+        c.request(method, path, body, headers)
+        answer = c.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read()
+    finally:
+        c.close()
+
+
+def send(world, who, method, path, body, headers, chain, key):
+    """The request by itself (who is None), or by way of somebody who forwards the chain."""
+    stack = world.stack
+    if who is None:
+        return request(stack, method, path, body, headers, chain, key)
+    headers = {**headers, **forwarded(chain[0])}
+    if who == "passthrough":
+        return through_passthrough(stack, method, path, body, headers)
+    peer = (world.lasting.cert, world.lasting.key) if who == "device as proxy" else None
+    chain, key = ([peer[0]], peer[1]) if peer else proxy(stack, who)
+    return request(stack, method, path, body, headers, chain, key, port=stack.proxy_port)
+
+
+def ask_device(world, route, kind, who=None):
     column, path = matrix.DEVICE_ROUTES[route]
     serial, headers, chain, key, other = credential(world, kind, "matrix" if "/matrix/" in path else "open")
     body = None
@@ -206,7 +263,7 @@ def ask_device(world, route, kind):
             headers = {"Content-Type": "application/pkcs10", **headers}
     before = world.snapshot()
     try:
-        status, _, answer = request(world.stack, route[0], path.format(name=world.name), body, headers, chain, key)
+        status, _, answer = send(world, who, route[0], path.format(name=world.name), body, headers, chain, key)
     except (ConnectionError, ssl.SSLError):
         return "hung up", before, serial, b""
     return "ok" if status == 200 else json.loads(answer)["code"], before, serial, answer
@@ -223,6 +280,29 @@ def test_device_cell(world, route, kind):
     elif column in ("enrol", "label", "renew"):
         (cert,) = certs_of(answer)
         assert cert.subject == name_of(serial)
+
+
+if HAS_PROXY:
+    @pytest.mark.parametrize("kind", matrix.BY_PROXY)
+    @pytest.mark.parametrize("route", matrix.DEVICE_ROUTES, ids=" ".join)
+    def test_proxied_cell(world, route, kind):
+        column = matrix.DEVICE_ROUTES[route][0]
+        code, before, _, _ = ask_device(world, route, kind, "proxy")
+        assert code == matrix.DEVICE[kind][column]
+        if code != "ok" or column in ("public", "info", "config"):
+            assert world.snapshot() == before, "something was consumed or changed"
+
+    @pytest.mark.parametrize("who", matrix.PROXIES)
+    @pytest.mark.parametrize("route", matrix.DEVICE_ROUTES, ids=" ".join)
+    def test_proxy_cell(world, route, who):
+        column, path = matrix.DEVICE_ROUTES[route]
+        group = "health" if path in openapi.BOTH else {"public": "public", "info": "public", "cmc": "cmc"}.get(column, "others")
+        if who == "issuing CA's certificate by proxy":
+            code, before, _, _ = ask_device(world, route, "issuing CA's certificate", "proxy")
+        else:
+            code, before, _, _ = ask_device(world, route, "device current", "passthrough" if who == "Client-Cert through passthrough" else who)
+        assert code == matrix.PROXIES[who][group]
+        assert world.snapshot() == before, "something was consumed or changed"
 
 
 # the admin listener
