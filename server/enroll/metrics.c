@@ -17,11 +17,12 @@ struct histogram {
 struct metrics {
     atomic_uint_fast64_t requests[METRICS_LISTENER_COUNT][FAULT_COUNT];
     struct histogram durations[METRICS_LISTENER_COUNT];
+    atomic_uint_fast64_t unasked[METRICS_LISTENER_COUNT];
     struct histogram steps[METRICS_MAX_STEPS];
     _Atomic(const char *) step_names[METRICS_MAX_STEPS];
 };
 
-static const char *const listener_names[] = {"device", "admin"};
+static const char *const listener_names[] = {"device", "admin", "proxy"};
 
 enum err metrics_new(struct metrics **ret_metrics)
 {
@@ -51,6 +52,11 @@ void metrics_request(struct metrics *m, enum metrics_listener listener, enum fau
 {
     atomic_fetch_add_explicit(&m->requests[listener][outcome], 1, memory_order_relaxed);
     observe(&m->durations[listener], us);
+}
+
+void metrics_unasked(struct metrics *m, enum metrics_listener listener)
+{
+    atomic_fetch_add_explicit(&m->unasked[listener], 1, memory_order_relaxed);
 }
 
 void metrics_step(struct metrics *m, unsigned number, const char *name, int64_t us)
@@ -99,9 +105,19 @@ static void requests_write(const struct metrics *m, struct buf *b)
     }
 }
 
+static void unasked_write(const struct metrics *m, struct buf *b)
+{
+    buf_add_text(b, "# HELP muster_connections_without_request_total Connections that ended before "
+                    "a request\n# TYPE muster_connections_without_request_total counter\n");
+    for (int l = 0; l < METRICS_LISTENER_COUNT; l++)
+        buf_printf(b, "muster_connections_without_request_total{listener=\"%s\"} %llu\n",
+                   listener_names[l], (unsigned long long)value_of(&m->unasked[l]));
+}
+
 void metrics_write(const struct metrics *m, struct buf *b)
 {
     requests_write(m, b);
+    unasked_write(m, b);
     buf_add_text(b, "# HELP muster_request_seconds Time from headers to answer\n# TYPE "
                     "muster_request_seconds histogram\n");
     for (int l = 0; l < METRICS_LISTENER_COUNT; l++)

@@ -10,7 +10,7 @@
 #include "base/err.h"
 #include "model/fault.h"
 
-enum metrics_listener { METRICS_DEVICE, METRICS_ADMIN, METRICS_LISTENER_COUNT };
+enum metrics_listener { METRICS_DEVICE, METRICS_ADMIN, METRICS_PROXY, METRICS_LISTENER_COUNT };
 enum { METRICS_MAX_STEPS = 12 };
 
 struct metrics;
@@ -21,6 +21,9 @@ void metrics_free(struct metrics *m);
 /* One answered request: its outcome (FAULT_NONE: ok) and how long it took. */
 void metrics_request(struct metrics *m, enum metrics_listener listener, enum fault_code outcome,
                      int64_t us);
+
+/* One connection that ended without a request. */
+void metrics_unasked(struct metrics *m, enum metrics_listener listener);
 
 /* One step of the pipeline; name is a constant, the same for the same number. */
 void metrics_step(struct metrics *m, unsigned number, const char *name, int64_t us);

@@ -1,7 +1,5 @@
 #include "http/request.h"
 
-#include <arpa/inet.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +12,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "enroll/service.h"
-#include "http/tls.h"
+#include "http/peer.h"
 
 enum {
     DRAIN_BYTES =
@@ -24,6 +22,7 @@ enum {
 /* One request from its headers to its completion; owned by libmicrohttpd's con_cls. */
 struct request {
     struct listener *listener;
+    struct connection *connection;
     struct arena arena;
     struct exchange x;
     const char *method_text;
@@ -78,18 +77,11 @@ static enum MHD_Result query_take(void *cls, enum MHD_ValueKind kind, const char
     return MHD_YES;
 }
 
-static const char *source_text(struct MHD_Connection *connection, struct arena *arena)
+static struct connection *connection_of(struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    char text[NI_MAXHOST] = "unknown";
-    if (info && info->client_addr) {
-        socklen_t len = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-                                                                 : sizeof(struct sockaddr_in);
-        (void)getnameinfo(info->client_addr, len, text, sizeof(text), NULL, 0, NI_NUMERICHOST);
-    }
-    const char *copy = arena_strdup(arena, text);
-    return copy ? copy : "unknown";
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
 }
 
 static void request_free(struct request *r)
@@ -102,10 +94,13 @@ static void request_free(struct request *r)
 static struct request *request_new(struct listener *l, struct MHD_Connection *connection,
                                    const char *url, const char *method)
 {
-    struct request *r = calloc(1, sizeof(*r));
+    struct connection *c = connection_of(connection);
+    struct request *r = c ? calloc(1, sizeof(*r)) : NULL;
     if (!r)
         return NULL;
+    c->asked = true;
     r->listener = l;
+    r->connection = c;
     arena_init(&r->arena, l->config.request_arena_bytes);
     struct exchange *x = &r->x;
     x->arena = &r->arena;
@@ -113,8 +108,8 @@ static struct request *request_new(struct listener *l, struct MHD_Connection *co
     x->method = method_parse(method);
     r->method_text = arena_strdup(&r->arena, method);
     x->path = arena_strdup(&r->arena, url);
-    x->source = source_text(connection, &r->arena);
-    if (!x->path || !r->method_text || id_new(x->request_id)) {
+    x->source = arena_strdup(&r->arena, c->source);
+    if (!x->path || !r->method_text || !x->source || id_new(x->request_id)) {
         request_free(r);
         return NULL;
     }
@@ -168,24 +163,6 @@ static enum MHD_Result reply_send(struct request *r, struct MHD_Connection *conn
     return rc;
 }
 
-/* The peer's chain and the channel's binding, for requests that are going to be handled. */
-static void peer_take(struct request *r, struct MHD_Connection *connection)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-    struct exchange *x = &r->x;
-    if (!info || !info->tls_session)
-        return;
-    enum err e =
-        tls_peer_chain(info->tls_session, x->arena, x->chain, EXCHANGE_MAX_CHAIN, &x->chain_count);
-    if (e)
-        (void)fault_set(&x->fault, FAULT_CHAIN_MALFORMED, "at most %d certificates",
-                        EXCHANGE_MAX_CHAIN);
-    else if (r->row->max_body > 0 &&
-             tls_channel_binding(info->tls_session, x->arena, &x->channel_binding))
-        (void)fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
-}
-
 /* Health probes go past the gate: they must answer when it is full. */
 static void handle(struct request *r)
 {
@@ -204,10 +181,11 @@ static void handle(struct request *r)
 static enum MHD_Result request_finish(struct request *r, struct MHD_Connection *connection)
 {
     struct exchange *x = &r->x;
+    if (!connection_work(r->connection))
+        return MHD_NO;
     if (!r->refused) {
-        peer_take(r, connection);
+        r->refused = peer_take(&r->listener->config.peers, connection, r->row->max_body > 0, x);
         x->body = buf_bytes(&r->body);
-        r->refused = x->fault.code != FAULT_NONE;
     }
     if (r->refused)
         exchange_problem(x, x->fault.code);
@@ -230,18 +208,20 @@ static void body_take(struct request *r, const char *data, size_t len)
     r->drained += len;
 }
 
-/* RFC 9440 headers are a proxy's word. No listener here authenticates a proxy, and in TCP
- * passthrough a client's own header comes from the balancer's address: nobody is believed. */
-static enum err headers_check(struct exchange *x)
+/* Whether this peer may ask that of this listener. */
+static enum err request_admit(struct request *r, struct MHD_Connection *connection)
 {
-    if (x->fault.code != FAULT_NONE)
-        return ERR_DENIED;
-    static const char *const forbidden[] = {"Client-Cert", "Client-Cert-Chain"};
-    for (size_t i = 0; i < ARRAY_LEN(forbidden); i++) {
-        if (exchange_header(x, forbidden[i]))
-            return fault_set(&x->fault, FAULT_PROXY_HEADER, "%s", forbidden[i]);
-    }
-    return ERR_OK;
+    struct exchange *x = &r->x;
+    const struct listener_peers *peers = &r->listener->config.peers;
+    enum err e = x->fault.code != FAULT_NONE ? ERR_DENIED : peer_headers_check(peers, x);
+    if (!e && atomic_load(&r->listener->refusing))
+        e = fault_set(&x->fault, FAULT_DRAINING, "the connection outlived the drain");
+    if (e)
+        return e;
+    enum err found = tables_find(r);
+    if (found || r->table != peers->open)
+        e = peer_admit(peers, connection, r->connection, x);
+    return e ? e : found;
 }
 
 /* With the headers in: finds the route and judges what can be judged before the body. A client
@@ -249,11 +229,7 @@ static enum err headers_check(struct exchange *x)
 static enum MHD_Result request_begin(struct request *r, struct MHD_Connection *connection)
 {
     int64_t length = declared_length(connection);
-    enum err e = headers_check(&r->x);
-    if (!e && atomic_load(&r->listener->refusing))
-        e = fault_set(&r->x.fault, FAULT_DRAINING, "the connection outlived the drain");
-    if (!e)
-        e = tables_find(r);
+    enum err e = request_admit(r, connection);
     if (!e)
         e = route_check(r->row, &r->x, length);
     if (!e)
@@ -327,6 +303,7 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
                     clock_mono_us() - r->x.arrived_us);
     log_request(r, toe);
     atomic_fetch_sub(&r->listener->active, 1);
+    connection_await(r->connection, clock_mono_us());
     request_free(r);
     *con_cls = NULL;
 }

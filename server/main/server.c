@@ -11,8 +11,11 @@
 #include "base/log.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
+#include "http/socket.h"
 #include "http/tls.h"
 #include "ops/jobs.h"
+#include "pki/chain.h"
+#include "proto/health/health.h"
 #include "store/enrol.h"
 #include "store/migrate.h"
 
@@ -24,6 +27,8 @@ enum {
     ADMIN_CONNECTIONS = 128,
     ADMIN_INSIDE = 8,
     ADMIN_WAITING = 120,
+    PROXY_MEMORY_BYTES = 64 * 1024, /* a request's headers carry a chain of certificates */
+    MAX_CA_FILE_BYTES = 256 * 1024,
     DRAIN_LOOK_MS = 20,
     DRAIN_SETTLE_MS = 500, /* for connections in their handshake */
 };
@@ -36,8 +41,11 @@ struct server {
     struct gate device_gate;
     struct gate admin_gate;
     bool gates_made;
+    struct trust *proxy_trust; /* NULL: none is configured */
+    struct trust *admin_trust;
     struct listener *device;
     struct listener *admin;
+    struct listener *proxy; /* NULL: none is configured */
     struct jobs *jobs;
 };
 
@@ -140,45 +148,97 @@ static enum err gates_make(struct server *s, char *message)
     return e ? failed(message, e, "gate") : ERR_OK;
 }
 
+/* NULL for an empty path. */
+static enum err trust_load(const char *path, struct trust **ret_trust)
+{
+    _cleanup_(buf_donep) struct buf pem = {0};
+    if (path[0] == '\0')
+        return ERR_OK;
+    buf_init(&pem, MAX_CA_FILE_BYTES);
+    enum err e = file_load(path, &pem);
+    return e ? e : trust_parse_pem(buf_bytes(&pem), ret_trust);
+}
+
+/* What all listeners have in common. */
+static struct listener_config listener_base(const struct config *c,
+                                            const struct route_table *const *tables, size_t count)
+{
+    struct listener_config lc = {
+        .max_connections = (unsigned)c->listen_max_connections,
+        .idle_timeout_s = (unsigned)c->listen_idle_timeout_s,
+        .request_timeout_s = (unsigned)c->listen_request_timeout_s,
+        .queue_timeout_ms = (unsigned)c->listen_queue_timeout_ms,
+        .request_arena_bytes = DEVICE_ARENA_BYTES,
+        .memory_bytes = LISTENER_MEMORY_BYTES,
+        .peers = {.open = &health_routes},
+        .table_count = count,
+    };
+    memcpy(lc.tables, tables, count * sizeof(*tables));
+    return lc;
+}
+
 static enum err device_listen(struct server *s, const struct route_table *const *tables,
                               size_t count, char *message)
 {
     const struct config *c = s->config;
-    struct listener_config lc = {
-        .name = "device",
-        .metrics = METRICS_DEVICE,
-        .address = c->listen_device_address,
-        .port = (uint16_t)c->listen_device_port,
-        .max_connections = (unsigned)c->listen_max_connections,
-        .max_connections_per_address = (unsigned)c->listen_max_connections_per_address,
-        .idle_timeout_s = (unsigned)c->listen_idle_timeout_s,
-        .queue_timeout_ms = (unsigned)c->listen_queue_timeout_ms,
-        .request_arena_bytes = DEVICE_ARENA_BYTES,
-        .table_count = count,
-    };
-    memcpy(lc.tables, tables, count * sizeof(*tables));
+    struct listener_config lc = listener_base(c, tables, count);
+    lc.name = "device";
+    lc.metrics = METRICS_DEVICE;
+    lc.address = c->listen_device_address;
+    lc.port = (uint16_t)c->listen_device_port;
+    lc.max_connections_per_address = (unsigned)c->listen_max_connections_per_address;
+    lc.balancers = c->listen_proxy_protocol_from;
     enum err e = listener_new(&lc, &s->service, &s->device_gate, &s->device);
-    return e ? failed(message, e, "device listener: address or port") : ERR_OK;
+    return e ? failed(message, e, "device listener: address, port or proxy_protocol_from") : ERR_OK;
 }
 
 static enum err admin_listen(struct server *s, const struct route_table *const *tables,
                              size_t count, char *message)
 {
     const struct config *c = s->config;
-    struct listener_config lc = {
-        .name = "admin",
-        .metrics = METRICS_ADMIN,
-        .address = c->listen_admin_address,
-        .port = (uint16_t)c->listen_admin_port,
-        .max_connections = ADMIN_CONNECTIONS,
-        .idle_timeout_s = (unsigned)c->listen_idle_timeout_s,
-        .queue_timeout_ms = (unsigned)c->listen_queue_timeout_ms,
-        .request_arena_bytes = ADMIN_ARENA_BYTES,
-        .table_count = count,
-    };
-    memcpy(lc.tables, tables, count * sizeof(*tables));
-    enum err e = listener_new(&lc, &s->service, &s->admin_gate, &s->admin);
+    enum err e = trust_load(c->admin_client_ca, &s->admin_trust);
+    if (e)
+        return failed(message, e, "[admin] client_ca");
+    struct listener_config lc = listener_base(c, tables, count);
+    lc.name = "admin";
+    lc.metrics = METRICS_ADMIN;
+    lc.address = c->listen_admin_address;
+    lc.port = (uint16_t)c->listen_admin_port;
+    lc.max_connections = ADMIN_CONNECTIONS;
+    lc.request_arena_bytes = ADMIN_ARENA_BYTES;
+    lc.peers.trust = s->admin_trust;
+    lc.peers.fault = FAULT_ADMIN_CERTIFICATE;
+    e = listener_new(&lc, &s->service, &s->admin_gate, &s->admin);
     return e ? failed(message, e, "admin listener: address or port") : ERR_OK;
+}
+
+/* Serves what the device listener serves, to proxies that prove themselves: over TCP by a
+ * certificate, on a local socket by its mode. */
+static enum err proxy_listen(struct server *s, const struct route_table *const *tables,
+                             size_t count, char *message)
+{
+    const struct config *c = s->config;
+    if (c->proxy_address[0] == '\0')
+        return ERR_OK;
+    bool local = socket_local_path(c->proxy_address);
+    if (!local && (c->proxy_client_ca[0] == '\0' || c->proxy_names[0] == '\0'))
+        return failed(message, ERR_INVALID,
+                      "[proxy] client_ca and names must be given with an address");
+    enum err e = trust_load(local ? "" : c->proxy_client_ca, &s->proxy_trust);
+    if (e)
+        return failed(message, e, "[proxy] client_ca");
+    struct listener_config lc = listener_base(c, tables, count);
+    lc.name = "proxy";
+    lc.metrics = METRICS_PROXY;
+    lc.address = c->proxy_address;
+    lc.port = (uint16_t)c->proxy_port;
+    lc.memory_bytes = PROXY_MEMORY_BYTES;
+    lc.peers.trust = s->proxy_trust;
+    lc.peers.names = config_optional(c->proxy_names);
+    lc.peers.fault = FAULT_PROXY_UNAUTHENTICATED;
+    lc.peers.are_proxies = true;
+    e = listener_new(&lc, &s->service, &s->device_gate, &s->proxy);
+    return e ? failed(message, e, "proxy listener: address or port") : ERR_OK;
 }
 
 static enum err ports_publish(const struct server *s, char *message)
@@ -188,11 +248,15 @@ static enum err ports_publish(const struct server *s, char *message)
     log_begin(&line, LOG_INFO, "server.listening");
     json_int(&line, "device_port", listener_port(s->device));
     json_int(&line, "admin_port", listener_port(s->admin));
+    if (s->proxy)
+        json_int(&line, "proxy_port", listener_port(s->proxy));
     log_end(&line, LOG_INFO);
     if (s->config->listen_ports_file[0] == '\0')
         return ERR_OK;
     buf_init(&b, MAX_PORTS_BYTES);
     buf_printf(&b, "device=%u\nadmin=%u\n", listener_port(s->device), listener_port(s->admin));
+    if (s->proxy && listener_port(s->proxy) > 0)
+        buf_printf(&b, "proxy=%u\n", listener_port(s->proxy));
     enum err e = file_store(s->config->listen_ports_file, buf_bytes(&b), 0644);
     return e ? failed(message, e, "[listen] ports_file") : ERR_OK;
 }
@@ -229,6 +293,8 @@ enum err server_new(const struct config *config, const struct route_table *const
     if (!e)
         e = device_listen(s, device_tables, device_count, message);
     if (!e)
+        e = proxy_listen(s, device_tables, device_count, message);
+    if (!e)
         e = admin_listen(s, admin_tables, admin_count, message);
     if (!e)
         e = jobs_make(s, message);
@@ -253,9 +319,31 @@ static void look_again(void)
     nanosleep(&look, NULL);
 }
 
+/* Those that are there. */
+static size_t listeners_of(const struct server *s, struct listener *ret[3])
+{
+    ret[0] = s->device;
+    ret[1] = s->admin;
+    ret[2] = s->proxy;
+    return s->proxy ? 3 : 2;
+}
+
 static unsigned requests_under_way(const struct server *s)
 {
-    return listener_active(s->device) + listener_active(s->admin);
+    struct listener *all[3];
+    unsigned sum = 0;
+    for (size_t i = listeners_of(s, all); i > 0; i--)
+        sum += listener_active(all[i - 1]);
+    return sum;
+}
+
+static unsigned connections_open(const struct server *s)
+{
+    struct listener *all[3];
+    unsigned sum = 0;
+    for (size_t i = listeners_of(s, all); i > 0; i--)
+        sum += listener_connections(all[i - 1]);
+    return sum;
 }
 
 /* First everybody who is connected may still ask; who then asks is refused. A request raises
@@ -264,16 +352,17 @@ void server_drain(struct server *s)
 {
     int64_t looks = s->config->listen_drain_timeout_s * 1000 / DRAIN_LOOK_MS;
     int64_t settle = DRAIN_SETTLE_MS / DRAIN_LOOK_MS;
+    struct listener *all[3];
+    size_t count = listeners_of(s, all);
     atomic_store(&s->service.draining, true);
-    listener_quiesce(s->device);
-    listener_quiesce(s->admin);
-    for (; settle > 0 && listener_connections(s->device) + listener_connections(s->admin) > 0;
-         settle--)
+    for (size_t i = 0; i < count; i++)
+        listener_quiesce(all[i]);
+    for (; settle > 0 && connections_open(s) > 0; settle--)
         look_again();
     while (looks-- > 0 && requests_under_way(s) > 0)
         look_again();
-    listener_refuse(s->device);
-    listener_refuse(s->admin);
+    for (size_t i = 0; i < count; i++)
+        listener_refuse(all[i]);
     while (looks-- > 0 && requests_under_way(s) > 0)
         look_again();
 }
@@ -283,12 +372,15 @@ void server_free(struct server *s)
     if (!s)
         return;
     jobs_free(s->jobs);
+    listener_free(s->proxy);
     listener_free(s->admin);
     listener_free(s->device);
     if (s->gates_made) {
         gate_done(&s->admin_gate);
         gate_done(&s->device_gate);
     }
+    trust_free(s->proxy_trust);
+    trust_free(s->admin_trust);
     tls_identity_free(s->identity);
     source_limit_free(s->service.token_limit);
     source_limit_free(s->service.login_limit);

@@ -144,6 +144,7 @@ class Stack:
         assert self.process.poll() is None, self.log_text()[-3000:]
         listed = dict(line.split("=") for line in ports.read_text().split())
         self.port, self.admin_port = int(listed["device"]), int(listed["admin"])
+        self.proxy_port = int(listed.get("proxy", 0))
         self.cafile = self.folder / "ca" / "root.pem"
 
     def stop(self, sig=signal.SIGTERM):
