@@ -217,3 +217,12 @@ def test_every_scenario_key_is_documented():
     assert len(keys) > 15
     for key in keys:
         assert f"`{key}`" in text, key
+
+
+def test_each_claim_of_the_threat_model_names_tests_that_exist():
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(test_\w+)::(test_\w+)`", text))
+    assert len(named) > 40
+    for file, name in sorted(named):
+        source = ROOT / "tests" / "integration" / f"{file}.py"
+        assert source.exists() and f"\ndef {name}(" in source.read_text(), f"{file}::{name}"
