@@ -47,6 +47,7 @@ int64_t client_now_us(void)
 
 struct client *client_new(const char *cafile, int port)
 {
+    int groups[] = {NID_X25519};
     struct client *c = calloc(1, sizeof(*c));
     if (!c)
         return NULL;
@@ -57,7 +58,7 @@ struct client *client_new(const char *cafile, int port)
                                       .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (c->epoll < 0 || !c->tls || !SSL_CTX_load_verify_file(c->tls, cafile) ||
         !SSL_CTX_set_min_proto_version(c->tls, TLS1_3_VERSION) ||
-        !SSL_CTX_set1_groups_list(c->tls, "X25519") ||
+        !SSL_CTX_set1_groups(c->tls, groups, 1) ||
         !X509_VERIFY_PARAM_set1_ip_asc(SSL_CTX_get0_param(c->tls), "127.0.0.1")) {
         client_free(c);
         return NULL;
