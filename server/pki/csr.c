@@ -139,8 +139,8 @@ static enum err challenge_take(struct arena *arena, X509_REQ *rq, struct csr *c,
 }
 
 /* A key has one spelling: another one of the same key would be another key to the registry. */
-static enum err fingerprint_take(X509_REQ *rq, EVP_PKEY *key, uint8_t ret_digest[SHA256_BYTES],
-                                 struct fault *fault)
+static enum err spki_take(struct arena *arena, X509_REQ *rq, EVP_PKEY *key, struct csr *c,
+                          struct fault *fault)
 {
     _cleanup_(buf_donep) struct buf canonical = {0};
     unsigned char *der = NULL;
@@ -154,11 +154,16 @@ static enum err fingerprint_take(X509_REQ *rq, EVP_PKEY *key, uint8_t ret_digest
                       "the key must be of a named curve with an uncompressed point, or RSA with "
                       "NULL parameters");
     OPENSSL_free(der);
-    return e ? e : digest_sha256(buf_bytes(&canonical), ret_digest);
+    void *copy = e ? NULL : arena_copy(arena, canonical.data, canonical.len);
+    if (e || !copy)
+        return e ? e : ERR_NO_MEMORY;
+    c->spki = bytes_of(copy, canonical.len);
+    return digest_sha256(c->spki, c->spki_sha256);
 }
 
 /* No signature is worth checking with a key that is refused anyhow, and a huge one is slow. */
-static enum err key_take(X509_REQ *rq, bool proven, struct csr *c, struct fault *fault)
+static enum err key_take(struct arena *arena, X509_REQ *rq, bool proven, struct csr *c,
+                         struct fault *fault)
 {
     EVP_PKEY *key = X509_REQ_get0_pubkey(rq);
     if (!key)
@@ -167,7 +172,7 @@ static enum err key_take(X509_REQ *rq, bool proven, struct csr *c, struct fault 
     if (!c->kind || !proven)
         return ERR_OK;
     enum err e = possession_check(rq, key, fault);
-    return e ? e : fingerprint_take(rq, key, c->spki_sha256, fault);
+    return e ? e : spki_take(arena, rq, key, c, fault);
 }
 
 static enum err request_take(struct arena *arena, struct bytes der, bool proven,
@@ -178,7 +183,7 @@ static enum err request_take(struct arena *arena, struct bytes der, bool proven,
     enum err e = request_decode(der, &rq, fault);
     if (e)
         return e;
-    e = key_take(rq, proven, &c, fault);
+    e = key_take(arena, rq, proven, &c, fault);
     if (!e)
         e = subject_take(arena, rq, &c, fault);
     if (!e)
@@ -192,9 +197,17 @@ static enum err request_take(struct arena *arena, struct bytes der, bool proven,
     return ERR_OK;
 }
 
-enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, struct fault *fault)
+enum err csr_decode_generic(struct arena *arena, struct bytes der, struct csr *ret_csr,
+                            struct fault *fault)
 {
     return request_take(arena, der, true, ret_csr, fault);
+}
+
+enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, struct fault *fault)
+{
+    if (csr_decode_plain(arena, der, ret_csr))
+        return ERR_OK;
+    return csr_decode_generic(arena, der, ret_csr, fault);
 }
 
 enum err csr_decode_unproven(struct arena *arena, struct bytes der, struct csr *ret_csr,
