@@ -155,6 +155,14 @@ static enum err ec_encode(EVP_PKEY *key, bool p256, struct buf *ret)
     return ERR_OK;
 }
 
+bool key_spki_is_canonical(struct bytes spki)
+{
+    if (spki.len == sizeof(p256_head) + 2 * 32)
+        return memcmp(spki.data, p256_head, sizeof(p256_head)) == 0;
+    return spki.len == sizeof(p384_head) + 2 * MAX_COORDINATE_BYTES &&
+           memcmp(spki.data, p384_head, sizeof(p384_head)) == 0;
+}
+
 enum err key_encode_canonical(EVP_PKEY *key, struct buf *ret)
 {
     enum key_kind kind = key_kind_of(key);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <openssl/types.h>
+#include <stdbool.h>
 
 #include "base/arena.h"
 #include "base/buf.h"
@@ -37,3 +38,7 @@ enum err key_encode_canonical(EVP_PKEY *key, struct buf *ret) MUST_CHECK;
 
 /* SHA-256 of that: the registry's name of a key, however a certificate spells it. */
 enum err key_fingerprint(EVP_PKEY *key, uint8_t ret_digest[SHA256_BYTES]) MUST_CHECK;
+
+/* Whether a SubjectPublicKeyInfo stands as key_encode_canonical writes P-256 and P-384. Says
+ * nothing of the point, which decoding the key has checked. */
+bool key_spki_is_canonical(struct bytes spki);

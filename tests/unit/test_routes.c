@@ -325,10 +325,13 @@ static void renewal_compare(struct arena *a, const struct issuer *issuer,
 {
     X509 *x = NULL;
     struct cert_info info;
+    struct bytes issuer_name;
     struct issuer_order again = *o;
     ck_assert_int_eq(cert_decode(der, &x), ERR_OK);
     ck_assert_int_eq(cert_describe(a, x, &info), ERR_OK);
     cert_free(x);
+    ck_assert_int_eq(cert_issuer_der(der, &issuer_name), ERR_OK);
+    ck_assert(bytes_equal(issuer_name, info.issuer_der));
     again.subject_der = info.subject_der;
     again.san_der = info.san_der;
     struct bytes renewed = routes_compare(a, issuer, &again), tbs = tbs_of(renewed);
@@ -366,6 +369,23 @@ START_TEST(both_routes_sign_the_same_bytes)
         struct issuer *issuer = issuer_make(&a, kinds[i]);
         profiles_compare(&a, issuer, KEY_P256);
         profiles_compare(&a, issuer, KEY_P384);
+        issuer_free(issuer);
+        arena_done(&a);
+    }
+}
+END_TEST
+
+START_TEST(a_certificates_key_has_the_fingerprint_of_the_key)
+{
+    static const enum key_kind kinds[] = {KEY_P256, KEY_P384, KEY_RSA2048, KEY_ED25519};
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct arena a;
+        uint8_t one[SHA256_BYTES], other[SHA256_BYTES];
+        arena_init(&a, 1 << 20);
+        struct issuer *issuer = issuer_make(&a, kinds[i]);
+        ck_assert_int_eq(cert_key_fingerprint(issuer_certificate(issuer), one), ERR_OK);
+        ck_assert_int_eq(key_fingerprint(issuer_key(issuer), other), ERR_OK);
+        ck_assert_mem_eq(one, other, sizeof(one));
         issuer_free(issuer);
         arena_done(&a);
     }
@@ -412,4 +432,4 @@ SUITE("routes", plain_requests_are_read_without_openssls_decoders,
       other_keys_and_other_shapes_are_left_to_the_generic_route,
       a_broken_request_is_refused_by_the_generic_route, der_is_read_in_one_form_only,
       der_lengths_of_two_bytes, times_change_their_form_in_2050, both_routes_sign_the_same_bytes,
-      what_the_short_route_does_not_sign)
+      a_certificates_key_has_the_fingerprint_of_the_key, what_the_short_route_does_not_sign)
