@@ -6,35 +6,39 @@
 #include "pki/cert.h"
 #include "pki/key.h"
 
-enum { SERIAL_BYTES = 20 };
-
 DEFINE_CLEANUP(BIGNUM *, BN_free);
 DEFINE_CLEANUP(ASN1_OCTET_STRING *, ASN1_OCTET_STRING_free);
 DEFINE_CLEANUP(X509_EXTENSION *, X509_EXTENSION_free);
 
 /* The first bit is cleared, so that 20 bytes stay positive, the second set, so that they stay 20.
  */
-static enum err serial_number_set(X509 *x, uint8_t ret_serial[SERIAL_BYTES])
+enum err build_serial_number(uint8_t ret_serial[BUILD_SERIAL_BYTES])
 {
-    uint8_t raw[SERIAL_BYTES];
+    uint8_t raw[BUILD_SERIAL_BYTES];
     if (secret_random(raw, sizeof(raw)))
         return ERR_SYSTEM;
     raw[0] = (uint8_t)((raw[0] & 0x7f) | 0x40);
-    _cleanup_(BN_freep) BIGNUM *n = BN_bin2bn(raw, sizeof(raw), NULL);
-    if (!n || !BN_to_ASN1_INTEGER(n, X509_get_serialNumber(x)))
-        return ERR_NO_MEMORY;
     memcpy(ret_serial, raw, sizeof(raw));
     return ERR_OK;
 }
 
-enum err build_begin(X509 *x, int64_t not_before_s, int64_t not_after_s,
-                     uint8_t ret_serial[SERIAL_BYTES])
+enum err build_begin_as(X509 *x, int64_t not_before_s, int64_t not_after_s,
+                        const uint8_t serial[BUILD_SERIAL_BYTES])
 {
-    if (!X509_set_version(x, X509_VERSION_3) ||
+    _cleanup_(BN_freep) BIGNUM *n = BN_bin2bn(serial, BUILD_SERIAL_BYTES, NULL);
+    if (!n || !BN_to_ASN1_INTEGER(n, X509_get_serialNumber(x)) ||
+        !X509_set_version(x, X509_VERSION_3) ||
         !ASN1_TIME_set(X509_getm_notBefore(x), not_before_s) ||
         !ASN1_TIME_set(X509_getm_notAfter(x), not_after_s))
         return ERR_NO_MEMORY;
-    return serial_number_set(x, ret_serial);
+    return ERR_OK;
+}
+
+enum err build_begin(X509 *x, int64_t not_before_s, int64_t not_after_s,
+                     uint8_t ret_serial[BUILD_SERIAL_BYTES])
+{
+    enum err e = build_serial_number(ret_serial);
+    return e ? e : build_begin_as(x, not_before_s, not_after_s, ret_serial);
 }
 
 enum err build_extension(X509 *x, X509 *issuer, int nid, const char *value)

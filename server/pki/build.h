@@ -11,9 +11,18 @@
 #include "base/bytes.h"
 #include "base/err.h"
 
-/* Version 3, a random positive serial number of 159 bits (ret_serial: 20 bytes), the times. */
+enum { BUILD_SERIAL_BYTES = 20 };
+
+/* A random positive serial number of 159 bits. */
+enum err build_serial_number(uint8_t ret_serial[BUILD_SERIAL_BYTES]) MUST_CHECK;
+
+/* Version 3, a serial number of build_serial_number's form, the times. */
+enum err build_begin_as(X509 *x, int64_t not_before_s, int64_t not_after_s,
+                        const uint8_t serial[BUILD_SERIAL_BYTES]) MUST_CHECK;
+
+/* The same with a new serial number. */
 enum err build_begin(X509 *x, int64_t not_before_s, int64_t not_after_s,
-                     uint8_t ret_serial[20]) MUST_CHECK;
+                     uint8_t ret_serial[BUILD_SERIAL_BYTES]) MUST_CHECK;
 
 /* An extension by OpenSSL's configuration text, e.g. NID_key_usage, "critical,digitalSignature".
  * issuer is the signing certificate, NULL while x signs itself. */

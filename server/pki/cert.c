@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/base64.h"
+#include "pki/der.h"
 #include "pki/key.h"
 #include "pki/names.h"
 
@@ -123,13 +124,29 @@ static enum err san_take(struct arena *arena, X509 *x, struct cert_info *i)
     return e ? e : names_san_der(arena, names, &i->san_der);
 }
 
+/* A key that stands in its one spelling needs no exporting, which is most of the work. */
+enum err cert_key_fingerprint(X509 *x, uint8_t ret_digest[SHA256_BYTES])
+{
+    EVP_PKEY *key = X509_get0_pubkey(x);
+    unsigned char *der = NULL;
+    if (!key)
+        return ERR_INVALID;
+    int len = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(x), &der);
+    if (len < 0)
+        return ERR_NO_MEMORY;
+    struct bytes spki = bytes_of(der, (size_t)len);
+    enum err e = key_spki_is_canonical(spki) ? digest_sha256(spki, ret_digest)
+                                             : key_fingerprint(key, ret_digest);
+    OPENSSL_free(der);
+    return e;
+}
+
 static enum err digests_take(X509 *x, struct cert_info *i)
 {
     unsigned len = 0;
-    EVP_PKEY *key = X509_get0_pubkey(x);
     if (!X509_digest(x, EVP_sha256(), i->fingerprint, &len))
         return ERR_SYSTEM;
-    return key ? key_fingerprint(key, i->spki_sha256) : ERR_INVALID;
+    return cert_key_fingerprint(x, i->spki_sha256);
 }
 
 static bool has_cmc_ra(X509 *x)
@@ -166,6 +183,22 @@ enum err cert_describe(struct arena *arena, X509 *x, struct cert_info *ret_info)
     i.is_registration_authority = has_cmc_ra(x);
     i.self_issued = X509_NAME_cmp(X509_get_subject_name(x), X509_get_issuer_name(x)) == 0;
     *ret_info = i;
+    return ERR_OK;
+}
+
+enum err cert_issuer_der(struct bytes der, struct bytes *ret_name)
+{
+    struct der_reader all = der_read(der);
+    struct der_reader cert = der_read(der_next(&all, DER_SEQUENCE));
+    struct der_reader tbs = der_read(der_next(&cert, DER_SEQUENCE));
+    if (der_peek(&tbs) == DER_CONTEXT_0)
+        (void)der_next(&tbs, DER_CONTEXT_0); /* version */
+    (void)der_next(&tbs, DER_INTEGER);
+    (void)der_next(&tbs, DER_SEQUENCE); /* signature algorithm */
+    struct bytes name = der_next_whole(&tbs, DER_SEQUENCE);
+    if (name.len == 0)
+        return ERR_INVALID;
+    *ret_name = name;
     return ERR_OK;
 }
 

@@ -60,6 +60,12 @@ enum err cert_describe(struct arena *arena, X509 *cert, struct cert_info *ret_in
  * in either case, no wildcards. */
 enum err cert_is_named(const struct cert_info *info, const char *names, bool *ret_named) MUST_CHECK;
 
+/* key_fingerprint of the certificate's key. ERR_INVALID when it does not parse. */
+enum err cert_key_fingerprint(X509 *cert, uint8_t ret_digest[SHA256_BYTES]) MUST_CHECK;
+
+/* The issuer's Name within the DER of a certificate, borrowed, without decoding the rest. */
+enum err cert_issuer_der(struct bytes der, struct bytes *ret_name) MUST_CHECK;
+
 /* DER into the arena. */
 enum err cert_encode(struct arena *arena, X509 *cert, struct bytes *ret_der) MUST_CHECK;
 

@@ -8,7 +8,6 @@
 
 #include "base/clock.h"
 #include "base/text.h"
-#include "pki/key.h"
 #include "pki/names.h"
 
 enum { SECURITY_LEVEL = 2 /* 112 bits: RSA 2048, SHA-224 */, MAX_TRUST = 4096, DAY_S = 86400 };
@@ -50,8 +49,7 @@ static enum err ca_take(struct trust *t, const struct trust_ca *ca)
     k->role = ca->role;
     k->id = ca->id;
     (void)X509_check_ca(k->cert); /* fills OpenSSL's cache of extensions before threads share it */
-    EVP_PKEY *key = X509_get0_pubkey(k->cert);
-    e = key ? key_fingerprint(key, k->spki_sha256) : ERR_INVALID;
+    e = cert_key_fingerprint(k->cert, k->spki_sha256);
     if (!e && k->role == TRUST_ANCHOR && !X509_STORE_add_cert(t->store, k->cert))
         return ERR_NO_MEMORY;
     return e;
@@ -202,9 +200,8 @@ static enum err time_refuse(struct arena *arena, const struct walk *w, int64_t n
 static const struct known_ca *ca_find(const struct trust *t, X509 *x)
 {
     uint8_t spki[SHA256_BYTES];
-    EVP_PKEY *key = X509_get0_pubkey(x);
     const struct known_ca *found = NULL;
-    if (!key || key_fingerprint(key, spki))
+    if (cert_key_fingerprint(x, spki))
         return NULL;
     for (size_t i = 0; i < t->count; i++) {
         if (memcmp(t->cas[i].spki_sha256, spki, sizeof(spki)) != 0)

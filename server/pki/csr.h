@@ -4,6 +4,7 @@
 #pragma once
 
 #include <openssl/types.h>
+#include <stdbool.h>
 
 #include "base/arena.h"
 #include "base/bytes.h"
@@ -17,9 +18,10 @@ enum { CSR_MAX_BYTES = 16384 /* decoded DER */ };
 
 /* A decoded request whose signature was checked. */
 struct csr {
-    struct X509_req_st *request; /* subject, attributes, key; maybe unsigned; owned */
+    struct X509_req_st *request; /* owned; NULL where spki says all there is to the key */
     enum key_kind kind;          /* 0 when Muster issues for no such key */
     uint8_t spki_sha256[SHA256_BYTES];
+    struct bytes spki;        /* of a proven key, as it goes into a certificate, in the arena */
     struct bytes subject_der; /* the Name, in the arena */
     struct bytes san_der;     /* the GeneralNames value of the SAN requested; len 0: none */
     const char *cn;           /* first CN as UTF-8, NULL: none */
@@ -44,8 +46,16 @@ enum err csr_unwrap(struct arena *arena, struct bytes body, struct bytes *ret_de
 enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr,
                     struct fault *fault) MUST_CHECK;
 
-/* The same without proof of possession, for a request whose key will be made here: only the kind
- * of its key matters (RFC 7030 4.4.1). spki_sha256 is not filled. */
+/* The two routes of csr_decode, for pki/ and its tests. The short one reads plain requests for
+ * P-256 and P-384 without OpenSSL's decoders, which take longer than both signatures of an
+ * enrolment: it accepts what the generic one accepts, with the same values, or it abstains; it
+ * never refuses. */
+bool csr_decode_plain(struct arena *arena, struct bytes der, struct csr *ret_csr) MUST_CHECK;
+enum err csr_decode_generic(struct arena *arena, struct bytes der, struct csr *ret_csr,
+                            struct fault *fault) MUST_CHECK;
+
+/* csr_decode without proof of possession, for a request whose key will be made here: only the kind
+ * of its key matters (RFC 7030 4.4.1). spki and spki_sha256 are not filled. */
 enum err csr_decode_unproven(struct arena *arena, struct bytes der, struct csr *ret_csr,
                              struct fault *fault) MUST_CHECK;
 void csr_done(struct csr *c);

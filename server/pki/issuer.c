@@ -8,6 +8,8 @@
 
 #include "base/buf.h"
 #include "pki/build.h"
+#include "pki/names.h"
+#include "pki/tbs.h"
 
 enum { MAX_EXTENSION_TEXT_BYTES = 8192 };
 
@@ -18,11 +20,13 @@ struct issuer {
     struct signer *signer;
     int64_t not_before_s;
     int64_t not_after_s;
+    struct tbs_issuer tbs;
 };
 
 DEFINE_CLEANUP(X509_NAME *, X509_NAME_free);
 DEFINE_CLEANUP(GENERAL_NAMES *, GENERAL_NAMES_free);
 DEFINE_CLEANUP(GENERAL_NAME *, GENERAL_NAME_free);
+DEFINE_CLEANUP(X509_PUBKEY *, X509_PUBKEY_free);
 
 /* The signer stays the caller's until everything else is right. */
 enum err issuer_new(int64_t id, const char *name, struct bytes cert_der, struct signer *signer,
@@ -41,6 +45,9 @@ enum err issuer_new(int64_t id, const char *name, struct bytes cert_der, struct 
         return ERR_INVALID;
     i->not_before_s = cert_time_s(X509_get0_notBefore(i->cert));
     i->not_after_s = cert_time_s(X509_get0_notAfter(i->cert));
+    e = tbs_issuer_init(&i->tbs, i->cert, signer->ops->key_get(signer));
+    if (e && e != ERR_NOT_FOUND)
+        return e;
     i->signer = signer;
     *ret_issuer = TAKE_PTR(i);
     return ERR_OK;
@@ -51,6 +58,7 @@ void issuer_free(struct issuer *i)
     if (!i)
         return;
     signer_free(i->signer);
+    tbs_issuer_done(&i->tbs);
     cert_free(i->cert);
     free(i->name);
     free(i);
@@ -81,7 +89,8 @@ EVP_PKEY *issuer_key(const struct issuer *i)
     return i->signer->ops->key_get(i->signer);
 }
 
-static enum err subject_set(X509 *x, const struct cert_profile *p, struct bytes given)
+/* The given Name, or the profile's. */
+static enum err subject_make(const struct cert_profile *p, struct bytes given, X509_NAME **ret_name)
 {
     const unsigned char *at = given.data;
     _cleanup_(X509_NAME_freep) X509_NAME *name =
@@ -94,6 +103,16 @@ static enum err subject_set(X509 *x, const struct cert_profile *p, struct bytes 
                                         (const unsigned char *)r->value, -1, -1, 0))
             return ERR_INVALID;
     }
+    *ret_name = TAKE_PTR(name);
+    return ERR_OK;
+}
+
+static enum err subject_set(X509 *x, const struct cert_profile *p, struct bytes given)
+{
+    _cleanup_(X509_NAME_freep) X509_NAME *name = NULL;
+    enum err e = subject_make(p, given, &name);
+    if (e)
+        return e;
     return X509_set_subject_name(x, name) ? ERR_OK : ERR_NO_MEMORY;
 }
 
@@ -111,19 +130,28 @@ static enum err san_add(GENERAL_NAMES *names, const struct san *s)
     return ERR_OK;
 }
 
+static enum err san_make(const struct cert_profile *p, GENERAL_NAMES **ret_names)
+{
+    _cleanup_(GENERAL_NAMES_freep) GENERAL_NAMES *names = GENERAL_NAMES_new();
+    enum err e = names ? ERR_OK : ERR_NO_MEMORY;
+    for (size_t i = 0; i < p->san_count && !e; i++)
+        e = san_add(names, &p->san[i]);
+    if (!e)
+        *ret_names = TAKE_PTR(names);
+    return e;
+}
+
 /* RFC 5280 4.2.1.6: critical when the subject is empty. A renewal's SAN is copied. */
 static enum err san_set(X509 *x, const struct cert_profile *p, bool copied, struct bytes given)
 {
     bool critical = X509_NAME_entry_count(X509_get_subject_name(x)) == 0;
+    _cleanup_(GENERAL_NAMES_freep) GENERAL_NAMES *names = NULL;
     if (copied)
         return given.len > 0 ? build_extension_der(x, NID_subject_alt_name, critical, given)
                              : ERR_OK;
     if (p->san_count == 0)
         return ERR_OK;
-    _cleanup_(GENERAL_NAMES_freep) GENERAL_NAMES *names = GENERAL_NAMES_new();
-    enum err e = names ? ERR_OK : ERR_NO_MEMORY;
-    for (size_t i = 0; i < p->san_count && !e; i++)
-        e = san_add(names, &p->san[i]);
+    enum err e = san_make(p, &names);
     if (!e && !X509_add1_ext_i2d(x, NID_subject_alt_name, names, critical, X509V3_ADD_DEFAULT))
         e = ERR_NO_MEMORY;
     return e;
@@ -131,9 +159,9 @@ static enum err san_set(X509 *x, const struct cert_profile *p, bool copied, stru
 
 /* The SubjectPublicKeyInfo as the request has it: X509_set_pubkey would encode and decode it
  * again, which costs more than the signature. */
-static enum err key_copy(X509 *x, const struct csr *csr)
+static enum err key_copy(X509 *x, X509_PUBKEY *from)
 {
-    X509_PUBKEY *from = X509_REQ_get_X509_PUBKEY(csr->request), *to = X509_get_X509_PUBKEY(x);
+    X509_PUBKEY *to = X509_get_X509_PUBKEY(x);
     X509_ALGOR *theirs = NULL, *ours = NULL;
     ASN1_OBJECT *object = NULL;
     const unsigned char *bits = NULL;
@@ -147,6 +175,15 @@ static enum err key_copy(X509 *x, const struct csr *csr)
     }
     X509_PUBKEY_get0_param(NULL, NULL, NULL, &ours, to);
     return X509_ALGOR_copy(ours, theirs) ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static enum err key_set(X509 *x, const struct csr *csr)
+{
+    const unsigned char *at = csr->spki.data;
+    if (csr->request)
+        return key_copy(x, X509_REQ_get_X509_PUBKEY(csr->request));
+    _cleanup_(X509_PUBKEY_freep) X509_PUBKEY *key = d2i_X509_PUBKEY(NULL, &at, (long)csr->spki.len);
+    return key ? key_copy(x, key) : ERR_INVALID;
 }
 
 static enum err eku_set(X509 *x, X509 *issuer, unsigned eku)
@@ -224,7 +261,7 @@ static int64_t jitter_pick(int64_t jitter_s)
 }
 
 static enum err times_pick(const struct issuer *i, const struct cert_profile *p, int64_t now_s,
-                           struct issued *out)
+                           struct issuer_order *out)
 {
     out->not_before_s = now_s - p->backdate_s;
     if (out->not_before_s < i->not_before_s)
@@ -235,31 +272,87 @@ static enum err times_pick(const struct issuer *i, const struct cert_profile *p,
     return out->not_after_s > now_s ? ERR_OK : ERR_UNAVAILABLE;
 }
 
+static enum err generic_sign(const struct issuer *i, const struct issuer_order *o,
+                             struct arena *arena, struct bytes *ret_der)
+{
+    _cleanup_(cert_freep) X509 *x = X509_new();
+    enum err e =
+        x ? build_begin_as(x, o->not_before_s, o->not_after_s, o->serial_number) : ERR_NO_MEMORY;
+    if (!e)
+        e = subject_set(x, o->profile, o->subject_der);
+    if (!e && !X509_set_issuer_name(x, X509_get_subject_name(i->cert)))
+        e = ERR_NO_MEMORY;
+    if (!e)
+        e = key_set(x, o->csr);
+    if (!e)
+        e = extensions_set(x, i->cert, o->csr, o->profile);
+    if (!e)
+        e = san_set(x, o->profile, o->subject_der.len > 0, o->san_der);
+    return e ? e : build_sign(x, issuer_key(i), arena, ret_der);
+}
+
+/* Subject and SAN as OpenSSL encodes them: which string types and lengths an attribute may have
+ * is its knowledge. */
+static enum err names_encode(const struct issuer_order *o, struct arena *arena, struct tbs *t)
+{
+    _cleanup_(X509_NAME_freep) X509_NAME *name = NULL;
+    _cleanup_(GENERAL_NAMES_freep) GENERAL_NAMES *names = NULL;
+    enum err e = subject_make(o->profile, o->subject_der, &name);
+    if (!e)
+        e = names_der(arena, name, &t->subject_der);
+    if (e || o->subject_der.len > 0 || o->profile->san_count == 0)
+        return e;
+    e = san_make(o->profile, &names);
+    return e ? e : names_san_der(arena, names, &t->san_der);
+}
+
+static enum err short_sign(const struct issuer *i, const struct issuer_order *o,
+                           struct arena *arena, struct bytes *ret_der)
+{
+    struct tbs t = {.serial_number = o->serial_number,
+                    .not_before_s = o->not_before_s,
+                    .not_after_s = o->not_after_s,
+                    .spki = o->csr->spki,
+                    .san_der = o->san_der,
+                    .profile = o->profile};
+    if (o->csr->spki.len == 0 || !(o->csr->kind & (KEY_P256 | KEY_P384)))
+        return ERR_NOT_FOUND;
+    if (o->subject_der.len == 0)
+        t.san_der = bytes_of(NULL, 0);
+    enum err e = names_encode(o, arena, &t);
+    return e ? e : tbs_sign(&i->tbs, &t, issuer_key(i), arena, ret_der);
+}
+
+enum err issuer_sign_by(const struct issuer *i, enum issuer_route route,
+                        const struct issuer_order *order, struct arena *arena,
+                        struct bytes *ret_der)
+{
+    return route == ISSUER_ROUTE_SHORT ? short_sign(i, order, arena, ret_der)
+                                       : generic_sign(i, order, arena, ret_der);
+}
+
 enum err issuer_sign(const struct issuer *i, const struct csr *csr,
                      const struct cert_profile *profile, struct bytes subject_der,
                      struct bytes san_der, int64_t now_s, struct arena *arena,
                      struct issued *ret_issued)
 {
     struct issued out = {0};
-    _cleanup_(cert_freep) X509 *x = X509_new();
-    enum err e = x ? times_pick(i, profile, now_s, &out) : ERR_NO_MEMORY;
+    struct issuer_order o = {
+        .csr = csr, .profile = profile, .subject_der = subject_der, .san_der = san_der};
+    enum err e = times_pick(i, profile, now_s, &o);
     if (!e)
-        e = build_begin(x, out.not_before_s, out.not_after_s, out.serial_number);
+        e = build_serial_number(o.serial_number);
     if (!e)
-        e = subject_set(x, profile, subject_der);
-    if (!e && !X509_set_issuer_name(x, X509_get_subject_name(i->cert)))
-        e = ERR_NO_MEMORY;
-    if (!e)
-        e = key_copy(x, csr);
-    if (!e)
-        e = extensions_set(x, i->cert, csr, profile);
-    if (!e)
-        e = san_set(x, profile, subject_der.len > 0, san_der);
-    if (!e)
-        e = build_sign(x, issuer_key(i), arena, &out.der);
+        e = issuer_sign_by(i, ISSUER_ROUTE_SHORT, &o, arena, &out.der);
+    if (e == ERR_NOT_FOUND)
+        e = issuer_sign_by(i, ISSUER_ROUTE_GENERIC, &o, arena, &out.der);
     if (!e)
         e = digest_sha256(out.der, out.fingerprint);
-    if (!e)
-        *ret_issued = out;
-    return e;
+    if (e)
+        return e;
+    memcpy(out.serial_number, o.serial_number, sizeof(out.serial_number));
+    out.not_before_s = o.not_before_s;
+    out.not_after_s = o.not_after_s;
+    *ret_issued = out;
+    return ERR_OK;
 }

@@ -88,17 +88,13 @@ static enum err chain_write(struct service *service, struct exchange *x, struct 
                             struct buf *b)
 {
     _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
-    _cleanup_(cert_freep) X509 *leaf = NULL;
-    struct cert_info info;
-    struct bytes cas[MAX_CHAIN];
+    struct bytes cas[MAX_CHAIN], issuer = {0};
     enum err e = catalog_get(service->catalog, &snapshot);
     if (!e)
-        e = cert_decode(der, &leaf);
-    if (!e)
-        e = cert_describe(x->arena, leaf, &info);
+        e = cert_issuer_der(der, &issuer);
     if (e)
         return e;
-    size_t count = snapshot_chain(snapshot, info.issuer_der, cas, MAX_CHAIN);
+    size_t count = snapshot_chain(snapshot, issuer, cas, MAX_CHAIN);
     json_key(b, "chain");
     json_begin_array(b);
     for (size_t i = 0; i < count; i++)
