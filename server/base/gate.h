@@ -24,5 +24,9 @@ void gate_done(struct gate *g);
 enum err gate_enter(struct gate *g, unsigned timeout_ms) MUST_CHECK;
 void gate_leave(struct gate *g);
 
+/* For who left in the middle of its work to wait for something else: enters again, however long
+ * it takes, which is bounded by the work of those inside. Returners are bounded by who was in. */
+void gate_return(struct gate *g);
+
 /* How many are inside and how many wait. */
 void gate_look(struct gate *g, unsigned *ret_inside, unsigned *ret_waiting);

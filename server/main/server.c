@@ -10,6 +10,7 @@
 #include "base/limit.h"
 #include "base/log.h"
 #include "enroll/catalog.h"
+#include "enroll/limits.h"
 #include "enroll/service.h"
 #include "http/tls.h"
 #include "ops/jobs.h"
@@ -96,6 +97,17 @@ static enum err schema_check(struct db *db, char *message)
     return e;
 }
 
+static struct limits_config limits_settings(const struct config *c)
+{
+    return (struct limits_config){
+        .global = {(unsigned)c->limits_enrolments_per_second, (unsigned)c->limits_burst},
+        .source = {(unsigned)c->limits_per_source_per_second, (unsigned)c->limits_per_source_burst},
+        .renewal_share = (unsigned)c->limits_renewal_share,
+        .wait_ms = (unsigned)c->limits_queue_wait_ms,
+        .max_waiting = (unsigned)c->limits_queue_max_waiting,
+    };
+}
+
 static enum err service_make(struct server *s, char *message)
 {
     const struct config *c = s->config;
@@ -118,6 +130,9 @@ static enum err service_make(struct server *s, char *message)
     if (!e)
         e = source_limit_new((double)c->admin_login_failures_per_minute / 60,
                              (unsigned)c->admin_login_failures_per_minute, &s->service.login_limit);
+    const struct limits_config limits = limits_settings(c);
+    if (!e)
+        e = limits_new(&limits, limits_database, s->db, &s->service.limits);
     return e ? failed(message, e, "service") : ERR_OK;
 }
 
@@ -290,6 +305,7 @@ void server_free(struct server *s)
         gate_done(&s->device_gate);
     }
     tls_identity_free(s->identity);
+    limits_free(s->service.limits);
     source_limit_free(s->service.token_limit);
     source_limit_free(s->service.login_limit);
     source_limit_free(s->service.trail_limit);

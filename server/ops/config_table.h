@@ -42,5 +42,12 @@ NUMBER(retention, history_days, 730, 31, 36500, "how long the trail is kept") \
 NUMBER(retention, outbox_days, 62, 31, 36500, "how long announced events are kept") \
 NUMBER(retention, audit_days, 3650, 31, 36500, "how long the audit is kept") \
 NUMBER(admin, login_failures_per_minute, 10, 1, 100000, "from one source; past it a wrong token is told 429 instead of 401") \
+NUMBER(limits, enrolments_per_second, 0, 0, 100000, "enrolments and renewals a second of all replicas together; 0: no limit") \
+NUMBER(limits, burst, 0, 0, 1000000, "and at once; 0: as many as a second") \
+NUMBER(limits, per_source_per_second, 0, 0, 100000, "enrolments and renewals a second from one address, in each replica; 0: no limit") \
+NUMBER(limits, per_source_burst, 0, 0, 1000000, "and at once; 0: as many as a second") \
+NUMBER(limits, renewal_share, 20, 0, 90, "percent of a global or template rate that first enrolments cannot use up") \
+NUMBER(limits, queue_wait_ms, 5500, 100, 30000, "how long a request waits for its turn before it is told 429") \
+NUMBER(limits, queue_max_waiting, 1000, 0, 100000, "requests of a replica that wait so") \
 TEXT(log, level, "info", "debug, info, warn or error")
 /* clang-format on */

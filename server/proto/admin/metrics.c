@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/gate.h"
+#include "enroll/limits.h"
 #include "enroll/metrics.h"
 #include "enroll/service.h"
 #include "proto/admin/hooks.h"
@@ -27,6 +28,7 @@ static void process_write(struct service *service, struct buf *b)
     head(b, "muster_gate_waiting", "Requests that wait to be worked on");
     for (size_t i = 0; i < ARRAY_LEN(gates); i++)
         metrics_gauge(b, "muster_gate_waiting", "listener", names[i], waiting[i]);
+    limits_write(service->limits, b);
     head(b, "muster_database_connections_busy", "Connections of the pool in use");
     metrics_gauge(b, "muster_database_connections_busy", NULL, NULL, db_busy(service->db));
     head(b, "muster_build_info", "The version that runs");
