@@ -202,6 +202,27 @@ def test_a_share_is_kept_for_renewals(fresh):
     assert sorted(took)[3] < 0.8, took
 
 
+def test_who_waits_is_in_nobodys_way(fresh):
+    fresh.stop()
+    fresh.configure(listen__max_inside=2, database__pool_size=2)
+    fresh.start()
+    token, free = limited(fresh, "slow", 2, 4), fresh.mint("open", uses=10)
+    crowd = []
+    waiting = threading.Thread(target=lambda: crowd.extend(at_once([fresh], "slow", token, 12)))
+    waiting.start()
+    while values(scrape(fresh))["muster_limit_waiting"] < 4:
+        assert waiting.is_alive()
+    place = Fixture(fresh, "open", free)
+    assert place.send(*place.prepare())[0] == 200
+    m = values(scrape(fresh))
+    assert m["muster_limit_waiting"] > 2, "they waited all the while"
+    assert m['muster_gate_inside{listener="device"}'] <= 2
+    assert m["muster_database_connections_busy"] <= 1, "the scrape's own"
+    waiting.join()
+    assert [a[0] for a in crowd].count(200) >= 8
+    assert values(scrape(fresh))['muster_gate_inside{listener="device"}'] == 0
+
+
 def test_one_source_is_limited_in_each_replica(fresh):
     restarted(fresh, per_source_per_second=1, per_source_burst=3)
     place = Fixture(fresh, "open", fresh.mint("open", uses=100))
@@ -230,3 +251,21 @@ def test_a_wrong_rate_is_refused_with_its_path(stack, rate):
         stack.v1("PUT", "/templates/wrong?product=pump", {"Muster": {"Rate": rate}})
     assert e.value.code == "template.invalid"
     assert "$.Muster.Rate" in e.value.problem["detail"]
+
+
+def test_the_line_of_slots_itself(stack):
+    """Both lanes, the burst, what renewals leave to others, and a database clock that was set back."""
+    def lease(renewal, ahead=0):
+        return f"SELECT granted, gap_us, first_us - now_us FROM rate_lease('claim', 9, {renewal}, 1000, 25000, 100000, 1750000, {ahead})"
+
+    calls = [lease(False), lease(False), lease(False), lease(True), lease(True), lease(False, 1000000), lease(False, 1000000)]
+    got = stack.sql(" UNION ALL ".join(calls))
+    assert got[0] == (71, 25000, -1750000)
+    assert got[1] == (9, 100000, -1750000), "half the burst of the renewals' lane"
+    assert got[2][0] == 0
+    assert got[3][:2] == (9, 100000), "the other half is theirs"
+    assert got[4][0] == 0
+    assert got[5][:2] == (40, 25000) and 0 < got[5][2] <= 25000, "a queue of a second"
+    assert got[6][0] == 0
+    stack.sql("UPDATE rate_line SET common_us = common_us + 7200000000, renewal_us = renewal_us + 7200000000 WHERE kind = 'claim' AND id = 9")
+    assert stack.one(lease(False)) == (1, 25000, 0)
