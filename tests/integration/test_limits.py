@@ -150,8 +150,9 @@ def test_past_the_queue_refusals_spread_and_consume_nothing(fresh):
     assert {a[0] for a in refused} == {429} and {a[2] for a in refused} == {"load.rate_limited"}
     waits = sorted(int(a[1]) for a in refused)
     assert waits[0] >= 1
-    # five slots a second, of which four are everybody's
-    assert max(waits.count(w) for w in set(waits)) <= 5
+    # four slots a second are everybody's; the slower they are refused the fewer seconds lie between
+    assert waits[-1] - waits[0] >= 6
+    assert max(waits.count(w) for w in set(waits)) <= 8
     done = len(answers) - len(refused)
     assert fresh.one("SELECT uses FROM token WHERE max_uses = 100000") == done
     assert fresh.one("SELECT count(*) FROM device") == done
