@@ -149,6 +149,29 @@ BEGIN
     RETURN res;
 END $$;
 
+-- A key is dear to make: credential, serial and waiting are judged before as they will be judged again.
+CREATE FUNCTION enrol_keygen_check(request jsonb) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    r muster.enrol_request := jsonb_populate_record(NULL::muster.enrol_request, request);
+BEGIN
+    IF r.credential = 'token' THEN
+        PERFORM muster.enrol_token(r);
+    END IF;
+    IF r.credential <> 'device' THEN
+        PERFORM muster.enrol_allowlist(r);
+    END IF;
+    IF r.approval THEN
+        UPDATE muster.approval w SET asked = asked + 1, last_asked = clock_timestamp() FROM muster.device d
+            WHERE d.product_id = r.product_id AND d.serial_canonical = r.serial_canonical AND w.device_id = d.id
+              AND w.decision IS NULL AND w.spki_sha256 IS NULL;
+        IF FOUND THEN
+            RETURN 'approval.pending';
+        END IF;
+    END IF;
+    RETURN 'ok';
+END $$;
+COMMENT ON FUNCTION enrol_keygen_check IS 'Whether a key is worth making for an enrolment: ok or approval.pending; refuses like the enrolment would';
+
 -- The desk
 
 CREATE FUNCTION approval_json(a approval) RETURNS jsonb LANGUAGE sql STABLE AS $$

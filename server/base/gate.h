@@ -28,5 +28,15 @@ void gate_leave(struct gate *g);
  * it takes, which is bounded by the work of those inside. Returners are bounded by who was in. */
 void gate_return(struct gate *g);
 
-/* How many are inside and how many wait. */
-void gate_look(struct gate *g, unsigned *ret_inside, unsigned *ret_waiting);
+/* Other limits from now on; who is inside or waits already stays. */
+void gate_limit(struct gate *g, unsigned max_inside, unsigned max_waiting);
+
+struct gate_state {
+    unsigned inside;
+    unsigned waiting;
+    unsigned max_inside;
+    unsigned max_waiting;
+};
+
+/* How many are inside and how many wait, and how many may. */
+void gate_look(struct gate *g, struct gate_state *ret_state);

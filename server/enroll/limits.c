@@ -381,11 +381,6 @@ enum err limits_pass(struct limits *l, const struct limits_ask *ask, struct faul
     return e;
 }
 
-static void counter_write(struct buf *b, const char *name, const char *help, const char *type)
-{
-    buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
 void limits_write(struct limits *l, struct buf *b)
 {
     struct count counts[LIMIT_KIND_COUNT];
@@ -399,21 +394,21 @@ void limits_write(struct limits *l, struct buf *b)
     }
     unsigned waiting = l->waiting;
     pthread_mutex_unlock(&l->lock);
-    counter_write(b, "muster_limit_refusals_total", "Requests told load.rate_limited", "counter");
+    metrics_head(b, "muster_limit_refusals_total", "counter", "Requests told load.rate_limited");
     for (int k = 0; k < LIMIT_KIND_COUNT; k++)
-        metrics_gauge(b, "muster_limit_refusals_total", "kind", kind_names[k],
-                      (int64_t)counts[k].refusals);
-    counter_write(b, "muster_limit_waits_total", "Requests that waited for their turn", "counter");
+        metrics_value(b, "muster_limit_refusals_total", "kind", kind_names[k],
+                      (double)counts[k].refusals);
+    metrics_head(b, "muster_limit_waits_total", "counter", "Requests that waited for their turn");
     for (int k = 0; k < LIMIT_SOURCE; k++)
-        metrics_gauge(b, "muster_limit_waits_total", "kind", kind_names[k],
-                      (int64_t)counts[k].waits);
-    counter_write(b, "muster_limit_leases_total", "Leases taken from the registry", "counter");
+        metrics_value(b, "muster_limit_waits_total", "kind", kind_names[k],
+                      (double)counts[k].waits);
+    metrics_head(b, "muster_limit_leases_total", "counter", "Leases taken from the registry");
     for (int k = 0; k < LIMIT_SOURCE; k++)
-        metrics_gauge(b, "muster_limit_leases_total", "kind", kind_names[k],
-                      (int64_t)counts[k].leases);
-    counter_write(b, "muster_limit_slots_held", "Slots leased and not used yet", "gauge");
+        metrics_value(b, "muster_limit_leases_total", "kind", kind_names[k],
+                      (double)counts[k].leases);
+    metrics_head(b, "muster_limit_slots_held", "gauge", "Slots leased and not used yet");
     for (int k = 0; k < LIMIT_SOURCE; k++)
-        metrics_gauge(b, "muster_limit_slots_held", "kind", kind_names[k], held[k]);
-    counter_write(b, "muster_limit_waiting", "Requests that wait for their turn", "gauge");
-    metrics_gauge(b, "muster_limit_waiting", NULL, NULL, waiting);
+        metrics_value(b, "muster_limit_slots_held", "kind", kind_names[k], (double)held[k]);
+    metrics_head(b, "muster_limit_waiting", "gauge", "Requests that wait for their turn");
+    metrics_value(b, "muster_limit_waiting", NULL, NULL, waiting);
 }

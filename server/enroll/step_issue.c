@@ -1,4 +1,6 @@
 /* Signing, in memory: nothing leaves the process before it is recorded. */
+#include <string.h>
+
 #include "base/clock.h"
 #include "base/text.h"
 #include "enroll/steps.h"
@@ -13,6 +15,34 @@ static enum err issuer_choose(struct enrolment *e, int64_t now_s)
                                          : "none is active, or its key cannot be used");
 }
 
+/* A stranger's word must not cost an RSA key. */
+static enum err keygen_allowed(struct enrolment *e)
+{
+    struct enrol_outcome o = {0};
+    const struct enrol_record r = {
+        .request_id = e->rq->request_id,
+        .credential = credential_name(e->credential),
+        .product_id = e->template->product->id,
+        .template_id = e->template->id,
+        .template_label = e->template->label,
+        .serial = e->serial.given,
+        .serial_canonical = e->serial.canonical,
+        .token_hash = e->credential == CREDENTIAL_TOKEN ? bytes_of(e->token_hash, SHA256_BYTES)
+                                                        : bytes_of(NULL, 0),
+        .allowlist_required = e->settings->allowlist_required,
+        .approval = e->settings->approval_required && e->credential != CREDENTIAL_DEVICE,
+    };
+    enum err err = enrol_keygen_check(e->service->db, &r, e->arena, &o);
+    if (err)
+        return fault_set(e->fault, err == ERR_UNAVAILABLE ? FAULT_DB_UNAVAILABLE : FAULT_INTERNAL,
+                         "asking the registry: %s", err_name(err));
+    if (strcmp(o.code, "ok") == 0)
+        return ERR_OK;
+    e->fault->retry_after_s =
+        strcmp(o.code, "approval.pending") == 0 ? (int)e->settings->approval_poll_s : 0;
+    return fault_set(e->fault, fault_parse(o.code), "%s", o.detail);
+}
+
 /* The device's key, where it is made here, ready to travel: an enrolment that could not be
  * answered must not be recorded. The key itself is kept nowhere. */
 static enum err key_make(struct enrolment *e)
@@ -20,7 +50,10 @@ static enum err key_make(struct enrolment *e)
     _cleanup_(key_freep) EVP_PKEY *key = NULL;
     if (!e->rq->server_key)
         return ERR_OK;
-    enum err err = keygen_make(&e->csr, &key);
+    enum err err = keygen_allowed(e);
+    if (err)
+        return err;
+    err = keygen_make(&e->csr, &key);
     if (!err)
         err = keygen_deliver(e->arena, key, &e->wish, e->issuer, &e->result.private_key);
     e->result.key_enveloped = e->wish.encrypted;

@@ -1,7 +1,7 @@
 /*
- * A listener: libmicrohttpd with one thread per connection over TLS, and the route tables it
- * serves. Handlers simply block. Threads: made, stopped and freed by main; requests run on
- * libmicrohttpd's threads.
+ * A listener: our accept loop before libmicrohttpd with one thread per connection, over TLS or,
+ * on a local socket, in clear, and the route tables it serves. Handlers simply block. Threads:
+ * made, stopped and freed by main; requests run on libmicrohttpd's threads.
  */
 #pragma once
 
@@ -13,29 +13,44 @@
 #include "enroll/metrics.h"
 #include "proto/route.h"
 
-enum { LISTENER_MAX_TABLES = 6 };
+struct trust;
+
+enum { LISTENER_MAX_TABLES = 6, LISTENER_MEMORY_BYTES = 16 * 1024 };
+
+/* Who may ask anything of a listener, beside what open_table has. */
+struct listener_peers {
+    const struct trust *trust; /* a client certificate must lead to it; NULL: anybody may ask */
+    const char *names;         /* and have one of these names; NULL: any */
+    enum fault_code fault;     /* what others are told */
+    const struct route_table *open; /* what others may ask; NULL: nothing */
+    bool are_proxies; /* they are believed in what their headers say of the client (RFC 9440) */
+};
 
 struct listener_config {
-    const char *name; /* for the log: "device", "admin" */
+    const char *name; /* for the log: "device", "admin", "proxy" */
     enum metrics_listener metrics;
-    const char *address;
-    uint16_t port; /* 0: any free one */
+    const char *address; /* numeric, or unix:/path */
+    uint16_t port;       /* 0: any free one */
     unsigned max_connections;
     unsigned max_connections_per_address; /* 0: no limit */
-    unsigned idle_timeout_s;              /* also bounds the handshake and a slow sender */
-    unsigned queue_timeout_ms;            /* how long a request waits at the gate */
+    unsigned idle_timeout_s;              /* also bounds the handshake */
+    unsigned request_timeout_s; /* from when a request may begin to the last byte of its body */
     size_t request_arena_bytes;
+    size_t memory_bytes;         /* of a connection: headers and answer must fit */
+    const char *balancers;       /* whose connections begin with a PROXY header; NULL: nobody's */
+    struct listener_peers peers; /* borrowed */
     const struct route_table *tables[LISTENER_MAX_TABLES];
     size_t table_count;
 };
 
 struct listener;
 
-/* Listens at once. The gate and the service are borrowed. */
+/* Listens at once. The gate and the service are borrowed. ERR_CONFLICT: somebody listens on that
+ * local socket. */
 enum err listener_new(const struct listener_config *config, struct service *service,
                       struct gate *gate, struct listener **ret_listener) MUST_CHECK;
 
-/* The port in use. */
+/* The port in use; 0: a local socket. */
 uint16_t listener_port(const struct listener *l);
 
 /* Stops accepting; requests under way go on, and their connections close after them. */
@@ -46,7 +61,7 @@ void listener_refuse(struct listener *l);
 
 /* Requests under way, and open connections. */
 unsigned listener_active(const struct listener *l);
-unsigned listener_connections(const struct listener *l);
+unsigned listener_connections(struct listener *l);
 
 /* Ends every connection and frees. */
 void listener_free(struct listener *l);

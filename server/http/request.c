@@ -1,7 +1,5 @@
 #include "http/request.h"
 
-#include <arpa/inet.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +12,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "enroll/service.h"
-#include "http/tls.h"
+#include "http/peer.h"
 
 enum {
     DRAIN_BYTES =
@@ -24,12 +22,14 @@ enum {
 /* One request from its headers to its completion; owned by libmicrohttpd's con_cls. */
 struct request {
     struct listener *listener;
+    struct connection *connection;
     struct arena arena;
     struct exchange x;
     const char *method_text;
     const struct route_table *table;
     const struct route *row; /* NULL: refused before routing */
     struct buf body;
+    size_t received; /* of the body */
     size_t drained;
     bool refused; /* x.fault is set; the rest of the body is dropped */
     bool answered;
@@ -78,18 +78,11 @@ static enum MHD_Result query_take(void *cls, enum MHD_ValueKind kind, const char
     return MHD_YES;
 }
 
-static const char *source_text(struct MHD_Connection *connection, struct arena *arena)
+static struct connection *connection_of(struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    char text[NI_MAXHOST] = "unknown";
-    if (info && info->client_addr) {
-        socklen_t len = info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-                                                                 : sizeof(struct sockaddr_in);
-        (void)getnameinfo(info->client_addr, len, text, sizeof(text), NULL, 0, NI_NUMERICHOST);
-    }
-    const char *copy = arena_strdup(arena, text);
-    return copy ? copy : "unknown";
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
 }
 
 static void request_free(struct request *r)
@@ -99,13 +92,40 @@ static void request_free(struct request *r)
     free(r);
 }
 
+/* Two traceparents are as good as none: nobody could tell which is the caller's. */
+static void trace_take(struct exchange *x)
+{
+    const char *found = NULL;
+    for (size_t i = 0; i < x->header_count; i++) {
+        if (!text_equal_nocase(x->headers[i].name, "traceparent"))
+            continue;
+        if (found)
+            return;
+        found = x->headers[i].value;
+    }
+    if (found && trace_continue(found, &x->trace))
+        x->trace.id[0] = '\0';
+}
+
+static void trace_answer(const struct exchange *x, struct MHD_Response *response)
+{
+    char header[TRACE_PARENT_CHARS + 1];
+    if (x->trace.id[0] == '\0')
+        return;
+    trace_format(&x->trace, header);
+    MHD_add_response_header(response, "traceparent", header);
+}
+
 static struct request *request_new(struct listener *l, struct MHD_Connection *connection,
                                    const char *url, const char *method)
 {
-    struct request *r = calloc(1, sizeof(*r));
+    struct connection *c = connection_of(connection);
+    struct request *r = c ? calloc(1, sizeof(*r)) : NULL;
     if (!r)
         return NULL;
+    c->asked = true;
     r->listener = l;
+    r->connection = c;
     arena_init(&r->arena, l->config.request_arena_bytes);
     struct exchange *x = &r->x;
     x->arena = &r->arena;
@@ -113,13 +133,14 @@ static struct request *request_new(struct listener *l, struct MHD_Connection *co
     x->method = method_parse(method);
     r->method_text = arena_strdup(&r->arena, method);
     x->path = arena_strdup(&r->arena, url);
-    x->source = source_text(connection, &r->arena);
-    if (!x->path || !r->method_text || id_new(x->request_id)) {
+    x->source = arena_strdup(&r->arena, c->source);
+    if (!x->path || !r->method_text || !x->source || id_new(x->request_id)) {
         request_free(r);
         return NULL;
     }
     MHD_get_connection_values(connection, MHD_HEADER_KIND, header_take, x);
     MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, query_take, x);
+    trace_take(x);
     return r;
 }
 
@@ -158,6 +179,7 @@ static enum MHD_Result reply_send(struct request *r, struct MHD_Connection *conn
     if (x->reply_type)
         MHD_add_response_header(response, "Content-Type", x->reply_type);
     MHD_add_response_header(response, "Muster-Request-Id", x->request_id);
+    trace_answer(x, response);
     for (size_t i = 0; i < x->reply_header_count; i++)
         MHD_add_response_header(response, x->reply_headers[i].name, x->reply_headers[i].value);
     if (atomic_load(&r->listener->quiesced))
@@ -168,30 +190,13 @@ static enum MHD_Result reply_send(struct request *r, struct MHD_Connection *conn
     return rc;
 }
 
-/* The peer's chain and the channel's binding, for requests that are going to be handled. */
-static void peer_take(struct request *r, struct MHD_Connection *connection)
-{
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-    struct exchange *x = &r->x;
-    if (!info || !info->tls_session)
-        return;
-    enum err e =
-        tls_peer_chain(info->tls_session, x->arena, x->chain, EXCHANGE_MAX_CHAIN, &x->chain_count);
-    if (e)
-        (void)fault_set(&x->fault, FAULT_CHAIN_MALFORMED, "at most %d certificates",
-                        EXCHANGE_MAX_CHAIN);
-    else if (r->row->max_body > 0 &&
-             tls_channel_binding(info->tls_session, x->arena, &x->channel_binding))
-        (void)fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
-}
-
 /* Health probes go past the gate: they must answer when it is full. */
 static void handle(struct request *r)
 {
     struct exchange *x = &r->x;
     bool gated = r->row->access != 0 || r->row->max_body > 0 || x->chain_count > 0;
-    if (gated && gate_enter(r->listener->gate, r->listener->config.queue_timeout_ms)) {
+    if (gated &&
+        gate_enter(r->listener->gate, atomic_load(&r->listener->service->queue_timeout_ms))) {
         (void)fault_set(&x->fault, FAULT_OVERLOADED, "the queue is full or too slow");
         exchange_problem(x, FAULT_OVERLOADED);
         return;
@@ -204,10 +209,11 @@ static void handle(struct request *r)
 static enum MHD_Result request_finish(struct request *r, struct MHD_Connection *connection)
 {
     struct exchange *x = &r->x;
+    if (!connection_work(r->connection))
+        return MHD_NO;
     if (!r->refused) {
-        peer_take(r, connection);
+        r->refused = peer_take(&r->listener->config.peers, connection, r->row->max_body > 0, x);
         x->body = buf_bytes(&r->body);
-        r->refused = x->fault.code != FAULT_NONE;
     }
     if (r->refused)
         exchange_problem(x, x->fault.code);
@@ -218,6 +224,7 @@ static enum MHD_Result request_finish(struct request *r, struct MHD_Connection *
 
 static void body_take(struct request *r, const char *data, size_t len)
 {
+    r->received += len;
     if (!r->refused) {
         buf_add(&r->body, data, len);
         if (!r->body.overflow)
@@ -230,18 +237,20 @@ static void body_take(struct request *r, const char *data, size_t len)
     r->drained += len;
 }
 
-/* RFC 9440 headers are a proxy's word. No listener here authenticates a proxy, and in TCP
- * passthrough a client's own header comes from the balancer's address: nobody is believed. */
-static enum err headers_check(struct exchange *x)
+/* Whether this peer may ask that of this listener. */
+static enum err request_admit(struct request *r, struct MHD_Connection *connection)
 {
-    if (x->fault.code != FAULT_NONE)
-        return ERR_DENIED;
-    static const char *const forbidden[] = {"Client-Cert", "Client-Cert-Chain"};
-    for (size_t i = 0; i < ARRAY_LEN(forbidden); i++) {
-        if (exchange_header(x, forbidden[i]))
-            return fault_set(&x->fault, FAULT_PROXY_HEADER, "%s", forbidden[i]);
-    }
-    return ERR_OK;
+    struct exchange *x = &r->x;
+    const struct listener_peers *peers = &r->listener->config.peers;
+    enum err e = x->fault.code != FAULT_NONE ? ERR_DENIED : peer_headers_check(peers, x);
+    if (!e && atomic_load(&r->listener->refusing))
+        e = fault_set(&x->fault, FAULT_DRAINING, "the connection outlived the drain");
+    if (e)
+        return e;
+    enum err found = tables_find(r);
+    if (found || r->table != peers->open)
+        e = peer_admit(peers, connection, r->connection, x);
+    return e ? e : found;
 }
 
 /* With the headers in: finds the route and judges what can be judged before the body. A client
@@ -249,11 +258,7 @@ static enum err headers_check(struct exchange *x)
 static enum MHD_Result request_begin(struct request *r, struct MHD_Connection *connection)
 {
     int64_t length = declared_length(connection);
-    enum err e = headers_check(&r->x);
-    if (!e && atomic_load(&r->listener->refusing))
-        e = fault_set(&r->x.fault, FAULT_DRAINING, "the connection outlived the drain");
-    if (!e)
-        e = tables_find(r);
+    enum err e = request_admit(r, connection);
     if (!e)
         e = route_check(r->row, &r->x, length);
     if (!e)
@@ -288,6 +293,26 @@ enum MHD_Result request_access(void *cls, struct MHD_Connection *connection, con
     return r->answered ? MHD_YES : request_finish(r, connection);
 }
 
+static enum metrics_protocol protocol_of(const struct request *r)
+{
+    return r->row ? r->table->protocol : PROTOCOL_NONE;
+}
+
+static void log_who(struct buf *b, const struct exchange *x)
+{
+    if (x->trace.id[0] != '\0') {
+        json_text(b, "trace_id", x->trace.id);
+        json_text(b, "span_id", x->trace.span);
+        json_text(b, "parent_span_id", x->trace.parent);
+    }
+    if (x->log_credential)
+        json_text(b, "credential", x->log_credential);
+    if (x->log_template)
+        json_text(b, "template", x->log_template);
+    if (x->log_serial)
+        json_text(b, "serial", x->log_serial);
+}
+
 static void log_request(const struct request *r, enum MHD_RequestTerminationCode toe)
 {
     const struct exchange *x = &r->x;
@@ -296,6 +321,7 @@ static void log_request(const struct request *r, enum MHD_RequestTerminationCode
     log_begin(&b, level, "request");
     json_text(&b, "request_id", x->request_id);
     json_text(&b, "listener", r->listener->config.name);
+    json_text(&b, "protocol", metrics_protocol_name(protocol_of(r)));
     json_text(&b, "source", x->source);
     json_text(&b, "method", r->method_text);
     json_text(&b, "path", x->path);
@@ -305,10 +331,9 @@ static void log_request(const struct request *r, enum MHD_RequestTerminationCode
         json_text(&b, "detail", x->fault.detail);
     if (x->told != x->fault.code)
         json_text(&b, "told", fault_row(x->told)->code);
-    if (x->log_credential)
-        json_text(&b, "credential", x->log_credential);
-    if (x->log_serial)
-        json_text(&b, "serial", x->log_serial);
+    log_who(&b, x);
+    json_int(&b, "bytes_in", (int64_t)r->received);
+    json_int(&b, "bytes_out", (int64_t)x->reply.len);
     if (toe != MHD_REQUEST_TERMINATED_COMPLETED_OK)
         json_bool(&b, "delivered", false);
     json_int(&b, "us", clock_mono_us() - x->arrived_us);
@@ -323,10 +348,11 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
     (void)connection;
     if (!r)
         return;
-    metrics_request(r->listener->service->metrics, r->listener->config.metrics, r->x.fault.code,
-                    clock_mono_us() - r->x.arrived_us);
+    metrics_request(r->listener->service->metrics, r->listener->config.metrics, protocol_of(r),
+                    r->x.fault.code, clock_mono_us() - r->x.arrived_us);
     log_request(r, toe);
     atomic_fetch_sub(&r->listener->active, 1);
+    connection_await(r->connection, clock_mono_us());
     request_free(r);
     *con_cls = NULL;
 }

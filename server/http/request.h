@@ -7,13 +7,22 @@
 #include <microhttpd.h>
 #include <stdatomic.h>
 
+#include "http/connection.h"
 #include "http/listener.h"
+
+struct acceptor;
+struct source_limit;
 
 struct listener {
     struct listener_config config;
     struct service *service;
     struct gate *gate;
     struct MHD_Daemon *daemon;
+    struct acceptor *acceptor;
+    struct address_list balancers;
+    struct connections connections;
+    struct source_limit *log_limit; /* connections without a request that are written down */
+    uint16_t port;
     atomic_uint active;
     atomic_bool quiesced;
     atomic_bool refusing;

@@ -23,6 +23,9 @@ FAULT(REQUEST_EXISTS, "request.exists", 409, 0, 0, FULL, "An object of this name
 FAULT(OBJECT_NOT_FOUND, "object.not_found", 404, 0, 0, FULL, "There is no such object", "List the objects of that kind") \
 FAULT(DEVICE_AMBIGUOUS, "device.ambiguous", 409, 0, 0, FULL, "More than one product has a device of this serial", "Name the product") \
 FAULT(PROXY_HEADER, "proxy.header_refused", 400, 0, 0, FULL, "A Client-Cert header is believed from nobody on this listener", "Let the balancer strip the headers that clients send, or pass TLS through") \
+FAULT(PROXY_HEADER_MALFORMED, "proxy.header_malformed", 400, 0, 0, FULL, "The proxy's Client-Cert headers do not parse", "See RFC 9440, the detail, and the balancer's configuration in docs/operations.md") \
+FAULT(PROXY_UNAUTHENTICATED, "proxy.unauthenticated", 403, 0, 0, FULL, "Only a proxy that is configured may ask here", "Compare proxy.client_ca and proxy.names with the certificate the balancer presents") \
+FAULT(ADMIN_CERTIFICATE, "admin.certificate_required", 403, 0, 0, FULL, "The admin listener wants a client certificate of its CA, besides the token", "Present a certificate that leads to admin.client_ca") \
 FAULT(NOT_IMPLEMENTED, "request.not_implemented", 501, 0, 0, FULL, "Muster does not do this part of the protocol", "EST: use simpleenroll and simplereenroll") \
 FAULT(AUTH_REQUIRED, "auth.required", 401, 0, 0, FULL, "This path needs a credential", "Present a bootstrap token or a client certificate") \
 FAULT(AUTH_MALFORMED, "auth.malformed", 400, 0, 0, FULL, "The Authorization header does not parse", "Send Basic serial:token or Bearer token") \

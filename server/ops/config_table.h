@@ -3,6 +3,8 @@
  *
  * TEXT(section, key, default, help)      default NULL: must be given
  * NUMBER(section, key, default, min, max, help)
+ *
+ * CONFIG_LIVE(KEY) names the keys that SIGHUP changes; any other needs a restart.
  */
 #pragma once
 
@@ -16,12 +18,18 @@ TEXT(listen, ports_file, "", "where the ports in use are written; empty: nowhere
 NUMBER(listen, max_connections, 2000, 16, 100000, "connections of the device listener, a thread each") \
 NUMBER(listen, max_connections_per_address, 0, 0, 100000, "of them from one address; 0: no limit") \
 NUMBER(listen, idle_timeout_s, 20, 1, 3600, "a connection that is silent so long is closed; bounds the handshake") \
+NUMBER(listen, request_timeout_s, 60, 1, 3600, "from when a request may begin to its last byte; a slower sender is cut off") \
+TEXT(listen, proxy_protocol_from, "", "balancers, addresses or ranges separated by commas, whose connections to the device listener begin with a PROXY protocol v2 header; empty: none") \
 NUMBER(listen, max_inside, 32, 1, 1000, "requests worked on at once") \
 NUMBER(listen, max_waiting, 1500, 1, 100000, "requests that wait for it") \
 NUMBER(listen, queue_timeout_ms, 5000, 10, 60000, "how long one waits before it is told 503") \
 NUMBER(listen, drain_timeout_s, 25, 1, 3600, "how long requests under way may take after SIGTERM") \
-TEXT(tls, certificate, NULL, "PEM file: the server's certificate chain, leaf first") \
-TEXT(tls, key, NULL, "PEM file: its key, readable by its owner only") \
+TEXT(proxy, address, "", "address of the listener for proxies that end TLS, or unix:/path; empty: none") \
+NUMBER(proxy, port, 8445, 0, 65535, "its port; 0 takes a free one") \
+TEXT(proxy, client_ca, "", "PEM file: CAs of the proxies' certificates; must be given, but for unix:") \
+TEXT(proxy, names, "", "names, separated by commas, of which a proxy's certificate must have one as dNSName or CN; must be given, but for unix:") \
+TEXT(tls, certificate, NULL, "PEM file: the server's certificate chain, leaf first; or credential:NAME") \
+TEXT(tls, key, NULL, "PEM file: its key, readable by its owner only; or credential:NAME") \
 TEXT(database, host, "", "PostgreSQL host or socket folder; empty: libpq's default") \
 TEXT(database, port, "", "port; empty: libpq's default") \
 TEXT(database, name, "muster", "database") \
@@ -41,6 +49,8 @@ NUMBER(trail, records_per_source_burst, 20, 1, 100000, "and at once") \
 NUMBER(retention, history_days, 730, 31, 36500, "how long the trail is kept") \
 NUMBER(retention, outbox_days, 62, 31, 36500, "how long announced events are kept") \
 NUMBER(retention, audit_days, 3650, 31, 36500, "how long the audit is kept") \
+TEXT(admin, client_ca, "", "PEM file: CAs of operators' certificates, which the admin listener then wants besides the token; empty: none") \
+TEXT(admin, metrics_token_file, "", "file with a token that opens GET /metrics alone, registry or not; empty: none") \
 NUMBER(admin, login_failures_per_minute, 10, 1, 100000, "from one source; past it a wrong token is told 429 instead of 401") \
 NUMBER(limits, enrolments_per_second, 0, 0, 100000, "enrolments and renewals a second of all replicas together; 0: no limit") \
 NUMBER(limits, burst, 0, 0, 1000000, "and at once; 0: as many as a second") \
@@ -50,4 +60,13 @@ NUMBER(limits, renewal_share, 20, 0, 90, "percent of a global or template rate t
 NUMBER(limits, queue_wait_ms, 5500, 100, 30000, "how long a request waits for its turn before it is told 429") \
 NUMBER(limits, queue_max_waiting, 1000, 0, 100000, "requests of a replica that wait so") \
 TEXT(log, level, "info", "debug, info, warn or error")
+
+#define CONFIG_LIVE(KEY) \
+KEY(listen, max_inside) KEY(listen, max_waiting) KEY(listen, queue_timeout_ms) KEY(listen, drain_timeout_s) \
+KEY(enrol, default_template) KEY(enrol, refused_tokens_per_source_s) KEY(enrol, refused_tokens_burst) \
+KEY(trail, records_per_source_s) KEY(trail, records_per_source_burst) \
+KEY(retention, history_days) KEY(retention, outbox_days) KEY(retention, audit_days) \
+KEY(admin, login_failures_per_minute) KEY(log, level) \
+KEY(limits, enrolments_per_second) KEY(limits, burst) KEY(limits, per_source_per_second) KEY(limits, per_source_burst) \
+KEY(limits, renewal_share) KEY(limits, queue_wait_ms) KEY(limits, queue_max_waiting)
 /* clang-format on */

@@ -56,6 +56,10 @@ enum err cert_parse_pem(struct bytes pem, X509 **ret_certs, size_t max,
 
 enum err cert_describe(struct arena *arena, X509 *cert, struct cert_info *ret_info) MUST_CHECK;
 
+/* Whether one of the names (separated by commas and blanks) is a dNSName or the first CN; letters
+ * in either case, no wildcards. */
+enum err cert_is_named(const struct cert_info *info, const char *names, bool *ret_named) MUST_CHECK;
+
 /* DER into the arena. */
 enum err cert_encode(struct arena *arena, X509 *cert, struct bytes *ret_der) MUST_CHECK;
 

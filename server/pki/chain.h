@@ -30,6 +30,8 @@ struct trust_ca {
 };
 
 enum err trust_new(const struct trust_ca *cas, size_t count, struct trust **ret_trust) MUST_CHECK;
+/* Every certificate of a PEM text as an anchor. */
+enum err trust_parse_pem(struct bytes pem, struct trust **ret_trust) MUST_CHECK;
 void trust_free(struct trust *t);
 DEFINE_CLEANUP(struct trust *, trust_free);
 

@@ -12,253 +12,90 @@
 #define ARG(name) "$2::jsonb->>'" name "'"
 #define FILTER(column, name) " AND (" ARG(name) " IS NULL OR " column " = " ARG(name) ")"
 #define SEES(column) " muster.desk_sees($1::jsonb, " column ")"
-#define WAITS                                                                                      \
-    " AND (" ARG("approval") " IS NULL OR " ARG("approval") " = (SELECT COALESCE(w.decision, "     \
-                                                            "'pending') FROM approval w WHERE "    \
-                                                            "w.device_id = d.id))"
+#define SERIAL(column)                                                                             \
+    " AND (" ARG("serial") " IS NULL OR " column " = serial_canonical(p, " ARG("serial") "))"
+#define AFTER_ID(column) " AND " column " > COALESCE((" ARG("after") ")::bigint, 0)"
 #define CALL(function) "SELECT " function "($1::jsonb, $2::jsonb)"
 
 enum { S_LOGIN = DESK_CALL_COUNT, S_IMPORT_TABLE, S_IMPORT };
 
+/* clang-format off */
 static const struct stmt stmts[] = {
-    [DESK_PRODUCT_LIST] = {"desk_product_list",
-                           PAGE("SELECT product_json(p) j, p.name k, row_number() OVER (ORDER "
-                                "BY p.name) n FROM product p"
-                                " WHERE" SEES("p.id") " AND p.name > COALESCE(" ARG(
-                                    "after") ", '') ORDER BY p.name" LIMIT),
-                           2},
+    [DESK_PRODUCT_LIST] = {"desk_product_list", PAGE(
+        "SELECT product_json(p) j, p.name k, row_number() OVER (ORDER BY p.name) n"
+        " FROM product p WHERE" SEES("p.id") " AND p.name > COALESCE(" ARG("after") ", '')"
+        " ORDER BY p.name" LIMIT), 2},
     [DESK_PRODUCT_CREATE] = {"desk_product_create", CALL("desk_product_create"), 2},
-    [DESK_TEMPLATE_LIST] = {"desk_template_list",
-                            PAGE("SELECT template_json(t) j, t.name k, row_number() OVER "
-                                 "(ORDER BY t.name) n FROM template t"
-                                 " JOIN product p ON p.id = t.product_id WHERE" SEES("p.id")
-                                     FILTER("p.name", "product") " AND t.name > COALESCE(" ARG(
-                                         "after") ", '') ORDER BY t.name" LIMIT),
-                            2},
+    [DESK_TEMPLATE_LIST] = {"desk_template_list", PAGE(
+        "SELECT template_json(t) j, t.name k, row_number() OVER (ORDER BY t.name) n"
+        " FROM template t JOIN product p ON p.id = t.product_id"
+        " WHERE" SEES("p.id") FILTER("p.name", "product")
+        " AND t.name > COALESCE(" ARG("after") ", '') ORDER BY t.name" LIMIT), 2},
     [DESK_TEMPLATE_PUT] = {"desk_template_put", CALL("desk_template_put"), 2},
     [DESK_TEMPLATE_SHOW] = {"desk_template_show", CALL("desk_template_show"), 2},
     [DESK_TEMPLATE_ENABLE] = {"desk_template_enable", CALL("desk_template_enable"), 2},
-    [DESK_ALLOWLIST_LIST] =
-        {"desk_allowlist_list",
-         PAGE("SELECT allowlist_json(r) j, r.serial_canonical k, row_number() OVER (ORDER BY "
-              "r.serial_canonical) n"
-              " FROM allowlist r WHERE r.product_id = (SELECT p.id FROM "
-              "desk_product($1::jsonb, " ARG(
-                  "product") ") p)"
-                             " AND r.serial_canonical > COALESCE(" ARG(
-                                 "after") ", '')"
-                                          " AND CASE " ARG(
-                                              "state") " WHEN 'unseen' THEN r.device_id IS "
-                                                       "NULL WHEN 'claimed' THEN r.device_id "
-                                                       "IS NOT NULL"
-                                                       " WHEN 'blocked' THEN r.blocked ELSE "
-                                                       "true END ORDER BY "
-                                                       "r.serial_canonical" LIMIT),
-         2},
+    [DESK_ALLOWLIST_LIST] = {"desk_allowlist_list", PAGE(
+        "SELECT allowlist_json(r) j, r.serial_canonical k,"
+        " row_number() OVER (ORDER BY r.serial_canonical) n FROM allowlist r"
+        " WHERE r.product_id = (SELECT p.id FROM desk_product($1::jsonb, " ARG("product") ") p)"
+        " AND r.serial_canonical > COALESCE(" ARG("after") ", '')"
+        " AND CASE " ARG("state") " WHEN 'unseen' THEN r.device_id IS NULL"
+        " WHEN 'claimed' THEN r.device_id IS NOT NULL WHEN 'blocked' THEN r.blocked ELSE true END"
+        " ORDER BY r.serial_canonical" LIMIT), 2},
     [DESK_ALLOWLIST_BLOCK] = {"desk_allowlist_block", CALL("desk_allowlist_block"), 2},
-    [DESK_TOKEN_LIST] =
-        {"desk_token_list",
-         PAGE("SELECT token_json(t)::json j, t.id::text k, row_number() OVER (ORDER BY t.id) "
-              "n FROM token t"
-              " JOIN template x ON x.id = t.template_id JOIN product p ON p.id = "
-              "x.product_id WHERE" SEES("p.id") FILTER("x.name", "template")
-                  FILTER("token_state(t)", "state") " AND (" ARG(
-                      "serial") " IS NULL OR t.serial_canonical = "
-                                "serial_canonical(p, " ARG("serial") "))"
-                                                                     " AND t.id > "
-                                                                     "COALESCE((" ARG(
-                                                                         "after") ")::"
-                                                                                  "bigint"
-                                                                                  ", 0) "
-                                                                                  "ORDER "
-                                                                                  "BY "
-                                                                                  "t."
-                                                                                  "i"
-                                                                                  "d" LIMIT),
-         2},
+    [DESK_TOKEN_LIST] = {"desk_token_list", PAGE(
+        "SELECT token_json(t)::json j, t.id::text k, row_number() OVER (ORDER BY t.id) n"
+        " FROM token t JOIN template x ON x.id = t.template_id JOIN product p ON p.id = x.product_id"
+        " WHERE" SEES("p.id") FILTER("x.name", "template") FILTER("token_state(t)", "state")
+        SERIAL("t.serial_canonical") AFTER_ID("t.id") " ORDER BY t.id" LIMIT), 2},
     [DESK_TOKEN_CREATE] = {"desk_token_create", CALL("desk_token_create"), 2},
     [DESK_TOKEN_SHOW] = {"desk_token_show", CALL("desk_token_show"), 2},
     [DESK_TOKEN_REVOKE] = {"desk_token_revoke", CALL("desk_token_revoke"), 2},
     [DESK_TOKEN_REGENERATE] = {"desk_token_regenerate", CALL("desk_token_regenerate"), 2},
-    [DESK_CA_LIST] = {"desk_ca_list",
-                      PAGE("SELECT ca_json(c)::json j, c.id::text k, row_number() OVER (ORDER "
-                           "BY c.id) n FROM ca c"
-                           " WHERE c.id > COALESCE((" ARG(
-                               "after") ")::bigint, 0) ORDER BY c.id" LIMIT),
-                      2},
+    [DESK_CA_LIST] = {"desk_ca_list", PAGE(
+        "SELECT ca_json(c)::json j, c.id::text k, row_number() OVER (ORDER BY c.id) n"
+        " FROM ca c WHERE true" AFTER_ID("c.id") " ORDER BY c.id" LIMIT), 2},
     [DESK_CA_SHOW] = {"desk_ca_show", CALL("desk_ca_show"), 2},
     [DESK_CA_REGISTER] = {"desk_ca_register", CALL("desk_ca_register"), 2},
     [DESK_CA_ACTIVATE] = {"desk_ca_activate", CALL("desk_ca_activate"), 2},
-    [DESK_UNKNOWN_LIST] =
-        {"desk_unknown_list",
-         PAGE("SELECT json_build_object('issuer_hash', encode(u.issuer_hash, 'hex'), 'issuer', "
-              "u.issuer,"
-              " 'aki', encode(u.aki, 'hex'), 'seen', u.seen, 'first_seen', utc(u.first_seen), "
-              "'last_seen', utc(u.last_seen),"
-              " 'last_source', u.last_source, 'sample_pem', pem(u.sample)) j, "
-              "encode(u.issuer_hash, 'hex') k,"
-              " row_number() OVER (ORDER BY u.issuer_hash) n FROM unknown_issuer u"
-              " WHERE (SELECT desk_unscoped($1::jsonb)) AND u.issuer_hash > "
-              "decode(COALESCE(" ARG("after") ", ''), 'hex') ORDER BY u.issuer_hash" LIMIT),
-         2},
+    [DESK_UNKNOWN_LIST] = {"desk_unknown_list", PAGE(
+        "SELECT json_build_object('issuer_hash', encode(u.issuer_hash, 'hex'), 'issuer', u.issuer,"
+        " 'aki', encode(u.aki, 'hex'), 'seen', u.seen, 'first_seen', utc(u.first_seen),"
+        " 'last_seen', utc(u.last_seen), 'last_source', u.last_source, 'sample_pem', pem(u.sample)) j,"
+        " encode(u.issuer_hash, 'hex') k, row_number() OVER (ORDER BY u.issuer_hash) n"
+        " FROM unknown_issuer u WHERE (SELECT desk_unscoped($1::jsonb))"
+        " AND u.issuer_hash > decode(COALESCE(" ARG("after") ", ''), 'hex')"
+        " ORDER BY u.issuer_hash" LIMIT), 2},
     [DESK_UNKNOWN_DISMISS] = {"desk_unknown_dismiss", CALL("desk_unknown_dismiss"), 2},
     /* devices by number; behind them, where UNPROVISIONED ones are asked for, the allowlist's
-     * rows that were never seen: keys "d:NUMBER" and "a:PRODUCT:SERIAL" */
-    [DESK_DEVICE_LIST] =
-        {"desk_device_list",
-         PAGE("SELECT j, k, row_number() OVER (ORDER BY o, i, s) n FROM ("
-              "(SELECT device_json(d)::json j, 'd:' || d.id k, 0 o, d.id i, '' s FROM device d "
-              "JOIN product p ON p.id = d.product_id"
-              " JOIN template t ON t.id = d.template_id WHERE" SEES("p.id")
-                  FILTER("d.state", "state") FILTER("p.name", "product")
-                      FILTER("t.name", "template")
-                          WAITS " AND COALESCE(" ARG(
-                              "after") ", 'd:') LIKE 'd:%'"
-                                       " AND d.id > COALESCE(nullif(split_part(" ARG(
-                                           "after") ", ':', 2), '')::bigint, 0) ORDER BY d.id" LIMIT
-                                                    ")"
-                                                    " UNION ALL "
-                                                    "(SELECT json_build_object('serial', r.serial, "
-                                                    "'product', p.name, 'thing_name', NULL, "
-                                                    "'state', 'UNPROVISIONED',"
-                                                    " 'state_since', utc(r.created_at), "
-                                                    "'template', NULL, 'template_version', NULL, "
-                                                    "'last_seen', NULL),"
-                                                    " 'a:' || r.product_id || ':' || "
-                                                    "r.serial_canonical, 1, r.product_id, "
-                                                    "r.serial_canonical FROM allowlist r JOIN "
-                                                    "product p ON p.id = r.product_id"
-                                                    " WHERE r.device_id IS NULL AND " ARG("state") " = 'UNPROVISIONED' AND " ARG(
-                                                        "template") " IS NULL AND " ARG("approval") " IS NULL AND" SEES("p.id")
-                                                        FILTER(
-                                                            "p.name",
-                                                            "product") " AND "
-                                                                       "(COALESCE"
-                                                                       "(" ARG(
-                                                                           "after") ","
-                                                                                    " "
-                                                                                    "'"
-                                                                                    "'"
-                                                                                    ")"
-                                                                                    " "
-                                                                                    "N"
-                                                                                    "O"
-                                                                                    "T"
-                                                                                    " "
-                                                                                    "L"
-                                                                                    "I"
-                                                                                    "K"
-                                                                                    "E"
-                                                                                    " "
-                                                                                    "'"
-                                                                                    "a"
-                                                                                    ":"
-                                                                                    "%"
-                                                                                    "'"
-                                                                                    " "
-                                                                                    "O"
-                                                                                    "R"
-                                                                                    " "
-                                                                                    "("
-                                                                                    "r"
-                                                                                    "."
-                                                                                    "p"
-                                                                                    "r"
-                                                                                    "o"
-                                                                                    "d"
-                                                                                    "u"
-                                                                                    "c"
-                                                                                    "t"
-                                                                                    "_"
-                                                                                    "i"
-                                                                                    "d"
-                                                                                    ","
-                                                                                    " "
-                                                                                    "r"
-                                                                                    "."
-                                                                                    "s"
-                                                                                    "e"
-                                                                                    "r"
-                                                                                    "i"
-                                                                                    "a"
-                                                                                    "l"
-                                                                                    "_"
-                                                                                    "c"
-                                                                                    "a"
-                                                                                    "n"
-                                                                                    "o"
-                                                                                    "n"
-                                                                                    "i"
-                                                                                    "c"
-                                                                                    "a"
-                                                                                    "l"
-                                                                                    ")"
-                                                                                    " "
-                                                                                    ">"
-                                                                                    " "
-                                                                                    "("
-                                                                                    "n"
-                                                                                    "u"
-                                                                                    "l"
-                                                                                    "l"
-                                                                                    "i"
-                                                                                    "f"
-                                                                                    "("
-                                                                                    "s"
-                                                                                    "p"
-                                                                                    "l"
-                                                                                    "i"
-                                                                                    "t"
-                                                                                    "_"
-                                                                                    "p"
-                                                                                    "a"
-                                                                                    "r"
-                                                                                    "t"
-                                                                                    "(" ARG(
-                                                                                        "after") ","
-                                                                                                 " "
-                                                                                                 "'"
-                                                                                                 ":"
-                                                                                                 "'"
-                                                                                                 ","
-                                                                                                 " "
-                                                                                                 "2"
-                                                                                                 ")"
-                                                                                                 ","
-                                                                                                 " "
-                                                                                                 "'"
-                                                                                                 "'"
-                                                                                                 ")"
-                                                                                                 ":"
-                                                                                                 ":"
-                                                                                                 "b"
-                                                                                                 "i"
-                                                                                                 "g"
-                                                                                                 "i"
-                                                                                                 "n"
-                                                                                                 "t"
-                                                                                                 ","
-                                                                                                 " "
-                                                                                                 "s"
-                                                                                                 "u"
-                                                                                                 "b"
-                                                                                                 "s"
-                                                                                                 "t"
-                                                                                                 "r"
-                                                                                                 "(" ARG(
-                                                                                                     "a"
-                                                                                                     "f"
-                                                                                                     "t"
-                                                                                                     "e"
-                                                                                                     "r") ", length(split_part(" ARG("a"
-                                                                                                                                     "f"
-                                                                                                                                     "t"
-                                                                                                                                     "e"
-                                                                                                                                     "r") ", ':', 2)) + 4)))"
-                                                                                                                                          " AND NOT EXISTS (SELECT 1 FROM device x WHERE x.product_id = r.product_id AND x.serial_canonical = r.serial_canonical)"
-                                                                                                                                          " ORDER BY r.product_id, r.serial_canonical" LIMIT
-                                                                                                                                          ")) b ORDER BY o, i, s" LIMIT),
-         2},
+     * rows that were never seen: keys "d:NUMBER" and "a:PRODUCT:SERIAL". A device is looked up for
+     * each of these; as NOT EXISTS the planner would join all devices for a page of ten. */
+    [DESK_DEVICE_LIST] = {"desk_device_list", PAGE(
+        "SELECT j, k, row_number() OVER (ORDER BY o, i, s) n FROM ("
+        "(SELECT device_json(d)::json j, 'd:' || d.id k, 0 o, d.id i, '' s"
+        " FROM device d JOIN product p ON p.id = d.product_id JOIN template t ON t.id = d.template_id"
+        " WHERE" SEES("p.id") FILTER("d.state", "state") FILTER("p.name", "product")
+        FILTER("t.name", "template")
+        " AND (" ARG("approval") " IS NULL OR " ARG("approval") " ="
+        " (SELECT COALESCE(w.decision, 'pending') FROM approval w WHERE w.device_id = d.id))"
+        " AND COALESCE(" ARG("after") ", 'd:') LIKE 'd:%'"
+        " AND d.id > COALESCE(nullif(split_part(" ARG("after") ", ':', 2), '')::bigint, 0)"
+        " ORDER BY d.id" LIMIT ")"
+        " UNION ALL "
+        "(SELECT json_build_object('serial', r.serial, 'product', p.name, 'thing_name', NULL,"
+        " 'state', 'UNPROVISIONED', 'state_since', utc(r.created_at), 'template', NULL,"
+        " 'template_version', NULL, 'last_seen', NULL),"
+        " 'a:' || r.product_id || ':' || r.serial_canonical, 1, r.product_id, r.serial_canonical"
+        " FROM allowlist r JOIN product p ON p.id = r.product_id"
+        " WHERE r.device_id IS NULL AND " ARG("state") " = 'UNPROVISIONED'"
+        " AND " ARG("template") " IS NULL AND " ARG("approval") " IS NULL"
+        " AND" SEES("p.id") FILTER("p.name", "product")
+        " AND (COALESCE(" ARG("after") ", '') NOT LIKE 'a:%'"
+        " OR (r.product_id, r.serial_canonical) > (nullif(split_part(" ARG("after") ", ':', 2), '')::bigint,"
+        " substr(" ARG("after") ", length(split_part(" ARG("after") ", ':', 2)) + 4)))"
+        " AND (SELECT x.id FROM device x WHERE x.product_id = r.product_id"
+        " AND x.serial_canonical = r.serial_canonical) IS NULL"
+        " ORDER BY r.product_id, r.serial_canonical" LIMIT ")) b ORDER BY o, i, s" LIMIT), 2},
     [DESK_DEVICE_SHOW] = {"desk_device_show", CALL("desk_device_show"), 2},
     [DESK_DEVICE_QUARANTINE] = {"desk_device_quarantine", CALL("desk_device_quarantine"), 2},
     [DESK_DEVICE_RELEASE] = {"desk_device_release", CALL("desk_device_release"), 2},
@@ -267,76 +104,43 @@ static const struct stmt stmts[] = {
     [DESK_DEVICE_APPROVE] = {"desk_device_approve", CALL("desk_device_approve"), 2},
     [DESK_DEVICE_REJECT] = {"desk_device_reject", CALL("desk_device_reject"), 2},
     [DESK_DEVICE_SEEN] = {"desk_device_seen", CALL("desk_device_seen"), 2},
-    [DESK_CERT_LIST] =
-        {"desk_cert_list",
-         PAGE("SELECT certificate_json(c)::json j, c.id::text k, row_number() OVER (ORDER "
-              "BY c.id) n FROM certificate c"
-              " JOIN device d ON d.id = c.device_id JOIN product p ON p.id = d.product_id "
-              "WHERE" SEES("p.id") FILTER("c.status", "status")
-                  FILTER("p.name", "product") " AND (" ARG(
-                      "serial") " IS NULL OR d.serial_canonical = "
-                                "serial_canonical(p, " ARG(
-                                    "serial") "))"
-                                              " AND (" ARG(
-                                                  "expir"
-                                                  "es_"
-                                                  "befor"
-                                                  "e") " IS NULL OR c.not_after < "
-                                                       "(" ARG(
-                                                           "expires_"
-                                                           "before") ")::"
-                                                                     "time"
-                                                                     "stam"
-                                                                     "ptz)"
-                                                                     " AND"
-                                                                     " c."
-                                                                     "id "
-                                                                     "> "
-                                                                     "COAL"
-                                                                     "ESCE"
-                                                                     "("
-                                                                     "(" ARG("after") ")::bigint, "
-                                                                                      "0) ORDER BY "
-                                                                                      "c.id" LIMIT),
-         2},
+    [DESK_CERT_LIST] = {"desk_cert_list", PAGE(
+        "SELECT certificate_json(c)::json j, c.id::text k, row_number() OVER (ORDER BY c.id) n"
+        " FROM certificate c JOIN device d ON d.id = c.device_id JOIN product p ON p.id = d.product_id"
+        " WHERE" SEES("p.id") FILTER("c.status", "status") FILTER("p.name", "product")
+        SERIAL("d.serial_canonical")
+        " AND (" ARG("expires_before") " IS NULL"
+        " OR c.not_after < (" ARG("expires_before") ")::timestamptz)"
+        AFTER_ID("c.id") " ORDER BY c.id" LIMIT), 2},
     [DESK_CERT_SHOW] = {"desk_certificate_show", CALL("desk_certificate_show"), 2},
     [DESK_CERT_REVOKE] = {"desk_certificate_revoke", CALL("desk_certificate_revoke"), 2},
     [DESK_ATTEMPTS] = {"desk_attempts", CALL("desk_attempts"), 2},
-    [DESK_AUDIT_LIST] =
-        {"desk_audit_list",
-         PAGE("SELECT json_build_object('id', u.id, 'at', utc(u.at), 'actor', u.actor, "
-              "'source', u.source, 'action', u.action,"
-              " 'object', u.object, 'detail', u.detail) j, u.id::text k, row_number() OVER "
-              "(ORDER BY u.id DESC) n FROM audit u"
-              " WHERE (SELECT desk_unscoped($1::jsonb))" FILTER("u.object", "object")
-                  FILTER("u.actor", "actor") " AND u.id < COALESCE((" ARG(
-                      "after") ")::bigint, 9223372036854775807) ORDER BY u.id DESC" LIMIT),
-         2},
+    [DESK_AUDIT_LIST] = {"desk_audit_list", PAGE(
+        "SELECT json_build_object('id', u.id, 'at', utc(u.at), 'actor', u.actor, 'source', u.source,"
+        " 'action', u.action, 'object', u.object, 'detail', u.detail) j, u.id::text k,"
+        " row_number() OVER (ORDER BY u.id DESC) n FROM audit u"
+        " WHERE (SELECT desk_unscoped($1::jsonb))" FILTER("u.object", "object")
+        FILTER("u.actor", "actor")
+        " AND u.id < COALESCE((" ARG("after") ")::bigint, 9223372036854775807)"
+        " ORDER BY u.id DESC" LIMIT), 2},
     [DESK_STATUS] = {"desk_status", CALL("desk_status"), 2},
     [DESK_DOCTOR] = {"desk_doctor", CALL("desk_doctor"), 2},
-    [DESK_GAUGES] = {"desk_gauges", CALL("desk_gauges"), 2},
-    [DESK_ADMIN_TOKEN_LIST] =
-        {"desk_admin_token_list",
-         PAGE("SELECT admin_token_json(t)::json j, t.name k, row_number() OVER (ORDER BY "
-              "t.name) n FROM admin_token t"
-              " WHERE (SELECT desk_unscoped($1::jsonb)) AND t.name > COALESCE(" ARG(
-                  "after") ", '') ORDER BY t.name" LIMIT),
-         2},
+    [DESK_ADMIN_TOKEN_LIST] = {"desk_admin_token_list", PAGE(
+        "SELECT admin_token_json(t)::json j, t.name k, row_number() OVER (ORDER BY t.name) n"
+        " FROM admin_token t WHERE (SELECT desk_unscoped($1::jsonb))"
+        " AND t.name > COALESCE(" ARG("after") ", '') ORDER BY t.name" LIMIT), 2},
     [DESK_ADMIN_TOKEN_CREATE] = {"desk_admin_token_create", CALL("desk_admin_token_create"), 2},
     [DESK_ADMIN_TOKEN_REVOKE] = {"desk_admin_token_revoke", CALL("desk_admin_token_revoke"), 2},
     /* not calls of the API */
     [S_LOGIN] = {"desk_login",
-                 "SELECT t.name, t.role, p.name, p.id FROM admin_token t LEFT JOIN product p "
-                 "ON p.id = t.product_id"
-                 " WHERE t.hash = $1 AND t.revoked_at IS NULL",
-                 1},
+        "SELECT t.name, t.role, p.name, p.id FROM admin_token t"
+        " LEFT JOIN product p ON p.id = t.product_id WHERE t.hash = $1 AND t.revoked_at IS NULL", 1},
     [S_IMPORT_TABLE] = {"desk_import_table",
-                        "CREATE TEMPORARY TABLE allowlist_import (line integer, serial text, "
-                        "canonical text, pin bytea,"
-                        " batch text, reason text) ON COMMIT DROP",
-                        0},
+        "CREATE TEMPORARY TABLE allowlist_import (line integer, serial text, canonical text,"
+        " pin bytea, batch text, reason text) ON COMMIT DROP", 0},
     [S_IMPORT] = {"desk_allowlist_import", CALL("desk_allowlist_import"), 2},
 };
+/* clang-format on */
 const struct stmt_set desk_statements = {stmts, ARRAY_LEN(stmts)};
 
 static enum err answer_take(const PGresult *r, struct arena *arena, struct desk_answer *ret_answer)

@@ -3,6 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
+#include "base/json_out.h"
+
+enum { MAX_QUESTION_BYTES = 4096 };
+
 static const struct stmt stmts[] = {
     {"enrol_peer",
      "SELECT d.serial, d.serial_canonical, d.product_id, d.template_id"
@@ -26,12 +31,14 @@ static const struct stmt stmts[] = {
      "SELECT extract(epoch FROM c.not_before)::bigint, extract(epoch FROM c.not_after)::bigint,"
      " d.template_id, c.status IN ('pending', 'current')"
      " FROM certificate c JOIN device d ON d.id = c.device_id"
-     " WHERE c.issuer_id = $1::bigint AND c.serial_number = $2 AND c.purpose = 'operational'",
+     " WHERE c.issuer_id = $1::bigint AND c.serial_number = $2"
+     " AND (c.purpose = 'operational') IS NOT FALSE",
      2},
+    {"enrol_keygen", "SELECT enrol_keygen_check($1::jsonb)", 1},
 };
 const struct stmt_set enrol_statements = {stmts, ARRAY_LEN(stmts)};
 
-enum { S_PEER, S_FAILED, S_SEEN, S_UNKNOWN_ISSUER, S_RENEWAL };
+enum { S_PEER, S_FAILED, S_SEEN, S_UNKNOWN_ISSUER, S_RENEWAL, S_KEYGEN };
 
 /* A column as text in the arena; NULL stays NULL. */
 static const char *column(const PGresult *r, int c, struct arena *arena)
@@ -79,6 +86,45 @@ enum err enrol_renewal_get(struct db *db, struct arena *arena, int64_t issuer_id
         .template_id = atoll(PQgetvalue(r, 0, 2)),
         .live = PQgetvalue(r, 0, 3)[0] == 't',
     };
+    return ERR_OK;
+}
+
+static void question_write(struct buf *b, const struct enrol_record *r, struct arena *arena)
+{
+    json_begin_object(b);
+    json_text(b, "request_id", r->request_id);
+    json_text(b, "credential", r->credential);
+    json_int(b, "product_id", r->product_id);
+    json_int(b, "template_id", r->template_id);
+    json_text(b, "template_label", r->template_label);
+    json_text(b, "serial", r->serial);
+    json_text(b, "serial_canonical", r->serial_canonical);
+    json_text(b, "token_hash", db_bytea(arena, r->token_hash.data, r->token_hash.len));
+    json_bool(b, "allowlist_required", r->allowlist_required);
+    json_bool(b, "approval", r->approval);
+    json_end_object(b);
+}
+
+enum err enrol_keygen_check(struct db *db, const struct enrol_record *record, struct arena *arena,
+                            struct enrol_outcome *ret_outcome)
+{
+    _cleanup_(buf_donep) struct buf b = {0};
+    char message[DB_MAX_MESSAGE_BYTES] = "";
+    DB_RESULT r = NULL;
+    buf_init(&b, MAX_QUESTION_BYTES);
+    question_write(&b, record, arena);
+    const char *params[] = {buf_text(&b)};
+    enum err e = b.overflow ? ERR_INVALID : db_query(db, &stmts[S_KEYGEN], params, &r, message);
+    if (e && e != ERR_DENIED)
+        return e;
+    size_t code = strcspn(message, "\n");
+    struct enrol_outcome o = {
+        .code = e ? arena_copy(arena, message, code) : column(r, 0, arena),
+        .detail = arena_strdup(arena, e && message[code] ? message + code + 1 : ""),
+    };
+    if (!o.code || !o.detail)
+        return ERR_NO_MEMORY;
+    *ret_outcome = o;
     return ERR_OK;
 }
 

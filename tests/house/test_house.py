@@ -10,6 +10,7 @@ import pytest
 ROOT = pathlib.Path(os.environ.get("MUSTER_SOURCE_ROOT", pathlib.Path(__file__).resolve().parents[2]))
 SERVER = ROOT / "server"
 SOURCES = sorted(SERVER.rglob("*.[ch]"))
+SWARM = sorted((ROOT / "loadtest").rglob("*.[ch]"))
 
 # folder: the folders whose headers it may include, besides its own
 LEFT_OF = {
@@ -87,14 +88,14 @@ def functions(file):
 
 
 def test_functions_are_short():
-    lengths = [(length, relative(f), name) for f in SOURCES for name, length in functions(f)]
+    lengths = [(length, f.name, name) for f in SOURCES + SWARM for name, length in functions(f)]
     assert len(lengths) > 400
     assert statistics.median(length for length, *_ in lengths) <= 15
     assert [x for x in lengths if x[0] > 80] == []
 
 
 def test_files_and_headers_are_short():
-    every = SOURCES + sorted((ROOT / "tests").rglob("*.[ch]")) + sorted((ROOT / "tests").rglob("*.py"))
+    every = SOURCES + SWARM + sorted((ROOT / "tests").rglob("*.[ch]")) + sorted((ROOT / "tests").rglob("*.py"))
     lengths = [(len(f.read_text().splitlines()), f.relative_to(ROOT).as_posix()) for f in every]
     assert [x for x in lengths if x[0] > 600] == []
     assert [x for x in lengths if x[1].endswith(".h") and x[0] > 150] == []
@@ -107,7 +108,7 @@ def test_nesting_is_three_levels(file):
             pytest.fail(f"{relative(file)}:{n}: nested deeper than three levels")
 
 
-@pytest.mark.parametrize("file", [f for f in SOURCES if f.suffix == ".h"], ids=relative)
+@pytest.mark.parametrize("file", [f for f in SOURCES + SWARM if f.suffix == ".h"], ids=lambda f: f.relative_to(ROOT).as_posix())
 def test_headers_begin_with_what_they_are_for(file):
     text = file.read_text()
     assert text.startswith("/*") and "#pragma once" in text
@@ -117,7 +118,7 @@ def test_headers_begin_with_what_they_are_for(file):
 def test_no_unfinished_business():
     word = "TO" + "DO"
     bad = []
-    for f in SOURCES + sorted((ROOT / "schema").glob("*.sql")) + sorted((ROOT / "deploy").glob("*")):
+    for f in SOURCES + SWARM + sorted((ROOT / "schema").glob("*.sql")) + sorted(f for f in (ROOT / "deploy").rglob("*") if f.is_file()):
         for n, line in enumerate(f.read_text().splitlines(), 1):
             if re.search(rf"\b({word}|FIX" + r"ME|XXX|HACK)\b", line) or re.search(r"issue #?\d", line, re.I):
                 bad.append(f"{f.name}:{n}")
@@ -125,7 +126,7 @@ def test_no_unfinished_business():
 
 
 def test_formatted():
-    files = [str(f) for f in SOURCES + sorted((ROOT / "tests").rglob("*.[ch]"))]
+    files = [str(f) for f in SOURCES + SWARM + sorted((ROOT / "tests").rglob("*.[ch]"))]
     done = subprocess.run(["clang-format", "--dry-run", "--Werror", *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:2000]
 
@@ -190,3 +191,38 @@ def test_links_of_the_documents_lead_somewhere():
     for doc in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", doc.read_text()):
             assert (doc.parent / target).exists(), f"{doc.name}: {target}"
+
+
+def test_every_alert_is_complete_and_its_runbook_is_a_section():
+    rules = (ROOT / "deploy" / "prometheus" / "muster.rules.yml").read_text()
+    tests = (ROOT / "tests" / "alerts" / "muster_test.yml").read_text()
+    sections = set(re.findall(r"^#### ([a-z-]+)$", (ROOT / "docs" / "operations.md").read_text(), re.M))
+    found = rules.split("- alert: ")[1:]
+    assert len(found) >= 12
+    named = set()
+    for rule in found:
+        name = rule.split("\n")[0]
+        assert re.search(r"severity: (warning|critical)\n", rule) and 'summary: "' in rule, name
+        (runbook,) = re.findall(r"runbook: docs/operations\.md#([a-z-]+)\n", rule)
+        assert runbook in sections, (name, runbook)
+        named.add(runbook)
+        assert re.search(rf"alertname: {name}\n +exp_alerts", tests), f"no test in which {name} fires"
+        assert f"{{eval_time: 26h, alertname: {name}}}" in tests, f"no test in which {name} is silent"
+    assert sections == named
+
+
+def test_every_scenario_key_is_documented():
+    text = (ROOT / "docs" / "loadtest.md").read_text()
+    keys = re.findall(r"^NUMBER\((\w+),", (ROOT / "loadtest/swarm/scenario.h").read_text(), re.M)
+    assert len(keys) > 15
+    for key in keys:
+        assert f"`{key}`" in text, key
+
+
+def test_each_claim_of_the_threat_model_names_tests_that_exist():
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(test_\w+)::(test_\w+)`", text))
+    assert len(named) > 40
+    for file, name in sorted(named):
+        source = ROOT / "tests" / "integration" / f"{file}.py"
+        assert source.exists() and f"\ndef {name}(" in source.read_text(), f"{file}::{name}"

@@ -2,13 +2,14 @@
 import base64
 import http.client
 import json
+import signal
 import threading
 import time
 
 import pytest
 
 from client import Device, EST, basic, certs_of, new_csr, new_key, request, tls_context, unique
-from stack import TEMPLATES, Refused
+from stack import TEMPLATES, Refused, wait_for
 from test_metrics import scrape, values
 from test_replicas import Replica
 
@@ -231,6 +232,17 @@ def test_one_source_is_limited_in_each_replica(fresh):
     assert [a[0] for a in answers[:3]] == [200] * 3
     assert [a[2] for a in answers].count("load.rate_limited") >= 3
     assert values(scrape(fresh))['muster_limit_refusals_total{kind="source"}'] >= 3
+
+
+def test_a_reload_changes_the_limits(fresh):
+    place = Fixture(fresh, "open", fresh.mint("open", uses=1000))
+    assert [place.send(*place.prepare())[0] for _ in range(5)] == [200] * 5
+    fresh.configure(limits__per_source_per_second=1, limits__per_source_burst=1)
+    fresh.process.send_signal(signal.SIGHUP)
+    wait_for("the limit to hold", lambda: place.send(*place.prepare())[0] == 429)
+    fresh.configure()
+    fresh.process.send_signal(signal.SIGHUP)
+    wait_for("its end", lambda: {place.send(*place.prepare())[0] for _ in range(5)} == {200})
 
 
 def test_while_the_registry_is_away(fresh):

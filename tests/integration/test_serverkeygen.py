@@ -137,6 +137,18 @@ def test_without_a_credential(stack):
     assert (e.value.status, e.value.code) == (401, "auth.required")
 
 
+def test_a_stranger_costs_no_key(stack):
+    """Judged before a key is made: a refused token takes no time of an RSA-4096 key."""
+    serial, csr = unique("gen"), new_csr(new_key("RSA-4096"), unique("gen"))
+    for token, template, outcome in (("mst_" + "x" * 43, "open", "token.unknown"), (stack.mint("strict"), "open", "token.wrong_template"),
+                                     (stack.mint("strict", serial), "strict", "allowlist.unknown_serial")):
+        with pytest.raises(Refused) as e:
+            keygen(stack, template, csr, {"Authorization": basic(serial, token)})
+        assert e.value.code == "enrol.refused" and stack.last_attempt(serial)[0] == outcome
+        steps = stack.sql("SELECT steps FROM history WHERE serial = %s ORDER BY at DESC LIMIT 1", serial)[0][0]
+        assert [s["step"] for s in steps][-1] == "issue", "refused before anything was signed"
+
+
 # encrypted to the client
 
 @pytest.fixture(scope="module", params=["P-256", "RSA-2048"])

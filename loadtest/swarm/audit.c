@@ -1,0 +1,141 @@
+#include "audit.h"
+
+#include <libpq-fe.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/secret.h"
+#include "base/text.h"
+
+enum { MAX_COMPLAINTS = 5, HEX_BYTES = 2 * SHA256_BYTES };
+
+static inline void resultp(PGresult **r)
+{
+    PQclear(*r);
+}
+
+static inline void connectionp(PGconn **c)
+{
+    PQfinish(*c);
+}
+
+/* Every live operational certificate of the run, by serial. */
+static const char live_sql[] =
+    "SELECT d.serial, encode(c.fingerprint, 'hex'), c.status FROM muster.device d"
+    " JOIN muster.certificate c ON c.device_id = d.id AND c.purpose = 'operational'"
+    " AND c.status IN ('pending', 'current') WHERE d.serial LIKE $1 || '-%' ORDER BY d.serial, "
+    "c.id";
+
+static const char doubled_sql[] =
+    "SELECT count(*) FROM (SELECT d.serial FROM muster.device d LEFT JOIN muster.certificate c"
+    " ON c.device_id = d.id AND c.purpose = 'operational' AND c.status IN ('pending', 'current')"
+    " WHERE d.serial LIKE $1 || '-%' GROUP BY d.serial"
+    " HAVING count(DISTINCT d.id) > 1 OR count(*) FILTER (WHERE c.status = 'pending') > 1"
+    " OR count(*) FILTER (WHERE c.status = 'current') > 1) x";
+
+static const char tokens_sql[] =
+    "SELECT count(*) FROM muster.token t WHERE t.serial LIKE $1 || '-%' AND (t.uses > 0) <>"
+    " EXISTS (SELECT 1 FROM muster.token_use u JOIN muster.certificate c ON c.id = u.certificate_id"
+    " WHERE u.token_id = t.id)";
+
+static const char devices_sql[] =
+    "SELECT count(*) FROM muster.device d WHERE d.serial LIKE $1 || '-%'";
+
+static enum err ask(PGconn *c, const char *sql, const char *prefix, FILE *out, PGresult **ret)
+{
+    PGresult *r = PQexecParams(c, sql, 1, NULL, &prefix, NULL, NULL, 0);
+    if (PQresultStatus(r) == PGRES_TUPLES_OK) {
+        *ret = r;
+        return ERR_OK;
+    }
+    fprintf(out, "audit: %s", PQerrorMessage(c));
+    PQclear(r);
+    return ERR_UNAVAILABLE;
+}
+
+static enum err count(PGconn *c, const char *sql, const char *prefix, FILE *out, size_t *ret)
+{
+    _cleanup_(resultp) PGresult *r = NULL;
+    enum err e = ask(c, sql, prefix, out, &r);
+    if (!e)
+        *ret = strtoul(PQgetvalue(r, 0, 0), NULL, 10);
+    return e;
+}
+
+static void complain(FILE *out, size_t count, const char *what, const char *serial)
+{
+    if (count <= MAX_COMPLAINTS)
+        fprintf(out, "audit: %s: %s\n", what, serial);
+}
+
+static void hex_of(const uint8_t *fingerprint, char out[HEX_BYTES + 1])
+{
+    for (size_t i = 0; i < SHA256_BYTES; i++)
+        snprintf(out + 2 * i, 3, "%02x", fingerprint[i]);
+}
+
+/* The rows of one device, which stand together from *at on; moves *at behind them. */
+static void device_judge(const struct fleet_device_view *v, const PGresult *live, int *at,
+                         FILE *out, struct audit *a)
+{
+    char held[HEX_BYTES + 1] = "";
+    bool found = false;
+    int strange = 0;
+    if (v->fingerprint)
+        hex_of(v->fingerprint, held);
+    for (; *at < PQntuples(live) && strcmp(PQgetvalue(live, *at, 0), v->serial) == 0; (*at)++) {
+        bool same = strcmp(PQgetvalue(live, *at, 1), held) == 0;
+        found = found || same;
+        /* beside a pending one that is held, the current one before it lives on until that is used
+         */
+        strange += !same && (!v->fingerprint || strcmp(PQgetvalue(live, *at, 2), "pending") == 0);
+    }
+    a->held += v->fingerprint != NULL;
+    if (v->fingerprint && !found) {
+        a->lost++;
+        complain(out, a->lost, "held but not live in the registry", v->serial);
+    }
+    if (strange > 0 && !v->answer_lost) {
+        a->orphaned++;
+        complain(out, a->orphaned, "live in the registry but held by nobody", v->serial);
+    }
+}
+
+enum err audit_run(const char *database, const char *prefix, const struct fleet *fleet, FILE *out,
+                   struct audit *ret_audit)
+{
+    struct audit a = {.devices = 0};
+    _cleanup_(connectionp) PGconn *c = PQconnectdb(database);
+    _cleanup_(resultp) PGresult *live = NULL;
+    if (PQstatus(c) != CONNECTION_OK) {
+        fprintf(out, "audit: %s", PQerrorMessage(c));
+        return ERR_UNAVAILABLE;
+    }
+    enum err e = ask(c, live_sql, prefix, out, &live);
+    if (!e)
+        e = count(c, doubled_sql, prefix, out, &a.doubled);
+    if (!e)
+        e = count(c, tokens_sql, prefix, out, &a.tokens);
+    if (!e)
+        e = count(c, devices_sql, prefix, out, &a.devices);
+    if (e)
+        return e;
+    int at = 0;
+    for (size_t n = 0; n < fleet_count(fleet); n++) {
+        struct fleet_device_view v;
+        fleet_view(fleet, n, &v);
+        device_judge(&v, live, &at, out, &a);
+    }
+    if (at != PQntuples(live)) {
+        a.orphaned += (size_t)(PQntuples(live) - at);
+        complain(out, 1, "serials that no device of the run has", PQgetvalue(live, at, 0));
+    }
+    *ret_audit = a;
+    return ERR_OK;
+}
+
+int audit_clean(const struct audit *a)
+{
+    return a->lost == 0 && a->doubled == 0 && a->orphaned == 0 && a->tokens == 0;
+}

@@ -1,0 +1,249 @@
+#include "call.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+
+enum { MAX_REQUEST_BYTES = 64 * 1024, READ_BYTES = 16 * 1024, MAX_HEADER_BYTES = 16 * 1024 };
+
+static void release(struct call *c)
+{
+    loop_untimer(c->target->loop, &c->timer);
+    loop_unwatch(c->target->loop, &c->watch);
+    SSL_free(c->ssl);
+    c->ssl = NULL;
+    if (c->watch.fd >= 0)
+        close(c->watch.fd);
+    c->watch.fd = -1;
+    buf_done(&c->request);
+}
+
+static void end(struct call *c)
+{
+    struct buf received = c->received;
+    c->ended_us = clock_mono_us();
+    release(c);
+    if (c->stage == CALL_DONE)
+        c->answer = bytes_of(received.data + c->header_len, received.len - c->header_len);
+    c->received = (struct buf){0};
+    c->done(c);
+    buf_done(&received);
+}
+
+void call_abandon(struct call *c)
+{
+    release(c);
+    buf_done(&c->received);
+}
+
+static void timed_out(struct timer *t)
+{
+    end((struct call *)((char *)t - offsetof(struct call, timer)));
+}
+
+static void request_write(struct call *c)
+{
+    struct buf *b = &c->request;
+    buf_init(b, MAX_REQUEST_BYTES);
+    buf_printf(b, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", c->method, c->path,
+               c->target->host);
+    if (c->authorization)
+        buf_printf(b, "Authorization: %s\r\n", c->authorization);
+    if (c->type)
+        buf_printf(b, "Content-Type: %s\r\nContent-Length: %zu\r\n", c->type, c->body.len);
+    buf_add_text(b, "\r\n");
+    buf_add(b, c->body.data, c->body.len);
+}
+
+/* A number behind the name of a header; -1: it is not there. */
+static int64_t header_number(const char *head, const char *name)
+{
+    size_t len = strlen(name);
+    for (const char *line = strstr(head, "\r\n"); line; line = strstr(line, "\r\n")) {
+        line += 2;
+        if (strncasecmp(line, name, len) == 0 && line[len] == ':')
+            return strtoll(line + len + 1, NULL, 10);
+    }
+    return -1;
+}
+
+/* Once the headers are there: status, length, Retry-After. False: that is no HTTP. */
+static bool head_parse(struct call *c)
+{
+    char head[MAX_HEADER_BYTES + 1];
+    const uint8_t *stop = memmem(c->received.data, c->received.len, "\r\n\r\n", 4);
+    if (!stop)
+        return c->received.len < MAX_HEADER_BYTES;
+    size_t len = (size_t)(stop - c->received.data) + 4;
+    if (len > MAX_HEADER_BYTES)
+        return false;
+    memcpy(head, c->received.data, len);
+    head[len] = '\0';
+    int64_t length = header_number(head, "Content-Length");
+    int64_t retry = header_number(head, "Retry-After");
+    if (sscanf(head, "HTTP/1.1 %3d", &c->status) != 1)
+        return false;
+    c->header_len = len;
+    c->content_len = length > 0 ? (size_t)length : 0;
+    c->retry_after_s = retry > 0 ? (int)retry : 0;
+    return true;
+}
+
+static void answer_read(struct call *c)
+{
+    uint8_t data[READ_BYTES];
+    int n;
+    while ((n = SSL_read(c->ssl, data, sizeof(data))) > 0) {
+        buf_add(&c->received, data, (size_t)n);
+        if (c->received.overflow || (c->header_len == 0 && !head_parse(c))) {
+            end(c);
+            return;
+        }
+        if (c->header_len > 0 && c->received.len >= c->header_len + c->content_len) {
+            c->stage = CALL_DONE;
+            end(c);
+            return;
+        }
+    }
+    int why = SSL_get_error(c->ssl, n);
+    if (why == SSL_ERROR_WANT_READ)
+        loop_rewatch(c->target->loop, &c->watch, EPOLLIN);
+    else if (why == SSL_ERROR_WANT_WRITE)
+        loop_rewatch(c->target->loop, &c->watch, EPOLLOUT);
+    else
+        end(c);
+}
+
+static void request_send(struct call *c)
+{
+    while (c->sent < c->request.len) {
+        int n = SSL_write(c->ssl, c->request.data + c->sent, (int)(c->request.len - c->sent));
+        if (n <= 0) {
+            int why = SSL_get_error(c->ssl, n);
+            if (why == SSL_ERROR_WANT_WRITE || why == SSL_ERROR_WANT_READ)
+                loop_rewatch(c->target->loop, &c->watch,
+                             why == SSL_ERROR_WANT_WRITE ? EPOLLOUT : EPOLLIN);
+            else
+                end(c);
+            return;
+        }
+        c->sent += (size_t)n;
+    }
+    c->stage = CALL_READ;
+    answer_read(c);
+}
+
+static void handshake(struct call *c)
+{
+    int n = SSL_do_handshake(c->ssl);
+    if (n == 1) {
+        c->handshaken_us = clock_mono_us();
+        c->stage = CALL_SEND;
+        request_send(c);
+        return;
+    }
+    int why = SSL_get_error(c->ssl, n);
+    if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
+        loop_rewatch(c->target->loop, &c->watch, why == SSL_ERROR_WANT_READ ? EPOLLIN : EPOLLOUT);
+    else
+        end(c);
+}
+
+static void connected(struct call *c)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (getsockopt(c->watch.fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error != 0) {
+        end(c);
+        return;
+    }
+    c->stage = CALL_HANDSHAKE;
+    handshake(c);
+}
+
+static void ready(struct watch *w, uint32_t events)
+{
+    struct call *c = (struct call *)((char *)w - offsetof(struct call, watch));
+    (void)events;
+    switch (c->stage) {
+    case CALL_CONNECT:
+        connected(c);
+        break;
+    case CALL_HANDSHAKE:
+        handshake(c);
+        break;
+    case CALL_SEND:
+        request_send(c);
+        break;
+    case CALL_READ:
+        answer_read(c);
+        break;
+    case CALL_DONE:
+        break;
+    }
+}
+
+static enum err tls_make(struct call *c)
+{
+    c->ssl = SSL_new(c->target->tls);
+    if (!c->ssl || !SSL_set_fd(c->ssl, c->watch.fd))
+        return ERR_NO_MEMORY;
+    SSL_set_connect_state(c->ssl);
+    /* an address is no name: each stands in the certificate in a place of its own */
+    if (!X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(c->ssl), c->target->host) &&
+        !SSL_set1_host(c->ssl, c->target->host))
+        return ERR_NO_MEMORY;
+    if (c->certificate && (SSL_use_certificate(c->ssl, c->certificate) != 1 ||
+                           SSL_use_PrivateKey(c->ssl, c->key) != 1))
+        return ERR_INVALID;
+    return ERR_OK;
+}
+
+static enum err socket_open(struct call *c)
+{
+    const int on = 1;
+    c->watch.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->watch.fd < 0)
+        return ERR_SYSTEM;
+    (void)setsockopt(c->watch.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (connect(c->watch.fd, (const struct sockaddr *)&c->target->address,
+                sizeof(c->target->address)) != 0 &&
+        errno != EINPROGRESS)
+        return ERR_SYSTEM;
+    return ERR_OK;
+}
+
+enum err call_start(struct call *c)
+{
+    c->stage = CALL_CONNECT;
+    c->status = c->retry_after_s = 0;
+    c->sent = c->header_len = c->content_len = 0;
+    c->began_us = clock_mono_us();
+    c->handshaken_us = c->ended_us = 0;
+    c->answer = bytes_of(NULL, 0);
+    c->ssl = NULL;
+    c->timer = (struct timer){.due = timed_out};
+    c->watch = (struct watch){.fd = -1, .events = EPOLLOUT, .ready = ready};
+    buf_init(&c->received, CALL_MAX_ANSWER_BYTES);
+    request_write(c);
+    enum err e = c->request.overflow ? ERR_INVALID : socket_open(c);
+    if (!e)
+        e = tls_make(c);
+    if (!e)
+        e = loop_watch(c->target->loop, &c->watch);
+    if (!e)
+        e = loop_timer(c->target->loop, &c->timer, c->began_us + CALL_TIMEOUT_US);
+    if (e)
+        call_abandon(c);
+    return e;
+}

@@ -1,0 +1,447 @@
+#include "fleet.h"
+
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base64.h"
+#include "base/clock.h"
+#include "credential.h"
+
+enum {
+    MAX_BODY_BYTES = 8192,
+    MAX_PATH_BYTES = 160,
+    MAX_AUTHORIZATION_BYTES = 256,
+    MAX_BACKOFF_MS = 60000,
+    RESTART_MIN_MS = 100, /* of a device whose power failed */
+    RESTART_MAX_MS = 600,
+    POWER_WINDOW_US = 60000, /* the power fails within this time of the request */
+    HONOUR_SPREAD_MS = 250,
+};
+
+enum step { STEP_ENROL, STEP_VERIFY, STEP_RENEW };
+
+struct device {
+    struct fleet *fleet;
+    size_t number;
+    char serial[FLEET_SERIAL_BYTES];
+    enum step step;
+    enum fleet_end end;
+    int tries;
+    int64_t renewals_left;
+    bool power_fails; /* once, during its first enrolment */
+    bool forgets;     /* and the new key was not saved */
+    bool knows_time;
+    bool answer_lost;
+    bool holds;
+    uint8_t fingerprint[SHA256_BYTES];
+    EVP_PKEY *key;
+    X509 *cert;
+    EVP_PKEY *next_key; /* of a renewal under way */
+    struct call call;
+    bool calling;
+    struct timer timer; /* arrival, pauses */
+    struct timer power;
+    struct buf body;
+    char path[MAX_PATH_BYTES];
+    char authorization[MAX_AUTHORIZATION_BYTES];
+};
+
+struct fleet {
+    struct fleet_settings s;
+    struct device *devices;
+    size_t count;
+    size_t next; /* the next to come, with fixtures */
+    size_t ended;
+    size_t failed;
+    size_t under_way;
+    int64_t stop_us; /* 0: when every device is done */
+    STACK_OF(X509) * between;
+    void (*done)(void *owner);
+    void *owner;
+};
+
+static int64_t random_below(int64_t n)
+{
+    return n > 0 ? random() % n : 0;
+}
+
+static bool chance(int64_t percent)
+{
+    return random_below(100) < percent;
+}
+
+static struct loop *loop_of(const struct device *d)
+{
+    return d->fleet->s.target->loop;
+}
+
+static void device_wait(struct device *d, int64_t ms)
+{
+    if (loop_timer(loop_of(d), &d->timer, clock_mono_us() + ms * 1000))
+        abort(); /* the loop cannot go on without memory */
+}
+
+static void next_come(struct fleet *f);
+
+static void device_end(struct device *d, enum fleet_end end)
+{
+    struct fleet *f = d->fleet;
+    d->end = end;
+    f->ended++;
+    f->failed += end != FLEET_DONE;
+    f->under_way--;
+    loop_untimer(loop_of(d), &d->power);
+    if (f->s.scenario->fixtures > 0)
+        next_come(f);
+    if (f->ended == f->count)
+        f->done(f->owner);
+}
+
+/* Full jitter on a doubling pause, as the field's SDKs have it. */
+static int64_t backoff_ms(const struct device *d)
+{
+    int64_t ms = d->fleet->s.scenario->backoff_ms << (d->tries < 10 ? d->tries : 10);
+    return random_below(ms < MAX_BACKOFF_MS ? ms : MAX_BACKOFF_MS) + 1;
+}
+
+static void device_retry(struct device *d)
+{
+    d->tries++;
+    if (d->tries >= d->fleet->s.scenario->tries) {
+        tally_outcome(d->fleet->s.tally, "gave up");
+        device_end(d, FLEET_GAVE_UP);
+        return;
+    }
+    device_wait(d, d->call.retry_after_s > 0
+                       ? d->call.retry_after_s * 1000 + random_below(HONOUR_SPREAD_MS)
+                       : backoff_ms(d));
+}
+
+static enum err body_make(struct device *d)
+{
+    bool renewal = d->step == STEP_RENEW;
+    buf_done(&d->body);
+    buf_init(&d->body, MAX_BODY_BYTES);
+    if (renewal && !d->next_key && !(d->next_key = EVP_EC_gen("P-256")))
+        return ERR_NO_MEMORY;
+    return credential_request(renewal ? d->next_key : d->key, d->serial,
+                              renewal ? X509_get_subject_name(d->cert) : NULL, &d->body);
+}
+
+/* Basic SERIAL:TOKEN (RFC 7617). */
+static void authorization_make(struct device *d)
+{
+    const struct fleet_settings *s = &d->fleet->s;
+    char plain[FLEET_SERIAL_BYTES + FLEET_TOKEN_BYTES + 2];
+    struct buf b;
+    snprintf(plain, sizeof(plain), "%s:%s", d->serial, s->token(d->number, s->token_owner));
+    buf_init(&b, MAX_AUTHORIZATION_BYTES);
+    buf_add_text(&b, "Basic ");
+    base64_encode(&b, bytes_text(plain));
+    snprintf(d->authorization, sizeof(d->authorization), "%s", buf_text(&b));
+    buf_done(&b);
+}
+
+static void call_done(struct call *c);
+
+static void call_fill(struct device *d)
+{
+    static const char *const operations[] = {"simpleenroll", NULL, "simplereenroll"};
+    bool first = d->step == STEP_ENROL, config = d->step == STEP_VERIFY;
+    snprintf(d->path, sizeof(d->path), config ? "/v1/device/config" : "/.well-known/est/%s/%s",
+             d->fleet->s.scenario->template_name, operations[d->step]);
+    d->call = (struct call){
+        .target = d->knows_time ? d->fleet->s.target : d->fleet->s.lost_target,
+        .method = config ? "GET" : "POST",
+        .path = d->path,
+        .type = config ? NULL : "application/pkcs10",
+        .authorization = first ? d->authorization : NULL,
+        .body = config ? bytes_of(NULL, 0) : buf_bytes(&d->body),
+        .certificate = first ? NULL : d->cert,
+        .key = first ? NULL : d->key,
+        .done = call_done,
+        .owner = d,
+    };
+}
+
+static void device_ask(struct device *d)
+{
+    enum err e = d->step == STEP_VERIFY ? ERR_OK : body_make(d);
+    if (!e && d->step == STEP_ENROL)
+        authorization_make(d);
+    if (!e) {
+        call_fill(d);
+        e = call_start(&d->call);
+    }
+    d->calling = !e;
+    if (e) {
+        tally_outcome(d->fleet->s.tally, "no socket");
+        device_retry(d);
+    } else if (d->step == STEP_ENROL && d->power_fails &&
+               loop_timer(loop_of(d), &d->power, d->call.began_us + random_below(POWER_WINDOW_US)))
+        abort();
+}
+
+/* What a request that failed is called: the fault's code, or how far it came. */
+static void outcome_name(const struct call *c, char out[TALLY_NAME_BYTES])
+{
+    static const char *const stages[] = {"connection refused", "handshake failed", "not sent",
+                                         "no answer", "answered"};
+    const char *code =
+        c->answer.len > 0 ? memmem(c->answer.data, c->answer.len, "\"code\":\"", 8) : NULL;
+    if (c->stage != CALL_DONE)
+        snprintf(out, TALLY_NAME_BYTES, "%s", stages[c->stage]);
+    else if (code)
+        snprintf(out, TALLY_NAME_BYTES, "%.*s", (int)strcspn(code + 8, "\""), code + 8);
+    else
+        snprintf(out, TALLY_NAME_BYTES, "HTTP %d", c->status);
+}
+
+static void device_go_on(struct device *d)
+{
+    const struct scenario *s = d->fleet->s.scenario;
+    bool endless = d->fleet->stop_us > 0 && clock_mono_us() < d->fleet->stop_us;
+    d->tries = 0;
+    if (d->step == STEP_ENROL && s->verify) {
+        d->step = STEP_VERIFY;
+        device_ask(d);
+    } else if (d->renewals_left > 0 || endless) {
+        d->renewals_left -= d->renewals_left > 0;
+        d->step = STEP_RENEW;
+        device_wait(d, s->renewal_pause_ms);
+    } else {
+        tally_outcome(d->fleet->s.tally, "device done");
+        device_end(d, FLEET_DONE);
+    }
+}
+
+/* Takes the certificate where it is what was asked for. */
+static const char *certificate_take(struct device *d)
+{
+    const struct fleet *f = d->fleet;
+    EVP_PKEY *key = d->step == STEP_RENEW ? d->next_key : d->key;
+    X509 *certs[2] = {0};
+    size_t n = credential_certs(d->call.answer, certs, 2);
+    const char *why =
+        n == 1 ? credential_check(certs[0], key, d->serial, f->s.trust, f->between, d->knows_time)
+               : "not one certificate";
+    if (!why && credential_fingerprint(certs[0], d->fingerprint))
+        why = "no fingerprint";
+    X509_free(certs[1]);
+    if (why) {
+        X509_free(certs[0]);
+        return why;
+    }
+    X509_free(d->cert);
+    d->cert = certs[0];
+    d->holds = true;
+    if (d->step == STEP_RENEW) {
+        EVP_PKEY_free(d->key);
+        d->key = d->next_key;
+        d->next_key = NULL;
+    }
+    return NULL;
+}
+
+static void power_lost(struct timer *t);
+
+/* The answer is here, and saved with the key, unless the power fails just now. */
+static void answer_take(struct device *d)
+{
+    const char *why = d->step == STEP_VERIFY ? NULL : certificate_take(d);
+    bool too_late = d->step == STEP_ENROL && d->power_fails && chance(50);
+    loop_untimer(loop_of(d), &d->power);
+    if (!why && too_late) {
+        power_lost(&d->power);
+        return;
+    }
+    if (!why) {
+        d->power_fails = false;
+        device_go_on(d);
+        return;
+    }
+    tally_outcome(d->fleet->s.tally, why);
+    device_end(d, FLEET_REFUSED);
+}
+
+static bool worth_another(const struct call *c)
+{
+    return c->stage != CALL_DONE || c->status == 202 || c->status == 429 || c->status >= 500;
+}
+
+static void call_done(struct call *c)
+{
+    static const enum tally_kind kinds[] = {TALLY_ENROL, TALLY_VERIFY, TALLY_RENEW};
+    struct device *d = c->owner;
+    struct tally *t = d->fleet->s.tally;
+    char name[TALLY_NAME_BYTES] = "ok";
+    bool good = c->stage == CALL_DONE && c->status == 200;
+    d->calling = false;
+    if (c->handshaken_us > 0)
+        tally_latency(t, TALLY_HANDSHAKE, c->handshaken_us - c->began_us);
+    if (good)
+        tally_latency(t, kinds[d->step], c->ended_us - c->began_us);
+    else
+        outcome_name(c, name);
+    tally_outcome(t, name);
+    tally_request(t, good, c->ended_us - c->began_us);
+    d->answer_lost = d->answer_lost || c->stage == CALL_READ;
+    if (good) {
+        answer_take(d);
+    } else if (worth_another(c)) {
+        device_retry(d);
+    } else {
+        tally_outcome(t, "refused for good");
+        device_end(d, FLEET_REFUSED);
+    }
+}
+
+/* The power fails: what is under way is lost, and perhaps the key and what came for it. */
+static void power_lost(struct timer *t)
+{
+    struct device *d = (struct device *)((char *)t - offsetof(struct device, power));
+    if (d->end != FLEET_UNDER_WAY)
+        return;
+    if (d->calling)
+        call_abandon(&d->call);
+    loop_untimer(loop_of(d), &d->timer);
+    tally_outcome(d->fleet->s.tally, "power lost");
+    d->calling = d->power_fails = false;
+    d->answer_lost = true;
+    d->tries = 0;
+    if (d->forgets) {
+        EVP_PKEY *other = keys_get(d->fleet->s.keys, d->fleet->count + d->number);
+        if (!other)
+            abort();
+        EVP_PKEY_free(d->key);
+        d->key = other;
+        X509_free(d->cert);
+        d->cert = NULL;
+        d->holds = false;
+    }
+    d->step = STEP_ENROL;
+    device_wait(d, RESTART_MIN_MS + random_below(RESTART_MAX_MS - RESTART_MIN_MS));
+}
+
+static void timer_due(struct timer *t)
+{
+    struct device *d = (struct device *)((char *)t - offsetof(struct device, timer));
+    if (!d->key && !(d->key = keys_get(d->fleet->s.keys, d->number)))
+        abort();
+    device_ask(d);
+}
+
+static void device_come(struct device *d, int64_t ms)
+{
+    d->fleet->under_way++;
+    device_wait(d, ms);
+}
+
+static void next_come(struct fleet *f)
+{
+    if (f->next < f->count)
+        device_come(&f->devices[f->next++], 0);
+}
+
+static void device_init(struct fleet *f, size_t n)
+{
+    const struct scenario *s = f->s.scenario;
+    struct device *d = &f->devices[n];
+    d->fleet = f;
+    d->number = n;
+    snprintf(d->serial, sizeof(d->serial), "%s-%06zu", f->s.prefix, n);
+    d->renewals_left = s->renewals;
+    d->knows_time = !chance(s->clock_off_percent);
+    d->power_fails = chance(s->powerloss_percent);
+    d->forgets = d->power_fails && chance(s->forget_percent);
+    d->timer.due = timer_due;
+    d->power.due = power_lost;
+}
+
+enum err fleet_new(const struct fleet_settings *settings, struct fleet **ret_fleet)
+{
+    struct fleet *f = calloc(1, sizeof(*f));
+    if (!f)
+        return ERR_NO_MEMORY;
+    f->s = *settings;
+    f->count = (size_t)settings->scenario->devices;
+    f->devices = calloc(f->count, sizeof(*f->devices));
+    f->between = sk_X509_new_null();
+    if (!f->devices || !f->between) {
+        fleet_free(f);
+        return ERR_NO_MEMORY;
+    }
+    for (size_t i = 0; i < settings->between_count; i++)
+        (void)sk_X509_push(f->between, settings->between[i]);
+    for (size_t n = 0; n < f->count; n++)
+        device_init(f, n);
+    *ret_fleet = f;
+    return ERR_OK;
+}
+
+void fleet_free(struct fleet *f)
+{
+    if (!f)
+        return;
+    for (size_t n = 0; f->devices && n < f->count; n++) {
+        struct device *d = &f->devices[n];
+        if (d->calling)
+            call_abandon(&d->call);
+        EVP_PKEY_free(d->key);
+        EVP_PKEY_free(d->next_key);
+        X509_free(d->cert);
+        buf_done(&d->body);
+    }
+    sk_X509_free(f->between);
+    free(f->devices);
+    free(f);
+}
+
+enum err fleet_start(struct fleet *f, void (*done)(void *owner), void *owner)
+{
+    const struct scenario *s = f->s.scenario;
+    size_t first =
+        s->fixtures > 0 && (size_t)s->fixtures < f->count ? (size_t)s->fixtures : f->count;
+    f->done = done;
+    f->owner = owner;
+    f->stop_us = s->seconds > 0 ? clock_mono_us() + s->seconds * 1000000 : 0;
+    f->next = first;
+    for (size_t n = 0; n < first; n++)
+        device_come(&f->devices[n],
+                    s->rate > 0 && s->fixtures == 0 ? (int64_t)n * 1000 / s->rate : 0);
+    return ERR_OK;
+}
+
+size_t fleet_ended(const struct fleet *f)
+{
+    return f->ended;
+}
+
+size_t fleet_failed(const struct fleet *f)
+{
+    return f->failed;
+}
+
+size_t fleet_under_way(const struct fleet *f)
+{
+    return f->under_way;
+}
+
+size_t fleet_count(const struct fleet *f)
+{
+    return f->count;
+}
+
+void fleet_view(const struct fleet *f, size_t n, struct fleet_device_view *ret_view)
+{
+    const struct device *d = &f->devices[n];
+    *ret_view = (struct fleet_device_view){
+        .serial = d->serial,
+        .end = d->end,
+        .fingerprint = d->holds ? d->fingerprint : NULL,
+        .answer_lost = d->answer_lost,
+    };
+}

@@ -1,0 +1,240 @@
+#include "run.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "audit.h"
+#include "base/clock.h"
+#include "fleet.h"
+#include "hostile.h"
+#include "report.h"
+#include "world.h"
+
+enum { TICK_US = 1000000, PREFIX_BYTES = 24, SPARE_FILES = 256, EXIT_FAILED = 1, EXIT_UNABLE = 2 };
+
+struct run {
+    const struct scenario *scenario;
+    struct world world;
+    struct keys *keys;
+    struct tally *tally;
+    struct tally *hostile_tally;
+    struct hostile *hostile;
+    struct fleet *fleet;
+    char **tokens;
+    size_t token_count;
+    char prefix[PREFIX_BYTES];
+    struct timer tick;
+    struct usage_reading last;
+    int64_t last_us;
+    bool terminal;
+    struct report report;
+};
+
+static const char *token_of(size_t n, void *owner)
+{
+    const struct run *r = owner;
+    return r->tokens[n < r->token_count ? n : 0];
+}
+
+static void progress(const struct run *r)
+{
+    const struct tally_second *s = NULL;
+    size_t n = tally_seconds(r->tally, &s);
+    if (!r->terminal || n == 0)
+        return;
+    s += n - 1;
+    fprintf(stderr,
+            "\r\033[K%4zu s  %zu of %zu done, %zu failed  %u/s answered, %u/s refused  p50 %.1f "
+            "ms  p99 %.1f ms  musterd %.2f + PostgreSQL %.2f cores, %.0f MiB",
+            n, fleet_ended(r->fleet), fleet_count(r->fleet), fleet_failed(r->fleet), s->done,
+            s->refused, s->p50_us / 1e3, s->p99_us / 1e3, (double)s->server_cpu,
+            (double)s->database_cpu, s->server_kib / 1024.0);
+}
+
+static void second_end(struct run *r)
+{
+    struct usage_reading now;
+    int64_t now_us = clock_mono_us(), took_us = now_us - r->last_us;
+    usage_read(&r->world.usage, &now);
+    if (took_us > 0)
+        tally_tick(r->tally, (float)(now.server_us - r->last.server_us) / (float)took_us,
+                   (float)(now.database_us - r->last.database_us) / (float)took_us, now.server_kib);
+    r->last = now;
+    r->last_us = now_us;
+}
+
+static void tick_due(struct timer *t)
+{
+    struct run *r = (struct run *)((char *)t - offsetof(struct run, tick));
+    second_end(r);
+    progress(r);
+    if (r->hostile)
+        hostile_tick(r->hostile);
+    if (loop_timer(r->world.loop, t, clock_mono_us() + TICK_US))
+        abort();
+}
+
+static void all_done(void *owner)
+{
+    struct run *r = owner;
+    loop_stop(r->world.loop);
+}
+
+/* A socket for each device and each of the hostile. */
+static void files_raise(const struct scenario *s)
+{
+    struct rlimit limit;
+    rlim_t want = (rlim_t)s->devices + 2000 + SPARE_FILES;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= want)
+        return;
+    limit.rlim_cur = want < limit.rlim_max ? want : limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < want)
+        fprintf(stderr, "swarm: only %llu files may be open; devices may find no socket\n",
+                (unsigned long long)limit.rlim_cur);
+}
+
+static bool any_hostile(const struct scenario *s)
+{
+    return s->hostile_garbage + s->hostile_half_open + s->hostile_slow + s->hostile_oversized +
+               s->hostile_wrong_ca + s->hostile_replay >
+           0;
+}
+
+static enum err hostile_make(struct run *r)
+{
+    const struct hostile_settings settings = {
+        .scenario = r->scenario,
+        .target = &r->world.target,
+        .keys = r->keys,
+        .spent_token = r->tokens[0],
+    };
+    if (!any_hostile(r->scenario))
+        return ERR_OK;
+    enum err e = tally_new(&r->hostile_tally);
+    struct hostile_settings s = settings;
+    s.tally = r->hostile_tally;
+    return e ? e : hostile_new(&s, &r->hostile);
+}
+
+static enum err fleet_make(struct run *r)
+{
+    struct fleet_settings s = {
+        .scenario = r->scenario,
+        .target = &r->world.target,
+        .lost_target = &r->world.lost_target,
+        .keys = r->keys,
+        .tally = r->tally,
+        .trust = r->world.trust,
+        .between_count = r->world.ca_count,
+        .prefix = r->prefix,
+        .token = token_of,
+        .token_owner = r,
+    };
+    memcpy(s.between, r->world.cas, sizeof(s.between));
+    return fleet_new(&s, &r->fleet);
+}
+
+static enum err prepare(struct run *r, const char *folder, const char *keys_path)
+{
+    snprintf(r->prefix, sizeof(r->prefix), "swarm-%llx%04x", (unsigned long long)clock_wall_s(),
+             (unsigned)getpid() & 0xffffu);
+    files_raise(r->scenario);
+    enum err e = world_open(&r->world);
+    if (!e)
+        e = keys_take(keys_path, 2 * (size_t)r->scenario->devices, &r->keys);
+    if (!e)
+        e = tally_new(&r->tally);
+    if (!e)
+        e = world_prepare(r->scenario, r->prefix, folder, &r->tokens, &r->token_count);
+    if (!e)
+        e = fleet_make(r);
+    return e ? e : hostile_make(r);
+}
+
+static void run_loop(struct run *r)
+{
+    struct report *report = &r->report;
+    r->tick.due = tick_due;
+    usage_read(&r->world.usage, &report->before);
+    report->began_wall_s = clock_wall_s();
+    r->last = report->before;
+    r->last_us = clock_mono_us();
+    int64_t began_us = r->last_us;
+    if (r->hostile)
+        hostile_tick(r->hostile);
+    if (fleet_start(r->fleet, all_done, r) ||
+        loop_timer(r->world.loop, &r->tick, began_us + TICK_US))
+        abort();
+    loop_run(r->world.loop);
+    loop_untimer(r->world.loop, &r->tick);
+    second_end(r);
+    report->took_us = clock_mono_us() - began_us;
+    report->after = r->last;
+    if (r->terminal)
+        fputc('\n', stderr);
+}
+
+/* The audit is the judge; without a database the devices' own word has to do. */
+static int judge(struct run *r, const char *folder)
+{
+    static struct audit audit;
+    struct report *report = &r->report;
+    enum err e = ERR_OK;
+    hostile_free(r->hostile); /* notes those that are still open */
+    r->hostile = NULL;
+    report->scenario = r->scenario;
+    report->tally = r->tally;
+    report->hostile = r->hostile_tally;
+    report->devices = fleet_count(r->fleet);
+    report->failed = fleet_failed(r->fleet);
+    if (r->world.database) {
+        e = audit_run(r->world.database, r->prefix, r->fleet, stderr, &audit);
+        report->audit = e ? NULL : &audit;
+    }
+    report->passed = !e && report->failed == 0 && (!report->audit || audit_clean(&audit));
+    if (report_write(report, folder))
+        return EXIT_UNABLE;
+    printf("%s: %zu devices, %zu failed, %.1f s, %.0f a second; audit %s\n", r->scenario->name,
+           report->devices, report->failed, (double)report->took_us / 1e6,
+           (double)(report->devices - report->failed) * 1e6 / (double)report->took_us,
+           !report->audit        ? "not made"
+           : audit_clean(&audit) ? "clean"
+                                 : "FAILED");
+    return report->passed ? 0 : EXIT_FAILED;
+}
+
+static void release(struct run *r)
+{
+    hostile_free(r->hostile);
+    fleet_free(r->fleet);
+    tally_free(r->tally);
+    tally_free(r->hostile_tally);
+    keys_free(r->keys);
+    for (size_t i = 0; r->tokens && i < r->token_count; i++)
+        free(r->tokens[i]);
+    free(r->tokens);
+    world_close(&r->world);
+}
+
+int run_scenario(const struct scenario *s, const char *folder, const char *keys_path,
+                 const struct usage *processes)
+{
+    struct run r = {.scenario = s, .terminal = isatty(STDERR_FILENO)};
+    r.world.usage = *processes;
+    int rc = EXIT_UNABLE;
+    if (mkdir(folder, 0755) != 0 && errno != EEXIST) {
+        fprintf(stderr, "swarm: %s: %s\n", folder, strerror(errno));
+        return EXIT_UNABLE;
+    }
+    if (!prepare(&r, folder, keys_path)) {
+        run_loop(&r);
+        rc = judge(&r, folder);
+    }
+    release(&r);
+    return rc;
+}

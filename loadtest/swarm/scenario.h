@@ -1,0 +1,58 @@
+/*
+ * A scenario: how many devices come, when, with what, and what befalls them. Small INI files of
+ * loadtest/scenarios; every key known, every value in its range. Threads: any, for reading.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum { SCENARIO_MESSAGE_BYTES = 256, SCENARIO_NAME_BYTES = 64 };
+
+/* NUMBER(key, default, min, max, help); docs/performance.md and --help are made from it. */
+/* clang-format off */
+#define SCENARIO_TABLE(NUMBER) \
+NUMBER(devices, 100, 1, 20000, "devices that come") \
+NUMBER(rate, 0, 0, 100000, "arrivals a second; 0: all in the same instant") \
+NUMBER(fixtures, 0, 0, 10000, "at most so many devices at work at once, the next when one is done; 0: no limit") \
+NUMBER(bound_tokens, 1, 0, 1, "1: a token bound to each serial; 0: one free token for all") \
+NUMBER(allowlist, 1, 0, 1, "1: the serials are put on the allowlist before") \
+NUMBER(verify, 1, 0, 1, "1: each device fetches its configuration with its new certificate") \
+NUMBER(renewals, 0, 0, 1000, "how often each device then renews, every time with a new key") \
+NUMBER(renewal_pause_ms, 0, 0, 86400000, "between the renewals of a device") \
+NUMBER(tries, 5, 1, 100, "of one request before a device gives up") \
+NUMBER(backoff_ms, 200, 1, 60000, "first pause after a failure without Retry-After; doubles, with jitter") \
+NUMBER(powerloss_percent, 0, 0, 100, "of the enrolments: the power fails on the way") \
+NUMBER(forget_percent, 50, 0, 100, "of these: before the new key was saved, so that the device comes back with another") \
+NUMBER(clock_off_percent, 0, 0, 100, "of the devices do not know the time and accept any validity") \
+NUMBER(hostile_garbage, 0, 0, 1000, "connections a second that send garbage bytes") \
+NUMBER(hostile_half_open, 0, 0, 1000, "connections a second that stop within the handshake") \
+NUMBER(hostile_slow, 0, 0, 1000, "connections a second that drip their handshake byte by byte") \
+NUMBER(hostile_oversized, 0, 0, 1000, "requests a second with a body over every limit") \
+NUMBER(hostile_wrong_ca, 0, 0, 1000, "requests a second with a certificate of an unknown CA") \
+NUMBER(hostile_replay, 0, 0, 1000, "requests a second that present a token which was used") \
+NUMBER(seconds, 0, 0, 86400, "0: until every device is done; else the devices go on renewing until then")
+/* clang-format on */
+
+struct scenario {
+    char name[SCENARIO_NAME_BYTES];
+    char about[256];
+    char template_name[SCENARIO_NAME_BYTES];
+#define SCENARIO_FIELD(key, ...) int64_t key;
+    SCENARIO_TABLE(SCENARIO_FIELD)
+#undef SCENARIO_FIELD
+};
+
+/* Reads a file; message tells what is wrong with it. */
+enum err scenario_load(const char *path, struct scenario *ret_scenario,
+                       char message[SCENARIO_MESSAGE_BYTES]) MUST_CHECK;
+
+/* Sets one value as on the command line, KEY=VALUE. */
+enum err scenario_set(struct scenario *s, const char *key, const char *value,
+                      char message[SCENARIO_MESSAGE_BYTES]) MUST_CHECK;
+
+/* Prints every key with its default and meaning. */
+void scenario_describe(void);

@@ -1,0 +1,278 @@
+#include "world.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <jansson.h>
+#include <netdb.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "credential.h"
+
+enum { MAX_COMMAND_BYTES = 4096, MAX_NAME_BYTES = 32 };
+
+static void processclosep(FILE **f)
+{
+    if (*f)
+        pclose(*f);
+}
+
+static enum err complain(const char *what, const char *object)
+{
+    fprintf(stderr, "swarm: %s%s%s\n", what, object[0] ? ": " : "", object);
+    return ERR_INVALID;
+}
+
+/* https://HOST:PORT */
+static enum err address_take(struct world *w, const char *url)
+{
+    char port[8] = "";
+    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
+    if (!url || sscanf(url, "https://%255[^:/]:%7[0-9]", w->host, port) != 2)
+        return complain("MUSTER_URL must be https://HOST:PORT; run `. .dev/env` first", "");
+    if (getaddrinfo(w->host, port, &hints, &found) != 0)
+        return complain("no such host", w->host);
+    memcpy(&w->target.address, found->ai_addr, sizeof(w->target.address));
+    freeaddrinfo(found);
+    w->target.host = w->host;
+    return ERR_OK;
+}
+
+static enum err tls_make(const char *cafile, bool knows_time, SSL_CTX **ret)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    if (!ctx || !SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) ||
+        !SSL_CTX_load_verify_locations(ctx, cafile, NULL)) {
+        SSL_CTX_free(ctx);
+        return complain("MUSTER_CACERT cannot be loaded", cafile);
+    }
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    if (!knows_time)
+        X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(ctx), X509_V_FLAG_NO_CHECK_TIME);
+    *ret = ctx;
+    return ERR_OK;
+}
+
+static void cas_done(struct call *c)
+{
+    struct world *w = c->owner;
+    if (c->stage == CALL_DONE && c->status == 200)
+        w->ca_count = credential_certs(c->answer, w->cas, WORLD_MAX_CAS);
+    loop_stop(w->loop);
+}
+
+/* The CAs below the roots, which are trusted already. */
+static enum err cas_fetch(struct world *w)
+{
+    struct call c = {.target = &w->target,
+                     .method = "GET",
+                     .path = "/.well-known/est/cacerts",
+                     .done = cas_done,
+                     .owner = w};
+    struct loop *own = w->loop;
+    if (loop_new(&w->loop))
+        return complain("out of memory", "");
+    w->target.loop = w->loop;
+    if (!call_start(&c))
+        loop_run(w->loop);
+    loop_free(w->loop);
+    w->loop = w->target.loop = own;
+    return w->ca_count > 0 ? ERR_OK : complain("the server does not tell its CAs at", w->host);
+}
+
+/* The only process of that name whose parent has another; 0: none or several. */
+static int process_find(const char *name)
+{
+    DIR *proc = opendir("/proc");
+    struct dirent *entry;
+    int found = 0, count = 0;
+    while (proc && (entry = readdir(proc))) {
+        char path[300], comm[MAX_NAME_BYTES] = "", parent[MAX_NAME_BYTES] = "";
+        int pid = atoi(entry->d_name), ppid = 0;
+        snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
+        _cleanup_(fclosep) FILE *file = pid > 0 ? fopen(path, "re") : NULL;
+        if (!file || fscanf(file, "%*d (%31[^)]) %*c %d", comm, &ppid) != 2 ||
+            strcmp(comm, name) != 0)
+            continue;
+        snprintf(path, sizeof(path), "/proc/%d/comm", ppid);
+        _cleanup_(fclosep) FILE *above = fopen(path, "re");
+        if (above && fscanf(above, "%31s", parent) == 1 && strcmp(parent, name) == 0)
+            continue;
+        found = pid;
+        count++;
+    }
+    if (proc)
+        closedir(proc);
+    return count == 1 ? found : 0;
+}
+
+enum err world_open(struct world *w)
+{
+    const char *cafile = getenv("MUSTER_CACERT");
+    enum err e = address_take(w, getenv("MUSTER_URL"));
+    if (!e && !cafile)
+        e = complain("MUSTER_CACERT is not set; run `. .dev/env` first", "");
+    if (!e)
+        e = tls_make(cafile, true, &w->target.tls);
+    if (!e)
+        e = loop_new(&w->loop);
+    if (!e)
+        e = cas_fetch(w);
+    if (e)
+        return e;
+    w->lost_target = w->target;
+    e = tls_make(cafile, false, &w->lost_target.tls);
+    w->trust = X509_STORE_new();
+    if (!w->trust || !X509_STORE_load_file(w->trust, cafile))
+        e = complain("MUSTER_CACERT cannot be loaded", cafile);
+    w->target.loop = w->lost_target.loop = w->loop;
+    w->database = getenv("MUSTER_DATABASE");
+    if (w->usage.server == 0)
+        w->usage.server = process_find("musterd");
+    if (w->usage.database == 0)
+        w->usage.database = process_find("postgres");
+    return e;
+}
+
+void world_close(struct world *w)
+{
+    for (size_t i = 0; i < w->ca_count; i++)
+        X509_free(w->cas[i]);
+    X509_STORE_free(w->trust);
+    SSL_CTX_free(w->target.tls);
+    SSL_CTX_free(w->lost_target.tls);
+    loop_free(w->loop);
+}
+
+/* Runs the operator's command and takes its JSON. */
+static json_t *muster(const char *fmt, ...) PRINTF_LIKE(1, 2);
+static json_t *muster(const char *fmt, ...)
+{
+    char command[MAX_COMMAND_BYTES];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(command, sizeof(command), fmt, ap);
+    va_end(ap);
+    _cleanup_(processclosep) FILE *out =
+        n > 0 && (size_t)n < sizeof(command) ? popen(command, "re") : NULL;
+    return out ? json_loadf(out, 0, NULL) : NULL;
+}
+
+static enum err serials_write(const struct scenario *s, const char *prefix, const char *path)
+{
+    _cleanup_(fclosep) FILE *file = fopen(path, "we");
+    if (!file)
+        return complain("cannot write", path);
+    for (int64_t n = 0; n < s->devices; n++)
+        fprintf(file, "%s-%06lld\n", prefix, (long long)n);
+    return ERR_OK;
+}
+
+static enum err allowlist_fill(const struct scenario *s, const char *path)
+{
+    json_t *template = muster("muster template show %s --json", s->template_name);
+    const char *product = json_string_value(json_object_get(template, "product"));
+    json_t *report =
+        product ? muster("muster allowlist import '%s' --product %s --json", path, product) : NULL;
+    json_int_t imported = json_integer_value(json_object_get(report, "imported"));
+    enum err e =
+        imported == s->devices ? ERR_OK : complain("the allowlist was not taken", s->template_name);
+    json_decref(report);
+    json_decref(template);
+    return e;
+}
+
+static enum err tokens_take(const json_t *minted, size_t count, char ***ret_tokens)
+{
+    char **tokens = calloc(count, sizeof(*tokens));
+    for (size_t i = 0; tokens && i < count; i++) {
+        const char *text = json_string_value(json_object_get(json_array_get(minted, i), "token"));
+        tokens[i] = text ? strdup(text) : NULL;
+        if (!tokens[i])
+            return complain("no tokens were minted", "");
+    }
+    *ret_tokens = tokens;
+    return tokens ? ERR_OK : ERR_NO_MEMORY;
+}
+
+enum err world_prepare(const struct scenario *s, const char *prefix, const char *folder,
+                       char ***ret_tokens, size_t *ret_count)
+{
+    char path[MAX_COMMAND_BYTES / 2];
+    snprintf(path, sizeof(path), "%s/serials", folder);
+    enum err e = serials_write(s, prefix, path);
+    if (!e && s->allowlist)
+        e = allowlist_fill(s, path);
+    if (e)
+        return e;
+    json_t *minted = s->bound_tokens
+                         ? muster("muster token create --template %s --serials '%s' --json",
+                                  s->template_name, path)
+                         : muster("muster token create --template %s --uses %lld --json",
+                                  s->template_name, (long long)s->devices);
+    *ret_count = s->bound_tokens ? (size_t)s->devices : 1;
+    e = tokens_take(minted, *ret_count, ret_tokens);
+    json_decref(minted);
+    (void)unlink(path);
+    return e;
+}
+
+static const char own_template[] =
+    "{\"Parameters\":{\"SerialNumber\":{\"Type\":\"String\"}},\"Resources\":{\"thing\":{\"Type\":"
+    "\"AWS::IoT::Thing\",\"Properties\":{\"ThingName\":{\"Ref\":\"SerialNumber\"}}},"
+    "\"certificate\":{\"Type\":\"AWS::IoT::Certificate\",\"Properties\":{\"CertificateId\":{"
+    "\"Ref\":"
+    "\"AWS::IoT::Certificate::Id\"},\"Status\":\"ACTIVE\"}}},\"Muster\":{\"Credentials\":"
+    "[\"token\",\"factory\"],\"Allowlist\":\"required\",\"Validity\":\"365d\"}}\n";
+
+static enum err text_store(const char *path, const char *text)
+{
+    _cleanup_(fclosep) FILE *file = fopen(path, "we");
+    return file && fputs(text, file) >= 0 ? ERR_OK : complain("cannot write", path);
+}
+
+static enum err cert_store(const char *path, X509 *x)
+{
+    _cleanup_(fclosep) FILE *file = fopen(path, "we");
+    return file && PEM_write_X509(file, x) ? ERR_OK : complain("cannot write", path);
+}
+
+enum err world_register(X509 *ca, const char *name, const char *folder)
+{
+    char document[MAX_COMMAND_BYTES / 2], pem[MAX_COMMAND_BYTES / 2];
+    const char *theirs = getenv("MUSTER_TEMPLATE");
+    snprintf(document, sizeof(document), "%s/template", folder);
+    snprintf(pem, sizeof(pem), "%s/ca", folder);
+    enum err e = text_store(document, own_template);
+    if (!e)
+        e = cert_store(pem, ca);
+    if (e)
+        return e;
+    json_t *template = muster("muster template show %s --json", theirs ? theirs : "");
+    const char *product = json_string_value(json_object_get(template, "product"));
+    json_t *put = product
+                      ? muster("muster template put " WORLD_TEMPLATE " '%s' --product %s --json",
+                               document, product)
+                      : NULL;
+    json_t *registered =
+        put ? muster("muster ca register %s '%s' --template " WORLD_TEMPLATE " --json", name, pem)
+            : NULL;
+    if (!registered)
+        e = complain("the factory's CA was not registered for the product of template",
+                     theirs ? theirs : "MUSTER_TEMPLATE, which is not set");
+    json_decref(registered);
+    json_decref(put);
+    json_decref(template);
+    (void)unlink(document);
+    (void)unlink(pem);
+    return e;
+}

@@ -1,0 +1,42 @@
+/*
+ * Where the swarm lives: the server's address and CAs, the operator's command, what devices need
+ * before they come. From the environment of .dev/env. Threads: main only.
+ */
+#pragma once
+
+#include <openssl/types.h>
+
+#include "call.h"
+#include "scenario.h"
+#include "usage.h"
+
+enum { WORLD_MAX_CAS = 16 };
+
+/* The swarm's own template, for measurements: token or factory certificate, allowlist, a thing. */
+#define WORLD_TEMPLATE "swarm-ratio"
+
+struct world {
+    struct loop *loop;
+    struct call_target target;
+    struct call_target lost_target; /* whose clock is wrong: judges no validity */
+    X509_STORE *trust;
+    X509 *cas[WORLD_MAX_CAS];
+    size_t ca_count;
+    const char *database; /* NULL: no audit */
+    struct usage usage;
+    char host[256];
+};
+
+/* MUSTER_URL, MUSTER_CACERT, MUSTER_DATABASE; fetches /cacerts. Says on standard error what is
+ * wrong. */
+enum err world_open(struct world *w) MUST_CHECK;
+void world_close(struct world *w);
+
+/* Puts the template of MUSTER_TEMPLATE's product, and registers a factory CA for it. */
+enum err world_register(X509 *ca, const char *name, const char *folder) MUST_CHECK;
+
+/* Mints a token for each serial, or one for all, and puts the serials on the allowlist where the
+ * scenario says so, by the `muster` command. The caller frees ret_tokens and each of them; count
+ * is the devices', or 1. */
+enum err world_prepare(const struct scenario *s, const char *prefix, const char *folder,
+                       char ***ret_tokens, size_t *ret_count) MUST_CHECK;

@@ -1,0 +1,133 @@
+"""The swarm against a real server: short forms of its scenarios, and an audit that can fail."""
+import json
+import os
+import subprocess
+
+import pytest
+
+from stack import BUILD, MUSTER, ROOT
+
+SWARM = BUILD / "loadtest" / "swarm"
+
+
+def swarm(stack, out, *args, template="strict", **env):
+    environment = {**os.environ, "MUSTER_URL": f"https://127.0.0.1:{stack.port}", "MUSTER_CACERT": str(stack.cafile),
+                   "MUSTER_ADMIN_URL": f"https://127.0.0.1:{stack.admin_port}", "MUSTER_ADMIN_TOKEN": stack.token,
+                   "MUSTER_DATABASE": f"postgresql://muster@127.0.0.1:{stack.pg_port}/muster", "MUSTER_TEMPLATE": template,
+                   "PATH": f"{MUSTER.parent}:{os.environ['PATH']}", **env}
+    return subprocess.run([SWARM, *map(str, args), "--out", out, "--keys", out.parent / "keys"], capture_output=True, text=True, env=environment)
+
+
+def pids(stack):
+    leader = (stack.folder / "pg" / "data" / "postmaster.pid").read_text().split()[0]
+    return ["--server-pid", stack.process.pid, "--database-pid", leader]
+
+
+def result(out):
+    report = (out / "report.html").read_text()
+    assert report.startswith("<!doctype html>") and report.count("<polyline") >= 7 and "http://" not in report and "https://" not in report
+    return json.loads((out / "result.json").read_text())
+
+
+@pytest.mark.parametrize("scenario,settings", [
+    ("steady", ["devices=60", "rate=40"]),
+    ("burst", ["devices=100"]),
+    ("factory", ["devices=150"]),
+    ("renewal-herd", ["devices=40", "fixtures=16"]),
+    ("powerloss", ["devices=80", "rate=80"]),
+    ("soak", ["devices=8", "seconds=3"])])
+def test_a_scenario(stack, tmp_path, scenario, settings):
+    out = tmp_path / "out"
+    done = swarm(stack, out, "run", scenario, *pids(stack), *[x for s in settings for x in ("--set", s)])
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    r = result(out)
+    devices = int(settings[0].split("=")[1])
+    assert r["cost"]["server_cpu_us_per_device"] > 0 and r["cost"]["server_kib_after"] > 10000
+    assert r["passed"] and r["failed"] == 0 and r["devices"] == devices and r["audit"]["clean"] and r["audit"]["held"] == devices
+    assert r["outcomes"]["device done"] == devices
+    if scenario == "powerloss":
+        assert r["outcomes"]["power lost"] > devices / 16
+    if scenario == "renewal-herd":
+        assert r["latency"]["renew"]["count"] == 2 * devices
+    if scenario == "soak":
+        assert r["latency"]["renew"]["count"] > devices
+
+
+def test_the_honest_among_the_hostile(stack, tmp_path):
+    out = tmp_path / "out"
+    done = swarm(stack, out, "run", "hostile", "--set", "devices=90", "--set", "rate=30")
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    r = result(out)
+    assert r["audit"]["clean"] and r["failed"] == 0
+    hostile = r["hostile"]
+    assert hostile["wrong CA: ca.not_registered"] > 0 and hostile["oversized: request.too_large"] > 0
+    assert sum(n for name, n in hostile.items() if name.startswith("replay: ")) > 0
+    assert not any(name.endswith(": HTTP 200") for name in hostile), "none of them may succeed"
+    assert hostile["garbage: closed by the server"] > 0
+    assert any(name.startswith("half-open: ") for name in hostile) and any(name.startswith("slow: ") for name in hostile)
+
+
+def test_the_audit_finds_what_was_done_to_the_registry(stack, tmp_path):
+    """A certificate revoked behind the devices' backs is one they hold and the registry does not."""
+    out = tmp_path / "out"
+    stack.sql("CREATE FUNCTION muster.sabotage() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+              " UPDATE muster.certificate SET status = 'revoked', revoke_reason = 'unspecified', ended_at = now()"
+              " WHERE id = NEW.certificate_id; RETURN NULL; END $$")
+    stack.sql("CREATE TRIGGER sabotage AFTER INSERT ON muster.token_use FOR EACH ROW EXECUTE FUNCTION muster.sabotage()")
+    try:
+        done = swarm(stack, out, "run", "burst", "--set", "devices=10", "--set", "verify=0")
+    finally:
+        stack.sql("DROP TRIGGER sabotage ON muster.token_use; DROP FUNCTION muster.sabotage()")
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    r = result(out)
+    assert not r["passed"] and r["audit"]["lost"] == 10 and "held but not live" in done.stderr
+
+
+@pytest.mark.parametrize("args,why", [
+    (["run", "nosuch"], "cannot be read"), (["run", "burst", "--set", "devices=0"], "from 1 to 20000"),
+    (["run", "burst", "--set", "color=red"], "there is no key"), (["jump", "burst"], "expected")])
+def test_wrong_usage(stack, tmp_path, args, why):
+    done = swarm(stack, tmp_path / "out", *args)
+    assert done.returncode == 2 and why in done.stderr
+
+
+def test_keys_made_ahead_are_taken_once(tmp_path):
+    file = tmp_path / "keys"
+
+    def make(count):
+        return subprocess.run([SWARM, "keys", str(count), "--keys", file], capture_output=True, text=True)
+    assert make(20).returncode == 0 and file.stat().st_mode & 0o777 == 0o600
+    first = file.read_bytes()
+    assert len(first) == 20 * 138 and len({first[i:i + 138] for i in range(0, len(first), 138)}) == 20
+    make(25)
+    assert file.read_bytes().startswith(first) and file.stat().st_size == 25 * 138
+    assert make("many").returncode == 2
+
+
+def test_two_runs_against_one_registry(stack, tmp_path):
+    for n in range(2):
+        assert swarm(stack, tmp_path / f"out{n}", "run", "burst", "--set", "devices=5").returncode == 0
+
+
+def test_without_a_server(stack, tmp_path):
+    done = swarm(stack, tmp_path / "out", "run", "burst", MUSTER_URL="https://127.0.0.1:1")
+    assert done.returncode == 2 and "does not tell its CAs" in done.stderr
+    done = swarm(stack, tmp_path / "out", "run", "burst", MUSTER_URL="")
+    assert done.returncode == 2 and ".dev/env" in done.stderr
+
+
+def test_every_scenario_that_ships_is_tested():
+    tested = {"steady", "burst", "factory", "renewal-herd", "powerloss", "soak", "hostile"}
+    assert {p.stem for p in (ROOT / "loadtest" / "scenarios").glob("*.ini")} == tested
+
+
+def test_ratio(stack, tmp_path):
+    environment = {"MUSTER_ADMIN_URL": f"https://127.0.0.1:{stack.admin_port}"}
+    done = subprocess.run([SWARM, "ratio", "--clients", "4", "--requests", "20", "--rounds", "1", "--keys", tmp_path / "keys", *map(str, pids(stack))],
+                          capture_output=True, text=True, env={**os.environ, **environment, "MUSTER_URL": f"https://127.0.0.1:{stack.port}",
+                                                               "MUSTER_CACERT": str(stack.cafile), "MUSTER_ADMIN_TOKEN": stack.token,
+                                                               "MUSTER_TEMPLATE": "strict", "PATH": f"{MUSTER.parent}:{os.environ['PATH']}"})
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-2:]
+    assert [line.rsplit(" ", 1)[0] for line in last] == ["ratio token", "ratio cert"] and all(float(line.split()[-1]) > 0.5 for line in last)
+    assert stack.one("SELECT count(*) FROM device d JOIN template t ON t.id = d.template_id WHERE t.name = 'swarm-ratio'") == 80
