@@ -72,6 +72,15 @@ void gate_leave(struct gate *g)
     pthread_mutex_unlock(&g->lock);
 }
 
+void gate_return(struct gate *g)
+{
+    pthread_mutex_lock(&g->lock);
+    while (g->inside >= g->max_inside)
+        pthread_cond_wait(&g->freed, &g->lock);
+    g->inside++;
+    pthread_mutex_unlock(&g->lock);
+}
+
 void gate_limit(struct gate *g, unsigned max_inside, unsigned max_waiting)
 {
     pthread_mutex_lock(&g->lock);

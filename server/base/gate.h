@@ -24,6 +24,10 @@ void gate_done(struct gate *g);
 enum err gate_enter(struct gate *g, unsigned timeout_ms) MUST_CHECK;
 void gate_leave(struct gate *g);
 
+/* For who left in the middle of its work to wait for something else: enters again, however long
+ * it takes, which is bounded by the work of those inside. Returners are bounded by who was in. */
+void gate_return(struct gate *g);
+
 /* Other limits from now on; who is inside or waits already stays. */
 void gate_limit(struct gate *g, unsigned max_inside, unsigned max_waiting);
 

@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-enum { BUCKETS = 4096, GLOBAL_FACTOR = 10 };
+enum { BUCKETS = 4096, GLOBAL_FACTOR = 10, NO_BOUND_FACTOR = BUCKETS };
 
 /* Sources that share a slot share its bucket: never more is let through than meant. */
 struct bucket {
@@ -15,23 +15,36 @@ struct source_limit {
     pthread_mutex_t lock;
     double per_s;
     unsigned burst;
+    double factor; /* all sources together against one */
     struct bucket global;
     struct bucket slots[BUCKETS];
 };
 
-enum err source_limit_new(double per_s, unsigned burst, struct source_limit **ret_limit)
+static enum err limit_new(double per_s, unsigned burst, double factor,
+                          struct source_limit **ret_limit)
 {
     struct source_limit *l = calloc(1, sizeof(*l));
     if (!l)
         return ERR_NO_MEMORY;
     l->per_s = per_s;
     l->burst = burst;
-    l->global.tokens = (double)burst * GLOBAL_FACTOR;
+    l->factor = factor;
+    l->global.tokens = burst * factor;
     for (int i = 0; i < BUCKETS; i++)
         l->slots[i].tokens = burst;
     pthread_mutex_init(&l->lock, NULL);
     *ret_limit = l;
     return ERR_OK;
+}
+
+enum err source_limit_new(double per_s, unsigned burst, struct source_limit **ret_limit)
+{
+    return limit_new(per_s, burst, GLOBAL_FACTOR, ret_limit);
+}
+
+enum err source_limit_new_each(double per_s, unsigned burst, struct source_limit **ret_limit)
+{
+    return limit_new(per_s, burst, NO_BOUND_FACTOR, ret_limit);
 }
 
 void source_limit_free(struct source_limit *l)
@@ -72,7 +85,7 @@ static void bucket_fill(struct bucket *b, double per_s, double burst, int64_t no
 static bool left(struct source_limit *l, struct bucket *slot, int64_t now_us)
 {
     bucket_fill(slot, l->per_s, l->burst, now_us);
-    bucket_fill(&l->global, l->per_s * GLOBAL_FACTOR, (double)l->burst * GLOBAL_FACTOR, now_us);
+    bucket_fill(&l->global, l->per_s * l->factor, l->burst * l->factor, now_us);
     return slot->tokens >= 1 && l->global.tokens >= 1;
 }
 

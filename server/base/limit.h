@@ -13,6 +13,10 @@ struct source_limit;
 
 /* At most `burst` at once and `per_s` a second from one source, and ten times that in all. */
 enum err source_limit_new(double per_s, unsigned burst, struct source_limit **ret_limit) MUST_CHECK;
+
+/* The same without the bound in all. */
+enum err source_limit_new_each(double per_s, unsigned burst,
+                               struct source_limit **ret_limit) MUST_CHECK;
 void source_limit_free(struct source_limit *l);
 
 /* Other rates from now on; what a bucket holds stays, up to the new burst. */

@@ -22,6 +22,7 @@ static const struct step {
     {"decode", step_decode, "ENROLL"},
     {"link", step_link, "ENROLL"},
     {"authorize", step_authorize, "ENROLL"},
+    {"limit", step_limit, "ENROLL"},
     {"evaluate", step_evaluate, "ENROLL"},
     {"issue", step_issue, "ENROLL"},
     {"record", step_record, "REGISTER"},

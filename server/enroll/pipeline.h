@@ -1,7 +1,7 @@
 /*
  * The way of an enrolment, whatever protocol it came by:
  *
- *   authenticate > identify > decode > link > authorize > evaluate > issue > record
+ *   authenticate > identify > decode > link > authorize > limit > evaluate > issue > record
  *
  * The steps are a table; each is timed, and on failure the attempt goes into the trail with how
  * far it came. Announcing is the outbox row that record writes with everything else.

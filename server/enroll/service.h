@@ -14,6 +14,7 @@
 struct catalog;
 struct committer;
 struct gate;
+struct limits;
 struct metrics;
 struct source_limit;
 
@@ -24,8 +25,9 @@ struct service {
     struct source_limit *trail_limit; /* refusals of strangers written down */
     struct source_limit *token_limit; /* refused bootstrap tokens */
     struct source_limit *login_limit; /* failed admin logins */
+    struct limits *limits;            /* how many enrolments may pass */
     struct metrics *metrics;
-    struct gate *device_gate; /* for their gauges */
+    struct gate *device_gate; /* enrolments are inside; a step that waits leaves it meanwhile */
     struct gate *admin_gate;
     const char *ca_dir;                     /* folder of the issuing keys */
     _Atomic(const char *) default_template; /* NULL: none; changes with a reload */

@@ -70,6 +70,7 @@ enum err step_identify(struct enrolment *e) MUST_CHECK;
 enum err step_decode(struct enrolment *e) MUST_CHECK;
 enum err step_link(struct enrolment *e) MUST_CHECK;
 enum err step_authorize(struct enrolment *e) MUST_CHECK;
+enum err step_limit(struct enrolment *e) MUST_CHECK;
 enum err step_evaluate(struct enrolment *e) MUST_CHECK;
 enum err step_issue(struct enrolment *e) MUST_CHECK;
 enum err step_record(struct enrolment *e) MUST_CHECK;

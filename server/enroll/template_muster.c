@@ -13,6 +13,8 @@ enum {
     MAX_URL_BYTES = 512,
     MAX_FAILURES = 100,
     MAX_ISSUER_CHARS = 64,
+    MAX_RATE_PER_SECOND = 100000,
+    MAX_RATE_BURST = 1000000,
 };
 
 /* A word of a fixed list and what it stands for. */
@@ -226,6 +228,30 @@ static enum err check_quarantine(struct check *c, json_t *node, const struct pat
     return ERR_OK;
 }
 
+static enum err count_parse(struct check *c, json_t *node, const struct path *p, unsigned max,
+                            unsigned *ret_count)
+{
+    if (!json_is_integer(node) || json_integer_value(node) < 1 || json_integer_value(node) > max)
+        return check_fail(c, p, "must be a number from 1 to %u", max);
+    *ret_count = (unsigned)json_integer_value(node);
+    return ERR_OK;
+}
+
+static enum err check_rate(struct check *c, json_t *node, const struct path *p)
+{
+    static const char *const members[] = {"PerSecond", "Burst", NULL};
+    struct path rate = {p, "PerSecond", 0}, burst = {p, "Burst", 0};
+    struct template_settings *s = &c->t->settings;
+    json_t *most = json_object_get(node, "Burst");
+    enum err e = check_members(c, node, p, members);
+    if (!e)
+        e = count_parse(c, json_object_get(node, "PerSecond"), &rate, MAX_RATE_PER_SECOND,
+                        &s->rate_per_second);
+    if (!e && most)
+        e = count_parse(c, most, &burst, MAX_RATE_BURST, &s->rate_burst);
+    return e;
+}
+
 /* An address in a certificate: the characters of RFC 3986 but for the comma, at which OpenSSL's
  * extension text would be cut. */
 static bool url_valid(json_t *node)
@@ -393,6 +419,7 @@ static const struct {
     {"Approval", check_approval},
     {"ServerKeygen", check_keygen},
     {"Quarantine", check_quarantine},
+    {"Rate", check_rate},
 };
 
 static void defaults_set(struct template *t)

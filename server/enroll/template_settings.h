@@ -43,5 +43,7 @@ struct template_settings {
     int64_t approval_poll_s;      /* Muster.ApprovalPoll: Retry-After while it waits; default 30s */
     bool server_keygen;           /* Muster.ServerKeygen: "allow" (default) | "refuse" */
     unsigned quarantine_failures; /* Muster.Quarantine.Failures; 1..100, default 5 */
+    unsigned rate_per_second;     /* Muster.Rate.PerSecond, of all replicas; default 0: no limit */
+    unsigned rate_burst;          /* Muster.Rate.Burst; default 0: as many as a second */
     const char *issuer;           /* Muster.Issuer: name of an issuing CA; NULL: any active */
 };

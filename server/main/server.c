@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/secret.h"
 #include "enroll/catalog.h"
+#include "enroll/limits.h"
 #include "enroll/service.h"
 #include "http/probe.h"
 #include "http/socket.h"
@@ -107,6 +108,17 @@ enum err server_schema_check(struct db *db, char message[CONFIG_MESSAGE_BYTES])
     return e;
 }
 
+static struct limits_config limits_settings(const struct config *c)
+{
+    return (struct limits_config){
+        .global = {(unsigned)c->limits_enrolments_per_second, (unsigned)c->limits_burst},
+        .source = {(unsigned)c->limits_per_source_per_second, (unsigned)c->limits_per_source_burst},
+        .renewal_share = (unsigned)c->limits_renewal_share,
+        .wait_ms = (unsigned)c->limits_queue_wait_ms,
+        .max_waiting = (unsigned)c->limits_queue_max_waiting,
+    };
+}
+
 static enum err limits_make(struct service *v, const struct config *c)
 {
     enum err e = source_limit_new((double)c->trail_records_per_source_s,
@@ -117,6 +129,9 @@ static enum err limits_make(struct service *v, const struct config *c)
     if (!e)
         e = source_limit_new((double)c->admin_login_failures_per_minute / 60,
                              (unsigned)c->admin_login_failures_per_minute, &v->login_limit);
+    const struct limits_config limits = limits_settings(c);
+    if (!e)
+        e = limits_new(&limits, limits_database, v->db, &v->limits);
     return e;
 }
 
@@ -154,6 +169,10 @@ static void live_apply(struct server *s, const struct config *c)
                         (unsigned)c->enrol_refused_tokens_burst);
     source_limit_change(v->login_limit, (double)c->admin_login_failures_per_minute / 60,
                         (unsigned)c->admin_login_failures_per_minute);
+    const struct limits_config limits = limits_settings(c);
+    enum err e = limits_configure(v->limits, &limits);
+    if (e)
+        log_text(LOG_ERROR, "limits.not_changed", "error", err_name(e));
 }
 
 static enum err service_make(struct server *s, char *message)
@@ -499,6 +518,7 @@ void server_free(struct server *s)
     trust_free(s->proxy_trust);
     trust_free(s->admin_trust);
     tls_identity_free(s->identity);
+    limits_free(s->service.limits);
     source_limit_free(s->service.token_limit);
     source_limit_free(s->service.login_limit);
     source_limit_free(s->service.trail_limit);

@@ -82,7 +82,7 @@ FAULT(CERT_SUPERSEDED, "cert.superseded", 403, 0, 0, FULL, "A newer certificate 
 FAULT(CERT_NO_SERIAL, "cert.no_serial", 403, 0, 0, FULL, "The client certificate carries no serial where its CA's template looks", "See Muster.Serial of the CA's template") \
 FAULT(CERT_PURPOSE, "cert.wrong_purpose", 403, 0, 0, FULL, "The client certificate's purpose does not allow this", "Renewal takes the operational certificate") \
 FAULT(CA_NO_ISSUER, "ca.no_issuer", 503, 1, 0, FULL, "No issuing CA is able to sign now", "muster ca list; musterd init makes one") \
-FAULT(RATE_LIMITED, "load.rate_limited", 429, 1, 0, FULL, "Too many requests from this source", "Wait as Retry-After says") \
+FAULT(RATE_LIMITED, "load.rate_limited", 429, 1, 0, FULL, "Too many requests for the moment", "Wait as Retry-After says; docs/operations.md, Rate limits") \
 FAULT(OVERLOADED, "load.overloaded", 503, 1, 0, FULL, "The server is full for the moment", "Wait as Retry-After says; add replicas") \
 FAULT(DRAINING, "load.draining", 503, 1, 0, FULL, "This replica is shutting down", "Try again; another replica answers") \
 FAULT(DB_UNAVAILABLE, "db.unavailable", 503, 1, 0, FULL, "The registry cannot be reached now", "Check PostgreSQL; nothing was lost or consumed") \

@@ -52,6 +52,13 @@ NUMBER(retention, audit_days, 3650, 31, 36500, "how long the audit is kept") \
 TEXT(admin, client_ca, "", "PEM file: CAs of operators' certificates, which the admin listener then wants besides the token; empty: none") \
 TEXT(admin, metrics_token_file, "", "file with a token that opens GET /metrics alone, registry or not; empty: none") \
 NUMBER(admin, login_failures_per_minute, 10, 1, 100000, "from one source; past it a wrong token is told 429 instead of 401") \
+NUMBER(limits, enrolments_per_second, 0, 0, 100000, "enrolments and renewals a second of all replicas together; 0: no limit") \
+NUMBER(limits, burst, 0, 0, 1000000, "and at once; 0: as many as a second") \
+NUMBER(limits, per_source_per_second, 0, 0, 100000, "enrolments and renewals a second from one address, in each replica; 0: no limit") \
+NUMBER(limits, per_source_burst, 0, 0, 1000000, "and at once; 0: as many as a second") \
+NUMBER(limits, renewal_share, 20, 0, 90, "percent of a global or template rate that first enrolments cannot use up") \
+NUMBER(limits, queue_wait_ms, 5500, 100, 30000, "how long a request waits for its turn before it is told 429") \
+NUMBER(limits, queue_max_waiting, 1000, 0, 100000, "requests of a replica that wait so") \
 TEXT(log, level, "info", "debug, info, warn or error")
 
 #define CONFIG_LIVE(KEY) \
@@ -59,5 +66,7 @@ KEY(listen, max_inside) KEY(listen, max_waiting) KEY(listen, queue_timeout_ms) K
 KEY(enrol, default_template) KEY(enrol, refused_tokens_per_source_s) KEY(enrol, refused_tokens_burst) \
 KEY(trail, records_per_source_s) KEY(trail, records_per_source_burst) \
 KEY(retention, history_days) KEY(retention, outbox_days) KEY(retention, audit_days) \
-KEY(admin, login_failures_per_minute) KEY(log, level)
+KEY(admin, login_failures_per_minute) KEY(log, level) \
+KEY(limits, enrolments_per_second) KEY(limits, burst) KEY(limits, per_source_per_second) KEY(limits, per_source_burst) \
+KEY(limits, renewal_share) KEY(limits, queue_wait_ms) KEY(limits, queue_max_waiting)
 /* clang-format on */

@@ -7,11 +7,13 @@
 #include "store/desk.h"
 #include "store/enrol.h"
 #include "store/gauges.h"
+#include "store/lease.h"
 #include "store/maintain.h"
 #include "store/migrate.h"
 
 const struct stmt_set *const statement_sets[] = {
-    &migrate_statements, &maintain_statements, &bootstrap_statements, &catalog_statements,
-    &enrol_statements,   &commit_statements,   &desk_statements,      &gauges_statements,
+    &migrate_statements, &maintain_statements, &bootstrap_statements,
+    &catalog_statements, &enrol_statements,    &commit_statements,
+    &desk_statements,    &gauges_statements,   &lease_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

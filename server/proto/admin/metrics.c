@@ -9,6 +9,7 @@
 #include "base/process.h"
 #include "base/secret.h"
 #include "enroll/catalog.h"
+#include "enroll/limits.h"
 #include "enroll/metrics.h"
 #include "enroll/service.h"
 #include "proto/admin/hooks.h"
@@ -157,6 +158,7 @@ enum err metrics_handle(struct service *service, struct exchange *x)
     buf_init(&b, MAX_METRICS_BYTES);
     metrics_write(service->metrics, &b);
     gates_write(service, &b);
+    limits_write(service->limits, &b);
     catalog_write(service, &b);
     enum err e = registry_add(service, x, &b);
     if (e)
