@@ -6,6 +6,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "base/log.h"
+#include "main/healthcheck.h"
 #include "main/init.h"
 #include "main/server.h"
 #include "ops/config.h"
@@ -40,6 +41,7 @@ static const char *const usage =
     "                                       --root): the beginning of a rollover\n"
     "  musterd admin-token  --config FILE --admin NAME   one more admin token, printed once\n"
     "  musterd check-config --config FILE   say whether the file is right\n"
+    "  musterd healthcheck  --config FILE   ask /readyz of the daemon on this machine\n"
     "  musterd --help | --version\n"
     "\n"
     "Exit codes: 0 done, 1 failed (the reason on standard error), 2 wrong usage.\n"
@@ -232,6 +234,7 @@ static const struct command {
     {"add-root", root_command},
     {"admin-token", token_command},
     {"check-config", check_command},
+    {"healthcheck", healthcheck_command},
 };
 
 static int command_run(const struct command *command, const struct command_line *line)
