@@ -10,6 +10,8 @@
 
 #include "base/cleanup.h"
 #include "base/text.h"
+#include "http/address.h"
+#include "http/proxy_v2.h"
 
 enum {
     REQUEST_BYTES = 256,
@@ -28,26 +30,47 @@ static const char *address_reachable(const char *address)
 }
 
 /* The kernel applies the sending timeout to connect() as well. */
-static int connect_to(const char *address, uint16_t port, int timeout_s)
+static enum err connect_to(const struct probe *p, const struct addrinfo *to, int *ret_fd)
+{
+    const struct timeval limit = {.tv_sec = p->timeout_s};
+    _cleanup_(closep) int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0 ||
+        connect(fd, to->ai_addr, to->ai_addrlen) < 0)
+        return ERR_SYSTEM;
+    *ret_fd = fd;
+    fd = -1;
+    return ERR_OK;
+}
+
+/* LOCAL: the connection is the balancer's own and speaks for nobody. */
+static enum err proxy_header_send(const struct probe *p, const struct addrinfo *to, int fd)
+{
+    static const uint8_t local[PROXY_V2_FIXED_BYTES] = "\r\n\r\n\0\r\nQUIT\n\x20";
+    struct address_list balancers;
+    struct sockaddr_storage address = {0};
+    memcpy(&address, to->ai_addr, to->ai_addrlen);
+    enum err e = address_list_parse(p->balancers, &balancers);
+    if (e || !address_list_has(&balancers, &address))
+        return e;
+    return send(fd, local, sizeof(local), MSG_NOSIGNAL) == (ssize_t)sizeof(local) ? ERR_OK
+                                                                                  : ERR_SYSTEM;
+}
+
+static enum err connection_open(const struct probe *p, int *ret_fd)
 {
     char service[8];
-    const struct timeval limit = {.tv_sec = timeout_s};
     struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
                              .ai_socktype = SOCK_STREAM};
-    struct addrinfo *found = NULL;
-    snprintf(service, sizeof(service), "%u", port);
-    if (getaddrinfo(address_reachable(address), service, &hints, &found) != 0)
-        return -1;
-    _cleanup_(closep) int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool ready = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0 &&
-                 setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) == 0 &&
-                 connect(fd, found->ai_addr, found->ai_addrlen) == 0;
-    freeaddrinfo(found);
-    if (!ready)
-        return -1;
-    int connected = fd;
-    fd = -1;
-    return connected;
+    struct addrinfo *to = NULL;
+    snprintf(service, sizeof(service), "%u", p->port);
+    if (getaddrinfo(address_reachable(p->address), service, &hints, &to) != 0)
+        return ERR_INVALID;
+    enum err e = connect_to(p, to, ret_fd);
+    if (!e)
+        e = proxy_header_send(p, to, *ret_fd);
+    freeaddrinfo(to);
+    return e;
 }
 
 /* The first bytes of the answer; a listener that closes before them has not answered. */
@@ -90,18 +113,18 @@ static enum err ask(gnutls_session_t session, const char *path, int *ret_status)
     return e ? e : status_parse(line, ret_status);
 }
 
-enum err probe_get(const char *address, uint16_t port, const char *path, int timeout_s,
-                   int *ret_status)
+enum err probe_get(const struct probe *p, int *ret_status)
 {
     _cleanup_(gnutls_certificate_free_credentialsp) gnutls_certificate_credentials_t none = NULL;
-    _cleanup_(closep) int fd = connect_to(address, port, timeout_s);
+    _cleanup_(closep) int fd = -1;
     _cleanup_(gnutls_deinitp) gnutls_session_t session = NULL;
-    if (fd < 0)
-        return ERR_SYSTEM;
+    enum err e = connection_open(p, &fd);
+    if (e)
+        return e;
     if (gnutls_certificate_allocate_credentials(&none) < 0 ||
         gnutls_init(&session, GNUTLS_CLIENT) < 0 || gnutls_set_default_priority(session) < 0 ||
         gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, none) < 0)
         return ERR_NO_MEMORY;
     gnutls_transport_set_int(session, fd);
-    return ask(session, path, ret_status);
+    return ask(session, p->path, ret_status);
 }

@@ -8,7 +8,13 @@
 
 #include "base/err.h"
 
-/* GET path at address (numeric; the wildcard asks loopback) and port. The HTTP status whatever it
- * is; ERR_SYSTEM when nobody answers, each read or write taking at most timeout_s. */
-enum err probe_get(const char *address, uint16_t port, const char *path, int timeout_s,
-                   int *ret_status) MUST_CHECK;
+struct probe {
+    const char *address; /* numeric; the wildcard asks loopback */
+    uint16_t port;
+    const char *balancers; /* ranges; one that has this machine gets a PROXY header first */
+    const char *path;
+    int timeout_s; /* of each read and each write */
+};
+
+/* The status that a GET of path gets, whatever it is; ERR_SYSTEM when nobody answers. */
+enum err probe_get(const struct probe *p, int *ret_status) MUST_CHECK;

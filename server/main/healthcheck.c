@@ -46,7 +46,14 @@ int healthcheck_command(const struct config *config, const struct init_request *
     int status = 0;
     if (port == 0 && port_published(config->listen_ports_file, &port))
         return unwell("[listen] ports_file does not tell the port", 0);
-    if (probe_get(config->listen_device_address, port, "/readyz", ANSWER_TIMEOUT_S, &status))
+    const struct probe probe = {
+        .address = config->listen_device_address,
+        .port = port,
+        .balancers = config->listen_proxy_protocol_from,
+        .path = "/readyz",
+        .timeout_s = ANSWER_TIMEOUT_S,
+    };
+    if (probe_get(&probe, &status))
         return unwell("the device listener does not answer", 0);
     return status == STATUS_READY ? 0 : unwell("/readyz says so", status);
 }
