@@ -119,7 +119,7 @@ class Load:
 
     THREADS = 4
     PACE_S = 0.06
-    BACK_OFF_S = 0.25
+    BACK_OFF_S = 1
 
     def __init__(self, name, tries):
         self.name, self.tries = f"{name}-{RUN}", tries
@@ -153,7 +153,7 @@ class Load:
             try:
                 device.enrol()
             except Refused as e:
-                trouble, wait = f"{e.status} {e.code}", float(e.headers.get("retry-after", 1))
+                trouble, wait = f"{e.status} {e.code}", max(float(e.headers.get("retry-after", 0)), self.BACK_OFF_S * 2**n)
             except (OSError, http.client.HTTPException) as e:
                 trouble, wait = repr(e), self.BACK_OFF_S * 2**n
             else:

@@ -68,6 +68,8 @@ def test_the_image_has_what_it_needs_and_no_more():
     config = inspect(image)["Config"]
     assert config["User"] == "10001:10001" and config["Entrypoint"] == ["musterd"]
     assert config["Healthcheck"]["Test"] == ["CMD", "musterd", "healthcheck", "--config", "/etc/muster/musterd.conf"]
+    # whoever the container runs as must get through to what is mounted below
+    assert docker("exec", name, "stat", "-c", "%a", "/var/lib/muster").strip() == "755"
     for tool in ("gcc", "curl", "meson", "psql", "python3"):
         assert run("docker", "exec", name, "which", tool, check=False).returncode != 0, tool
     for program in ("musterd", "muster"):
