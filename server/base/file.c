@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,14 +36,22 @@ enum err file_load(const char *path, struct buf *ret)
     return read_all(fd, ret);
 }
 
+static bool is_credential(const char *path)
+{
+    const char *folder = getenv("CREDENTIALS_DIRECTORY");
+    size_t len = folder ? strlen(folder) : 0;
+    return len > 1 && strncmp(path, folder, len) == 0 && path[len] == '/';
+}
+
 enum err file_load_private(const char *path, struct buf *ret)
 {
     _cleanup_(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0)
         return ERR_SYSTEM;
+    mode_t closed = (S_IRWXG | S_IRWXO) & ~(is_credential(path) ? (mode_t)S_IRGRP : 0);
     bool foreign = st.st_uid != geteuid() && st.st_uid != 0;
-    if (foreign || !S_ISREG(st.st_mode) || (st.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+    if (foreign || !S_ISREG(st.st_mode) || (st.st_mode & closed) != 0)
         return ERR_DENIED;
     return read_all(fd, ret);
 }

@@ -11,7 +11,9 @@
 enum err file_load(const char *path, struct buf *ret) MUST_CHECK;
 
 /* Like file_load, and ERR_DENIED when group or others may read or write the file, or when it
- * belongs to neither this user nor root: for private keys. */
+ * belongs to neither this user nor root: for private keys. Where systemd hands a credential to the
+ * service's user by an ACL, its mask shows as group-readable: below $CREDENTIALS_DIRECTORY that is
+ * let pass. */
 enum err file_load_private(const char *path, struct buf *ret) MUST_CHECK;
 
 /* Creates or replaces path atomically and durably: written beside it with `mode`, synced, renamed.

@@ -72,10 +72,18 @@ void gate_leave(struct gate *g)
     pthread_mutex_unlock(&g->lock);
 }
 
-void gate_look(struct gate *g, unsigned *ret_inside, unsigned *ret_waiting)
+void gate_limit(struct gate *g, unsigned max_inside, unsigned max_waiting)
 {
     pthread_mutex_lock(&g->lock);
-    *ret_inside = g->inside;
-    *ret_waiting = g->waiting;
+    g->max_inside = max_inside;
+    g->max_waiting = max_waiting;
+    pthread_cond_broadcast(&g->freed);
+    pthread_mutex_unlock(&g->lock);
+}
+
+void gate_look(struct gate *g, struct gate_state *ret_state)
+{
+    pthread_mutex_lock(&g->lock);
+    *ret_state = (struct gate_state){g->inside, g->waiting, g->max_inside, g->max_waiting};
     pthread_mutex_unlock(&g->lock);
 }

@@ -24,5 +24,15 @@ void gate_done(struct gate *g);
 enum err gate_enter(struct gate *g, unsigned timeout_ms) MUST_CHECK;
 void gate_leave(struct gate *g);
 
-/* How many are inside and how many wait. */
-void gate_look(struct gate *g, unsigned *ret_inside, unsigned *ret_waiting);
+/* Other limits from now on; who is inside or waits already stays. */
+void gate_limit(struct gate *g, unsigned max_inside, unsigned max_waiting);
+
+struct gate_state {
+    unsigned inside;
+    unsigned waiting;
+    unsigned max_inside;
+    unsigned max_waiting;
+};
+
+/* How many are inside and how many wait, and how many may. */
+void gate_look(struct gate *g, struct gate_state *ret_state);

@@ -42,6 +42,14 @@ void source_limit_free(struct source_limit *l)
     free(l);
 }
 
+void source_limit_change(struct source_limit *l, double per_s, unsigned burst)
+{
+    pthread_mutex_lock(&l->lock);
+    l->per_s = per_s;
+    l->burst = burst;
+    pthread_mutex_unlock(&l->lock);
+}
+
 /* FNV-1a */
 static uint32_t slot_of(const char *source)
 {

@@ -15,6 +15,9 @@ struct source_limit;
 enum err source_limit_new(double per_s, unsigned burst, struct source_limit **ret_limit) MUST_CHECK;
 void source_limit_free(struct source_limit *l);
 
+/* Other rates from now on; what a bucket holds stays, up to the new burst. */
+void source_limit_change(struct source_limit *l, double per_s, unsigned burst);
+
 /* Whether one is left, without taking it. */
 bool source_limit_left(struct source_limit *l, const char *source, int64_t now_us);
 

@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include <stdatomic.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -15,6 +16,17 @@ static const char *const level_names[] = {"debug", "info", "warn", "error"};
 void log_set_level(enum log_level level)
 {
     atomic_store_explicit(&log_level, (int)level, memory_order_relaxed);
+}
+
+enum err log_level_parse(const char *name, enum log_level *ret_level)
+{
+    for (int i = 0; i <= LOG_ERROR; i++) {
+        if (strcmp(level_names[i], name) != 0)
+            continue;
+        *ret_level = (enum log_level)i;
+        return ERR_OK;
+    }
+    return ERR_INVALID;
 }
 
 void log_begin(struct buf *b, enum log_level level, const char *event)

@@ -8,11 +8,15 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/err.h"
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
 /* Lines below the level are dropped. Default LOG_INFO. */
 void log_set_level(enum log_level level);
+
+/* debug, info, warn or error; ERR_INVALID for anything else. */
+enum err log_level_parse(const char *name, enum log_level *ret_level) MUST_CHECK;
 
 /* Starts a record; add fields with json_text and its kin, then log_end. The buffer is the
  * caller's and is initialised here; log_end frees it. */

@@ -116,7 +116,7 @@ void command_show(const struct cli *cli, json_t *answer)
         print_explain(answer);
         return;
     case SHOW_TOKENS:
-        print_tokens(answer, false);
+        print_tokens(stdout, answer, false);
         return;
     case SHOW_DOCTOR:
         print_doctor(answer);

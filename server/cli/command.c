@@ -60,7 +60,7 @@ static const struct command commands[] = {
      "muster token create --template pump --serials serials.txt --expires 90d", "POST",
      V1 "/tokens", 0,
      OPT(template) | OPT(serial) | OPT(count) | OPT(uses) | OPT(expires) | OPT(grace) | OPT(note),
-     OPT(serials) | OPT(csv), OPT(template), SHOW_TOKENS, NULL, NULL, run_token_create},
+     OPT(serials) | OPT(csv) | OPT(out), OPT(template), SHOW_TOKENS, NULL, NULL, run_token_create},
     {"token", "list", "", 0, "list tokens; --state unused, active, used, expired or revoked",
      "muster token list --state unused --template pump", "GET", V1 "/tokens",
      OPT(state) | OPT(template) | OPT(serial), 0, OPT(limit), 0, SHOW_LIST,

@@ -35,6 +35,8 @@ enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_DURATION, OPTION_FLAG, OPT
     OPTION(format, OPTION_TEXT, NULL, "FORMAT", "csv or ndjson (default: by the first character)") \
     OPTION(count, OPTION_NUMBER, "count", "N", "how many free tokens")                             \
     OPTION(csv, OPTION_FLAG, NULL, NULL, "print id,token,serial with a heading")                   \
+    OPTION(out, OPTION_TEXT, NULL, "FILE",                                                         \
+           "new file for the tokens, yours alone to read; written as they are minted")             \
     OPTION(uses, OPTION_NUMBER, "uses", "N", "certificates a free token may give (default 1)")     \
     OPTION(expires, OPTION_DURATION, "expires_in_s", "DURATION",                                   \
            "life of the tokens, such as 30d (default 30d)")                                        \

@@ -133,13 +133,13 @@ void print_doctor(const json_t *findings)
     }
 }
 
-void print_tokens(const json_t *tokens, bool csv)
+void print_tokens(FILE *out, const json_t *tokens, bool csv)
 {
     for (size_t i = 0; i < json_array_size(tokens); i++) {
         const json_t *t = json_array_get(tokens, i);
-        printf(csv ? "%lld,%s,%s\n" : "%lld %s %s\n",
-               (long long)json_integer_value(json_object_get(t, "id")), text_of(t, "token"),
-               text_of(t, "serial"));
+        fprintf(out, csv ? "%lld,%s,%s\n" : "%lld %s %s\n",
+                (long long)json_integer_value(json_object_get(t, "id")), text_of(t, "token"),
+                text_of(t, "serial"));
     }
 }
 

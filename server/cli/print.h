@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 /* What the API returned, as it is. */
 void print_json(const json_t *json);
@@ -21,4 +22,4 @@ void print_explain(const json_t *attempts);
 void print_doctor(const json_t *findings);
 
 /* "id token serial" of new tokens, one a line and no heading, for cut and awk; or with commas. */
-void print_tokens(const json_t *tokens, bool csv);
+void print_tokens(FILE *out, const json_t *tokens, bool csv);

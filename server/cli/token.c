@@ -1,6 +1,9 @@
 /* Minting tokens: as many as are wanted, in requests of bearable size. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -55,7 +58,23 @@ static void piece_fill(json_t *body, const json_t *serials, size_t at, size_t le
     json_object_set_new(body, "serials", share);
 }
 
-static int piece_mint(struct cli *cli, const json_t *body, json_t *minted)
+/* A token is told once: it is out of this process before the next piece is minted. */
+static int piece_write(FILE *out, const json_t *tokens, bool csv)
+{
+    print_tokens(out, tokens, csv);
+    bool written = fflush(out) == 0 && !ferror(out);
+    if (written && (out == stdout || fsync(fileno(out)) == 0))
+        return EXIT_OK;
+    fprintf(stderr, "muster: the tokens cannot be written: %s\n", strerror(errno));
+    if (out != stdout) {
+        fprintf(stderr, "muster: the last %zu follow on standard output instead\n",
+                json_array_size(tokens));
+        print_tokens(stdout, tokens, csv);
+    }
+    return EXIT_USAGE;
+}
+
+static int piece_mint(struct cli *cli, const json_t *body, FILE *out, json_t *minted)
 {
     char *text = json_dumps(body, JSON_COMPACT);
     struct client_request rq = {.method = "POST",
@@ -67,23 +86,54 @@ static int piece_mint(struct cli *cli, const json_t *body, json_t *minted)
     if (rc == EXIT_OK && cli->options.given & OPT(json))
         json_array_extend(minted, answer.json);
     else if (rc == EXIT_OK)
-        print_tokens(answer.json, cli->options.given & OPT(csv));
+        rc = piece_write(out, answer.json, cli->options.given & OPT(csv));
     json_decref(answer.json);
     free(text);
     return rc;
 }
 
+/* Where the tokens go. Never over a file that is there: it may hold tokens told before. */
+static int out_open(const struct cli *cli, FILE **ret_file)
+{
+    const char *path = cli->options.value[OPT_out];
+    if (!path)
+        return EXIT_OK;
+    if (cli->options.given & OPT(json)) {
+        fprintf(stderr, "muster: --out and --json exclude each other\n");
+        return EXIT_USAGE;
+    }
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    *ret_file = fd >= 0 ? fdopen(fd, "w") : NULL;
+    if (*ret_file)
+        return EXIT_OK;
+    fprintf(stderr, "muster: %s: %s; nothing was minted\n", path, strerror(errno));
+    return EXIT_USAGE;
+}
+
+/* The cursor goes back to the beginning of the line, where a complaint would start. */
+static void progress_show(FILE *out, size_t done, size_t count)
+{
+    if (count > PIECE && isatty(STDERR_FILENO) && !isatty(fileno(out)))
+        fprintf(stderr, "%zu of %zu tokens%c", done, count, done == count ? '\n' : '\r');
+}
+
 int run_token_create(struct cli *cli)
 {
     json_t *body = command_body(cli), *serials = json_array(), *minted = json_array();
+    _cleanup_(fclosep) FILE *file = NULL;
     size_t count = 0;
     int rc = body ? wanted_take(cli, serials, &count) : EXIT_USAGE;
+    if (rc == EXIT_OK)
+        rc = out_open(cli, &file);
+    FILE *out = file ? file : stdout;
     if (rc == EXIT_OK && cli->options.given & OPT(csv))
-        printf("id,token,serial\n");
+        fprintf(out, "id,token,serial\n");
     for (size_t at = 0; rc == EXIT_OK && at < count; at += PIECE) {
         size_t len = count - at < PIECE ? count - at : PIECE;
         piece_fill(body, serials, at, len, cli->options.given & OPT(count));
-        rc = piece_mint(cli, body, minted);
+        rc = piece_mint(cli, body, out, minted);
+        if (rc == EXIT_OK)
+            progress_show(out, at + len, count);
         if (rc != EXIT_OK && at > 0)
             fprintf(stderr, "muster: the %zu tokens before it were minted\n", at);
     }

@@ -31,9 +31,11 @@ struct snapshot {
 struct catalog {
     struct db *db;
     const char *ca_dir;
-    pthread_mutex_t lock; /* guards current and checked_us */
+    pthread_mutex_t lock; /* guards what follows, but for loading */
     struct snapshot *current;
     int64_t checked_us;      /* monotonic; 0: never */
+    int64_t confirmed_us;    /* when the registry last said that current is right */
+    bool stale;              /* current is replaced at the next look whatever its epoch */
     pthread_mutex_t loading; /* one loader at a time; taken before lock, never inside it */
 };
 
@@ -44,6 +46,7 @@ enum err catalog_new(struct db *db, const char *ca_dir, struct catalog **ret_cat
         return ERR_NO_MEMORY;
     c->db = db;
     c->ca_dir = ca_dir;
+    c->confirmed_us = clock_mono_us();
     pthread_mutex_init(&c->lock, NULL);
     pthread_mutex_init(&c->loading, NULL);
     *ret_catalog = c;
@@ -289,15 +292,34 @@ static struct snapshot *current_take(struct catalog *c, bool *ret_fresh)
 }
 
 /* Installs a snapshot (NULL: the present one is still right) and notes the time of the look. */
-static void current_install(struct catalog *c, struct snapshot *s, int64_t looked_us)
+static void current_install(struct catalog *c, struct snapshot *s, int64_t looked_us, bool right)
 {
     pthread_mutex_lock(&c->lock);
     struct snapshot *old = s ? c->current : NULL;
     if (s)
         c->current = s;
     c->checked_us = looked_us;
+    if (right)
+        c->confirmed_us = looked_us;
     pthread_mutex_unlock(&c->lock);
     snapshot_drop(old);
+}
+
+/* Whether a reload was asked for; it is asked for no more. */
+static bool stale_take(struct catalog *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool stale = c->stale;
+    c->stale = false;
+    pthread_mutex_unlock(&c->lock);
+    return stale;
+}
+
+static void stale_mark(struct catalog *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->stale = true;
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* With `loading` held: looks at the epoch and reloads when it has moved. */
@@ -306,13 +328,16 @@ static void refresh(struct catalog *c, const struct snapshot *present)
     int64_t looked_us = clock_mono_us();
     int64_t epoch = 0;
     struct snapshot *loaded = NULL;
+    bool stale = stale_take(c);
     enum err e = catalog_epoch(c->db, &epoch);
-    if (!e && (!present || present->epoch != epoch))
+    if (!e && (stale || !present || present->epoch != epoch))
         e = snapshot_load(c, &loaded);
     if (e)
         log_text(LOG_WARN, "catalog.refresh_failed", "error", err_name(e));
     if (!e || present)
-        current_install(c, loaded, looked_us);
+        current_install(c, loaded, looked_us, !e);
+    if (e && stale)
+        stale_mark(c);
 }
 
 enum err catalog_get(struct catalog *c, struct snapshot **ret_snapshot)
@@ -341,6 +366,20 @@ void catalog_expire(struct catalog *c)
 {
     pthread_mutex_lock(&c->lock);
     c->checked_us = clock_mono_us() - CHECK_EVERY_US;
+    pthread_mutex_unlock(&c->lock);
+}
+
+void catalog_reload(struct catalog *c)
+{
+    stale_mark(c);
+    catalog_expire(c);
+}
+
+void catalog_look(struct catalog *c, int64_t *ret_epoch, int64_t *ret_age_us)
+{
+    pthread_mutex_lock(&c->lock);
+    *ret_epoch = c->current ? c->current->epoch : 0;
+    *ret_age_us = clock_mono_us() - c->confirmed_us;
     pthread_mutex_unlock(&c->lock);
 }
 

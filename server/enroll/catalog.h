@@ -69,6 +69,13 @@ DEFINE_CLEANUP(struct snapshot *, snapshot_drop);
 /* Makes the next catalog_get look at the epoch at once: after a change of our own. */
 void catalog_expire(struct catalog *c);
 
+/* Makes the next catalog_get load everything again, issuing keys as well, whatever the epoch. */
+void catalog_reload(struct catalog *c);
+
+/* The epoch of the present snapshot (0: none), and for how long nobody knows whether it still is
+ * the registry's. */
+void catalog_look(struct catalog *c, int64_t *ret_epoch, int64_t *ret_age_us);
+
 /* Borrowed from the snapshot; NULL when there is none. */
 const struct catalog_template *snapshot_template(const struct snapshot *s, const char *name);
 const struct catalog_template *snapshot_template_by_id(const struct snapshot *s, int64_t id);

@@ -1,34 +1,55 @@
 #include "enroll/metrics.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "base/process.h"
+#include "base/text.h"
 
-/* Upper bounds in microseconds; the last bucket has none. */
-static const int64_t bounds_us[] = {250,   500,   1000,   2500,   5000,    10000,
-                                    25000, 50000, 100000, 250000, 1000000, 5000000};
-
-struct histogram {
-    atomic_uint_fast64_t buckets[ARRAY_LEN(bounds_us) + 1];
-    atomic_uint_fast64_t sum_us;
-};
+enum { MAX_LABEL_BYTES = 512 };
 
 struct metrics {
-    atomic_uint_fast64_t requests[METRICS_LISTENER_COUNT][FAULT_COUNT];
-    struct histogram durations[METRICS_LISTENER_COUNT];
+    double started_s; /* constant */
+    atomic_uint_fast64_t requests[METRICS_LISTENER_COUNT][PROTOCOL_COUNT][FAULT_COUNT];
+    struct histogram durations[PROTOCOL_COUNT];
     atomic_uint_fast64_t unasked[METRICS_LISTENER_COUNT];
     struct histogram steps[METRICS_MAX_STEPS];
     _Atomic(const char *) step_names[METRICS_MAX_STEPS];
+    atomic_uint_fast64_t opened[METRICS_LISTENER_COUNT];
+    atomic_uint_fast64_t closed[METRICS_LISTENER_COUNT];
+    atomic_uint_fast64_t reloads[2]; /* refused, taken */
+    atomic_bool last_reload_taken;
 };
 
-static const char *const listener_names[] = {"device", "admin", "proxy"};
+const char *metrics_listener_name(enum metrics_listener listener)
+{
+    static const char *const names[] = {
+        [METRICS_DEVICE] = "device", [METRICS_ADMIN] = "admin", [METRICS_PROXY] = "proxy"};
+    return names[listener];
+}
+
+const char *metrics_protocol_name(enum metrics_protocol protocol)
+{
+    static const char *const names[] = {
+        [PROTOCOL_NONE] = "none",     [PROTOCOL_EST] = "est",       [PROTOCOL_JSON] = "json",
+        [PROTOCOL_CONFIG] = "config", [PROTOCOL_HEALTH] = "health", [PROTOCOL_ADMIN] = "admin",
+    };
+    return names[protocol];
+}
 
 enum err metrics_new(struct metrics **ret_metrics)
 {
     struct metrics *m = calloc(1, sizeof(*m));
     if (!m)
         return ERR_NO_MEMORY;
+    for (int i = 0; i < PROTOCOL_COUNT; i++)
+        m->durations[i].scale = &histogram_time;
+    for (int i = 0; i < METRICS_MAX_STEPS; i++)
+        m->steps[i].scale = &histogram_time;
+    atomic_init(&m->last_reload_taken, true);
+    m->started_s = process_started_s();
     *ret_metrics = m;
     return ERR_OK;
 }
@@ -38,33 +59,9 @@ void metrics_free(struct metrics *m)
     free(m);
 }
 
-static void observe(struct histogram *h, int64_t us)
+static void count(atomic_uint_fast64_t *cell)
 {
-    size_t i = 0;
-    while (i < ARRAY_LEN(bounds_us) && us > bounds_us[i])
-        i++;
-    atomic_fetch_add_explicit(&h->buckets[i], 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&h->sum_us, us > 0 ? (uint64_t)us : 0, memory_order_relaxed);
-}
-
-void metrics_request(struct metrics *m, enum metrics_listener listener, enum fault_code outcome,
-                     int64_t us)
-{
-    atomic_fetch_add_explicit(&m->requests[listener][outcome], 1, memory_order_relaxed);
-    observe(&m->durations[listener], us);
-}
-
-void metrics_unasked(struct metrics *m, enum metrics_listener listener)
-{
-    atomic_fetch_add_explicit(&m->unasked[listener], 1, memory_order_relaxed);
-}
-
-void metrics_step(struct metrics *m, unsigned number, const char *name, int64_t us)
-{
-    if (number >= METRICS_MAX_STEPS)
-        return;
-    atomic_store_explicit(&m->step_names[number], name, memory_order_relaxed);
-    observe(&m->steps[number], us);
+    atomic_fetch_add_explicit(cell, 1, memory_order_relaxed);
 }
 
 static uint64_t value_of(const atomic_uint_fast64_t *cell)
@@ -72,71 +69,186 @@ static uint64_t value_of(const atomic_uint_fast64_t *cell)
     return atomic_load_explicit(cell, memory_order_relaxed);
 }
 
-static void histogram_write(struct buf *b, const char *name, const char *label, const char *value,
-                            const struct histogram *h)
+void metrics_request(struct metrics *m, enum metrics_listener listener,
+                     enum metrics_protocol protocol, enum fault_code outcome, int64_t us)
 {
-    uint64_t count = 0;
-    for (size_t i = 0; i < ARRAY_LEN(bounds_us); i++) {
-        count += value_of(&h->buckets[i]);
-        buf_printf(b, "%s_bucket{%s=\"%s\",le=\"%g\"} %llu\n", name, label, value,
-                   (double)bounds_us[i] / 1e6, (unsigned long long)count);
+    count(&m->requests[listener][protocol][outcome]);
+    histogram_observe(&m->durations[protocol], us);
+}
+
+void metrics_unasked(struct metrics *m, enum metrics_listener listener)
+{
+    count(&m->unasked[listener]);
+}
+
+void metrics_connection(struct metrics *m, enum metrics_listener listener, bool opened)
+{
+    count(opened ? &m->opened[listener] : &m->closed[listener]);
+}
+
+void metrics_step(struct metrics *m, unsigned number, const char *name, int64_t us)
+{
+    if (number >= METRICS_MAX_STEPS)
+        return;
+    atomic_store_explicit(&m->step_names[number], name, memory_order_relaxed);
+    histogram_observe(&m->steps[number], us);
+}
+
+void metrics_reload(struct metrics *m, bool taken)
+{
+    count(&m->reloads[taken]);
+    atomic_store_explicit(&m->last_reload_taken, taken, memory_order_relaxed);
+}
+
+void metrics_head(struct buf *b, const char *name, const char *type, const char *help)
+{
+    buf_printf(b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* A label's value as the format escapes it. */
+static const char *escaped(const char *value, char out[MAX_LABEL_BYTES])
+{
+    size_t n = 0;
+    for (; *value && n + 3 < MAX_LABEL_BYTES; value++) {
+        if (*value == '\\' || *value == '"' || *value == '\n')
+            out[n++] = '\\';
+        out[n++] = *value == '\n' ? 'n' : *value;
     }
-    count += value_of(&h->buckets[ARRAY_LEN(bounds_us)]);
-    buf_printf(b, "%s_bucket{%s=\"%s\",le=\"+Inf\"} %llu\n", name, label, value,
-               (unsigned long long)count);
-    buf_printf(b, "%s_sum{%s=\"%s\"} %.6f\n", name, label, value,
-               (double)value_of(&h->sum_us) / 1e6);
-    buf_printf(b, "%s_count{%s=\"%s\"} %llu\n", name, label, value, (unsigned long long)count);
+    out[n] = '\0';
+    return out;
+}
+
+void metrics_value(struct buf *b, const char *name, const char *label, const char *value,
+                   double number)
+{
+    char text[MAX_LABEL_BYTES];
+    if (label)
+        buf_printf(b, "%s{%s=\"%s\"} %.16g\n", name, label, escaped(value, text), number);
+    else
+        buf_printf(b, "%s %.16g\n", name, number);
+}
+
+/* name_bucket{label="value",le="le"} with the pieces there are. */
+static void bucket_write(struct buf *b, const char *name, const char *label, const char *value,
+                         const char *le, uint64_t n)
+{
+    buf_printf(b, "%s_bucket{", name);
+    if (label)
+        buf_printf(b, "%s=\"%s\",", label, value);
+    buf_printf(b, "le=\"%s\"} %llu\n", le, (unsigned long long)n);
+}
+
+void metrics_histogram(struct buf *b, const char *name, const char *label, const char *value,
+                       const struct histogram *h)
+{
+    char text[MAX_LABEL_BYTES], le[32];
+    uint64_t n = 0;
+    for (unsigned i = 0; i < h->scale->count; i++) {
+        n += histogram_bucket(h, i);
+        snprintf(le, sizeof(le), "%g", (double)h->scale->bounds[i] * h->scale->unit);
+        bucket_write(b, name, label, value, le, n);
+    }
+    n += histogram_bucket(h, h->scale->count);
+    bucket_write(b, name, label, value, "+Inf", n);
+    snprintf(text, sizeof(text), "%s_sum", name);
+    metrics_value(b, text, label, value, (double)histogram_sum(h) * h->scale->unit);
+    snprintf(text, sizeof(text), "%s_count", name);
+    metrics_value(b, text, label, value, (double)n);
+}
+
+/* What rules look at the growth of: a series that begins above 0 has not grown. */
+static bool shown_as_zero(int code)
+{
+    return code == FAULT_NONE || code == FAULT_INTERNAL || code == FAULT_DB_UNAVAILABLE ||
+           code == FAULT_OVERLOADED;
+}
+
+/* Of a protocol that came: what was counted, and the zeros that rules need. */
+static void requests_of_write(const struct metrics *m, int l, int p, struct buf *b)
+{
+    uint64_t all = 0;
+    for (int c = 0; c < FAULT_COUNT; c++)
+        all += value_of(&m->requests[l][p][c]);
+    for (int c = 0; c < FAULT_COUNT && all > 0; c++) {
+        uint64_t n = value_of(&m->requests[l][p][c]);
+        if (n == 0 && (!shown_as_zero(c) || p == PROTOCOL_NONE))
+            continue;
+        buf_printf(
+            b, "muster_requests_total{listener=\"%s\",protocol=\"%s\",outcome=\"%s\"} %llu\n",
+            metrics_listener_name((enum metrics_listener)l),
+            metrics_protocol_name((enum metrics_protocol)p),
+            c == FAULT_NONE ? "ok" : fault_row((enum fault_code)c)->code, (unsigned long long)n);
+    }
 }
 
 static void requests_write(const struct metrics *m, struct buf *b)
 {
-    buf_add_text(b, "# HELP muster_requests_total Requests answered, by outcome: ok or the code of "
-                    "the refusal\n# TYPE muster_requests_total counter\n");
+    metrics_head(b, "muster_requests_total", "counter",
+                 "Requests answered, by outcome: ok or the code of the refusal");
     for (int l = 0; l < METRICS_LISTENER_COUNT; l++) {
-        for (int c = 0; c < FAULT_COUNT; c++) {
-            uint64_t n = value_of(&m->requests[l][c]);
-            if (n > 0 || c == FAULT_NONE)
-                buf_printf(b, "muster_requests_total{listener=\"%s\",outcome=\"%s\"} %llu\n",
-                           listener_names[l],
-                           c == FAULT_NONE ? "ok" : fault_row((enum fault_code)c)->code,
-                           (unsigned long long)n);
-        }
+        for (int p = 0; p < PROTOCOL_COUNT; p++)
+            requests_of_write(m, l, p, b);
     }
+    metrics_head(b, "muster_request_seconds", "histogram", "Time from headers to answer");
+    for (int p = 0; p < PROTOCOL_COUNT; p++)
+        metrics_histogram(b, "muster_request_seconds", "protocol",
+                          metrics_protocol_name((enum metrics_protocol)p), &m->durations[p]);
+}
+
+static void connections_write(const struct metrics *m, struct buf *b)
+{
+    uint64_t closed[METRICS_LISTENER_COUNT];
+    metrics_head(b, "muster_connections_open", "gauge", "Connections open now");
+    for (int l = 0; l < METRICS_LISTENER_COUNT; l++) {
+        closed[l] = value_of(&m->closed[l]); /* first: never more closed than opened */
+        metrics_value(b, "muster_connections_open", "listener",
+                      metrics_listener_name((enum metrics_listener)l),
+                      (double)(value_of(&m->opened[l]) - closed[l]));
+    }
+    metrics_head(b, "muster_connections_total", "counter", "Connections accepted");
+    for (int l = 0; l < METRICS_LISTENER_COUNT; l++)
+        metrics_value(b, "muster_connections_total", "listener",
+                      metrics_listener_name((enum metrics_listener)l),
+                      (double)value_of(&m->opened[l]));
+}
+
+static void reloads_write(const struct metrics *m, struct buf *b)
+{
+    metrics_head(b, "muster_config_reloads_total", "counter",
+                 "SIGHUPs, by whether they were taken");
+    metrics_value(b, "muster_config_reloads_total", "result", "ok",
+                  (double)value_of(&m->reloads[true]));
+    metrics_value(b, "muster_config_reloads_total", "result", "refused",
+                  (double)value_of(&m->reloads[false]));
+    metrics_head(b, "muster_config_last_reload_successful", "gauge",
+                 "Whether what runs is what the files say; 1 before the first SIGHUP");
+    metrics_value(b, "muster_config_last_reload_successful", NULL, NULL,
+                  atomic_load_explicit(&m->last_reload_taken, memory_order_relaxed));
 }
 
 static void unasked_write(const struct metrics *m, struct buf *b)
 {
-    buf_add_text(b, "# HELP muster_connections_without_request_total Connections that ended before "
-                    "a request\n# TYPE muster_connections_without_request_total counter\n");
+    metrics_head(b, "muster_connections_without_request_total", "counter",
+                 "Connections that ended before a request");
     for (int l = 0; l < METRICS_LISTENER_COUNT; l++)
-        buf_printf(b, "muster_connections_without_request_total{listener=\"%s\"} %llu\n",
-                   listener_names[l], (unsigned long long)value_of(&m->unasked[l]));
+        metrics_value(b, "muster_connections_without_request_total", "listener",
+                      metrics_listener_name((enum metrics_listener)l),
+                      (double)value_of(&m->unasked[l]));
 }
 
 void metrics_write(const struct metrics *m, struct buf *b)
 {
     requests_write(m, b);
     unasked_write(m, b);
-    buf_add_text(b, "# HELP muster_request_seconds Time from headers to answer\n# TYPE "
-                    "muster_request_seconds histogram\n");
-    for (int l = 0; l < METRICS_LISTENER_COUNT; l++)
-        histogram_write(b, "muster_request_seconds", "listener", listener_names[l],
-                        &m->durations[l]);
-    buf_add_text(b, "# HELP muster_step_seconds Time of the steps of an enrolment; record is the "
-                    "database\n# TYPE muster_step_seconds histogram\n");
+    connections_write(m, b);
+    metrics_head(b, "muster_step_seconds", "histogram",
+                 "Time of the steps of an enrolment; record is the database");
     for (int i = 0; i < METRICS_MAX_STEPS; i++) {
         const char *name = atomic_load_explicit(&m->step_names[i], memory_order_relaxed);
         if (name)
-            histogram_write(b, "muster_step_seconds", "step", name, &m->steps[i]);
+            metrics_histogram(b, "muster_step_seconds", "step", name, &m->steps[i]);
     }
-}
-
-void metrics_gauge(struct buf *b, const char *name, const char *label, const char *value,
-                   int64_t number)
-{
-    if (label)
-        buf_printf(b, "%s{%s=\"%s\"} %lld\n", name, label, value, (long long)number);
-    else
-        buf_printf(b, "%s %lld\n", name, (long long)number);
+    reloads_write(m, b);
+    metrics_head(b, "process_start_time_seconds", "gauge", "Start of the process, since 1970");
+    metrics_value(b, "process_start_time_seconds", NULL, NULL, m->started_s);
 }

@@ -4,13 +4,27 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/histogram.h"
 #include "model/fault.h"
 
 enum metrics_listener { METRICS_DEVICE, METRICS_ADMIN, METRICS_PROXY, METRICS_LISTENER_COUNT };
+
+/* Which door of a listener a request came through; a route table says it of its rows. */
+enum metrics_protocol {
+    PROTOCOL_NONE, /* refused before it was known */
+    PROTOCOL_EST,
+    PROTOCOL_JSON,
+    PROTOCOL_CONFIG,
+    PROTOCOL_HEALTH,
+    PROTOCOL_ADMIN,
+    PROTOCOL_COUNT
+};
+
 enum { METRICS_MAX_STEPS = 12 };
 
 struct metrics;
@@ -18,9 +32,17 @@ struct metrics;
 enum err metrics_new(struct metrics **ret_metrics) MUST_CHECK;
 void metrics_free(struct metrics *m);
 
+const char *metrics_listener_name(enum metrics_listener listener);
+
+/* "none", "est", ...: also what the log calls it. */
+const char *metrics_protocol_name(enum metrics_protocol protocol);
+
 /* One answered request: its outcome (FAULT_NONE: ok) and how long it took. */
-void metrics_request(struct metrics *m, enum metrics_listener listener, enum fault_code outcome,
-                     int64_t us);
+void metrics_request(struct metrics *m, enum metrics_listener listener,
+                     enum metrics_protocol protocol, enum fault_code outcome, int64_t us);
+
+/* A connection was opened, or closed. */
+void metrics_connection(struct metrics *m, enum metrics_listener listener, bool opened);
 
 /* One connection that ended without a request. */
 void metrics_unasked(struct metrics *m, enum metrics_listener listener);
@@ -28,9 +50,16 @@ void metrics_unasked(struct metrics *m, enum metrics_listener listener);
 /* One step of the pipeline; name is a constant, the same for the same number. */
 void metrics_step(struct metrics *m, unsigned number, const char *name, int64_t us);
 
+/* A reload of the configuration: whether it was taken. */
+void metrics_reload(struct metrics *m, bool taken);
+
 /* Appends everything in the text format of Prometheus, version 0.0.4. */
 void metrics_write(const struct metrics *m, struct buf *b);
 
-/* Appends one gauge with an optional label. */
-void metrics_gauge(struct buf *b, const char *name, const char *label, const char *value,
-                   int64_t number);
+/* The pieces of that format: HELP and TYPE; one value, and one histogram, with an optional label.
+ */
+void metrics_head(struct buf *b, const char *name, const char *type, const char *help);
+void metrics_value(struct buf *b, const char *name, const char *label, const char *value,
+                   double number);
+void metrics_histogram(struct buf *b, const char *name, const char *label, const char *value,
+                       const struct histogram *h);

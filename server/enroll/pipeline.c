@@ -158,6 +158,8 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
     csr_done(&e.csr);
     ret_report->credential = credential_name(e.credential);
     ret_report->proven = e.proven;
+    if (e.template)
+        ret_report->template = arena_strdup(arena, e.template->label);
     if (e.serial_known)
         ret_report->serial = arena_strdup(arena, e.serial.given);
     if (!err)

@@ -19,6 +19,7 @@
 struct enrollment_report {
     const char *serial;     /* NULL: not known */
     const char *credential; /* token, factory, device, none */
+    const char *template;   /* its label; NULL: not known */
     bool proven;            /* the credential proves that very device */
 };
 

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "base/secret.h"
 #include "store/db.h"
 
 struct catalog;
@@ -25,7 +27,10 @@ struct service {
     struct metrics *metrics;
     struct gate *device_gate; /* for their gauges */
     struct gate *admin_gate;
-    const char *default_template; /* NULL: none */
-    const char *ca_dir;           /* folder of the issuing keys */
+    const char *ca_dir;                     /* folder of the issuing keys */
+    _Atomic(const char *) default_template; /* NULL: none; changes with a reload */
+    atomic_uint queue_timeout_ms;           /* at the gate; likewise */
+    uint8_t scrape_token[SHA256_BYTES];     /* hash of what opens GET /metrics by itself */
+    bool scrape_token_set;
     atomic_bool draining;
 };

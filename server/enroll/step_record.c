@@ -3,6 +3,7 @@
 
 #include "base/json_out.h"
 #include "enroll/steps.h"
+#include "store/commit.h"
 
 enum { MAX_REGISTRATION_BYTES = 64 * 1024 };
 

@@ -65,6 +65,8 @@ static void connection_notify(void *cls, struct MHD_Connection *mhd, void **sock
                               enum MHD_ConnectionNotificationCode toe)
 {
     struct listener *l = cls;
+    metrics_connection(l->service->metrics, l->config.metrics,
+                       toe == MHD_CONNECTION_NOTIFY_STARTED);
     if (toe == MHD_CONNECTION_NOTIFY_STARTED) {
         connection_started(l, mhd, socket_context);
         return;

@@ -35,7 +35,6 @@ struct listener_config {
     unsigned max_connections_per_address; /* 0: no limit */
     unsigned idle_timeout_s;              /* also bounds the handshake */
     unsigned request_timeout_s; /* from when a request may begin to the last byte of its body */
-    unsigned queue_timeout_ms;  /* how long a request waits at the gate */
     size_t request_arena_bytes;
     size_t memory_bytes;         /* of a connection: headers and answer must fit */
     const char *balancers;       /* whose connections begin with a PROXY header; NULL: nobody's */

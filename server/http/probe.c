@@ -32,7 +32,8 @@ static const char *address_reachable(const char *address)
 /* The kernel applies the sending timeout to connect() as well. */
 static enum err connect_to(const struct probe *p, const struct addrinfo *to, int *ret_fd)
 {
-    const struct timeval limit = {.tv_sec = p->timeout_s};
+    const struct timeval limit = {.tv_sec = p->timeout_ms / 1000,
+                                  .tv_usec = p->timeout_ms % 1000 * 1000};
     _cleanup_(closep) int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0 ||
@@ -50,7 +51,7 @@ static enum err proxy_header_send(const struct probe *p, const struct addrinfo *
     struct address_list balancers;
     struct sockaddr_storage address = {0};
     memcpy(&address, to->ai_addr, to->ai_addrlen);
-    enum err e = address_list_parse(p->balancers, &balancers);
+    enum err e = address_list_parse(p->balancers ? p->balancers : "", &balancers);
     if (e || !address_list_has(&balancers, &address))
         return e;
     return send(fd, local, sizeof(local), MSG_NOSIGNAL) == (ssize_t)sizeof(local) ? ERR_OK

@@ -11,9 +11,10 @@
 struct probe {
     const char *address; /* numeric; the wildcard asks loopback */
     uint16_t port;
-    const char *balancers; /* ranges; one that has this machine gets a PROXY header first */
+    const char
+        *balancers; /* ranges, or NULL; one that has this machine gets a PROXY header first */
     const char *path;
-    int timeout_s; /* of each read and each write */
+    unsigned timeout_ms; /* of each read and each write */
 };
 
 /* The status that a GET of path gets, whatever it is; ERR_SYSTEM when nobody answers. */

@@ -29,6 +29,7 @@ struct request {
     const struct route_table *table;
     const struct route *row; /* NULL: refused before routing */
     struct buf body;
+    size_t received; /* of the body */
     size_t drained;
     bool refused; /* x.fault is set; the rest of the body is dropped */
     bool answered;
@@ -91,6 +92,30 @@ static void request_free(struct request *r)
     free(r);
 }
 
+/* Two traceparents are as good as none: nobody could tell which is the caller's. */
+static void trace_take(struct exchange *x)
+{
+    const char *found = NULL;
+    for (size_t i = 0; i < x->header_count; i++) {
+        if (!text_equal_nocase(x->headers[i].name, "traceparent"))
+            continue;
+        if (found)
+            return;
+        found = x->headers[i].value;
+    }
+    if (found && trace_continue(found, &x->trace))
+        x->trace.id[0] = '\0';
+}
+
+static void trace_answer(const struct exchange *x, struct MHD_Response *response)
+{
+    char header[TRACE_PARENT_CHARS + 1];
+    if (x->trace.id[0] == '\0')
+        return;
+    trace_format(&x->trace, header);
+    MHD_add_response_header(response, "traceparent", header);
+}
+
 static struct request *request_new(struct listener *l, struct MHD_Connection *connection,
                                    const char *url, const char *method)
 {
@@ -115,6 +140,7 @@ static struct request *request_new(struct listener *l, struct MHD_Connection *co
     }
     MHD_get_connection_values(connection, MHD_HEADER_KIND, header_take, x);
     MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, query_take, x);
+    trace_take(x);
     return r;
 }
 
@@ -153,6 +179,7 @@ static enum MHD_Result reply_send(struct request *r, struct MHD_Connection *conn
     if (x->reply_type)
         MHD_add_response_header(response, "Content-Type", x->reply_type);
     MHD_add_response_header(response, "Muster-Request-Id", x->request_id);
+    trace_answer(x, response);
     for (size_t i = 0; i < x->reply_header_count; i++)
         MHD_add_response_header(response, x->reply_headers[i].name, x->reply_headers[i].value);
     if (atomic_load(&r->listener->quiesced))
@@ -168,7 +195,8 @@ static void handle(struct request *r)
 {
     struct exchange *x = &r->x;
     bool gated = r->row->access != 0 || r->row->max_body > 0 || x->chain_count > 0;
-    if (gated && gate_enter(r->listener->gate, r->listener->config.queue_timeout_ms)) {
+    if (gated &&
+        gate_enter(r->listener->gate, atomic_load(&r->listener->service->queue_timeout_ms))) {
         (void)fault_set(&x->fault, FAULT_OVERLOADED, "the queue is full or too slow");
         exchange_problem(x, FAULT_OVERLOADED);
         return;
@@ -196,6 +224,7 @@ static enum MHD_Result request_finish(struct request *r, struct MHD_Connection *
 
 static void body_take(struct request *r, const char *data, size_t len)
 {
+    r->received += len;
     if (!r->refused) {
         buf_add(&r->body, data, len);
         if (!r->body.overflow)
@@ -264,6 +293,26 @@ enum MHD_Result request_access(void *cls, struct MHD_Connection *connection, con
     return r->answered ? MHD_YES : request_finish(r, connection);
 }
 
+static enum metrics_protocol protocol_of(const struct request *r)
+{
+    return r->row ? r->table->protocol : PROTOCOL_NONE;
+}
+
+static void log_who(struct buf *b, const struct exchange *x)
+{
+    if (x->trace.id[0] != '\0') {
+        json_text(b, "trace_id", x->trace.id);
+        json_text(b, "span_id", x->trace.span);
+        json_text(b, "parent_span_id", x->trace.parent);
+    }
+    if (x->log_credential)
+        json_text(b, "credential", x->log_credential);
+    if (x->log_template)
+        json_text(b, "template", x->log_template);
+    if (x->log_serial)
+        json_text(b, "serial", x->log_serial);
+}
+
 static void log_request(const struct request *r, enum MHD_RequestTerminationCode toe)
 {
     const struct exchange *x = &r->x;
@@ -272,6 +321,7 @@ static void log_request(const struct request *r, enum MHD_RequestTerminationCode
     log_begin(&b, level, "request");
     json_text(&b, "request_id", x->request_id);
     json_text(&b, "listener", r->listener->config.name);
+    json_text(&b, "protocol", metrics_protocol_name(protocol_of(r)));
     json_text(&b, "source", x->source);
     json_text(&b, "method", r->method_text);
     json_text(&b, "path", x->path);
@@ -281,10 +331,9 @@ static void log_request(const struct request *r, enum MHD_RequestTerminationCode
         json_text(&b, "detail", x->fault.detail);
     if (x->told != x->fault.code)
         json_text(&b, "told", fault_row(x->told)->code);
-    if (x->log_credential)
-        json_text(&b, "credential", x->log_credential);
-    if (x->log_serial)
-        json_text(&b, "serial", x->log_serial);
+    log_who(&b, x);
+    json_int(&b, "bytes_in", (int64_t)r->received);
+    json_int(&b, "bytes_out", (int64_t)x->reply.len);
     if (toe != MHD_REQUEST_TERMINATED_COMPLETED_OK)
         json_bool(&b, "delivered", false);
     json_int(&b, "us", clock_mono_us() - x->arrived_us);
@@ -299,8 +348,8 @@ void request_completed(void *cls, struct MHD_Connection *connection, void **con_
     (void)connection;
     if (!r)
         return;
-    metrics_request(r->listener->service->metrics, r->listener->config.metrics, r->x.fault.code,
-                    clock_mono_us() - r->x.arrived_us);
+    metrics_request(r->listener->service->metrics, r->listener->config.metrics, protocol_of(r),
+                    r->x.fault.code, clock_mono_us() - r->x.arrived_us);
     log_request(r, toe);
     atomic_fetch_sub(&r->listener->active, 1);
     connection_await(r->connection, clock_mono_us());

@@ -9,7 +9,7 @@
 #include "base/text.h"
 #include "http/probe.h"
 
-enum { MAX_PORTS_BYTES = 256, ANSWER_TIMEOUT_S = 4, STATUS_READY = 200 };
+enum { MAX_PORTS_BYTES = 256, ANSWER_TIMEOUT_MS = 4000, STATUS_READY = 200 };
 
 static int unwell(const char *why, int status)
 {
@@ -39,9 +39,8 @@ static enum err port_published(const char *path, uint16_t *ret_port)
     return ERR_OK;
 }
 
-int healthcheck_command(const struct config *config, const struct init_request *unused)
+int healthcheck_run(const struct config *config)
 {
-    (void)unused;
     uint16_t port = (uint16_t)config->listen_device_port;
     int status = 0;
     if (port == 0 && port_published(config->listen_ports_file, &port))
@@ -51,7 +50,7 @@ int healthcheck_command(const struct config *config, const struct init_request *
         .port = port,
         .balancers = config->listen_proxy_protocol_from,
         .path = "/readyz",
-        .timeout_s = ANSWER_TIMEOUT_S,
+        .timeout_ms = ANSWER_TIMEOUT_MS,
     };
     if (probe_get(&probe, &status))
         return unwell("the device listener does not answer", 0);

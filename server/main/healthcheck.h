@@ -4,8 +4,7 @@
  */
 #pragma once
 
-#include "main/init.h"
 #include "ops/config.h"
 
 /* Asks /readyz of the device listener; the exit code, and the reason on standard error. */
-int healthcheck_command(const struct config *config, const struct init_request *unused);
+int healthcheck_run(const struct config *config);

@@ -1,19 +1,15 @@
 /* musterd: the daemon and the commands that prepare it. */
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 
 #include "base/log.h"
+#include "main/check.h"
 #include "main/healthcheck.h"
 #include "main/init.h"
+#include "main/serve.h"
 #include "main/server.h"
 #include "ops/config.h"
-#include "proto/admin/admin.h"
-#include "proto/device/device.h"
-#include "proto/est/est.h"
-#include "proto/health/health.h"
 #include "store/migrate.h"
 
 enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
@@ -21,7 +17,8 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2 };
 static const char *const usage =
     "musterd " MUSTER_VERSION ": device provisioning server\n"
     "\n"
-    "  musterd serve        --config FILE   run until SIGTERM, which drains; SIGHUP reloads TLS\n"
+    "  musterd serve        --config FILE   run until SIGTERM, which drains; SIGHUP reloads\n"
+    "                                       certificate, templates and limits\n"
     "  musterd migrate      --config FILE   bring the database's schema up to date\n"
     "  musterd init         --config FILE   make the CAs, the server's certificate and the first\n"
     "                                       admin token, which is printed once\n"
@@ -40,11 +37,20 @@ static const char *const usage =
     "of\n"
     "                                       --root): the beginning of a rollover\n"
     "  musterd admin-token  --config FILE --admin NAME   one more admin token, printed once\n"
-    "  musterd check-config --config FILE   say whether the file is right\n"
+    "  musterd check-config --config FILE [--database]\n"
+    "                                       say what is wrong with the file and the files it\n"
+    "                                       names; with --database also connect\n"
     "  musterd healthcheck  --config FILE   ask /readyz of the daemon on this machine\n"
     "  musterd --help | --version\n"
     "\n"
     "Exit codes: 0 done, 1 failed (the reason on standard error), 2 wrong usage.\n"
+    "\n"
+    "Secrets, the first source that has one:\n"
+    "  database password   MUSTER_DATABASE_PASSWORD, then the systemd credential\n"
+    "                      database-password, then [database] password_file\n"
+    "  metrics token       MUSTER_METRICS_TOKEN, then the systemd credential\n"
+    "                      metrics-token, then [admin] metrics_token_file\n"
+    "tls.certificate and tls.key may be credential:NAME, a systemd credential.\n"
     "\n"
     "The configuration file, with the defaults:\n\n";
 
@@ -58,6 +64,7 @@ static const struct option options[] = {
     {"name", required_argument, NULL, 'n'},
     {"root", required_argument, NULL, 'R'},
     {"admin", required_argument, NULL, 'a'},
+    {"database", no_argument, NULL, 'd'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'v'},
     {NULL, 0, NULL, 0},
@@ -66,6 +73,7 @@ static const struct option options[] = {
 struct command_line {
     const char *config_path;
     struct init_request init;
+    bool database;
     bool help;
     bool version;
 };
@@ -102,6 +110,9 @@ static bool option_take(struct command_line *l, int c)
     case 'a':
         l->init.admin_name = optarg;
         return true;
+    case 'd':
+        l->database = true;
+        return true;
     case 'h':
         l->help = true;
         return true;
@@ -119,61 +130,14 @@ static int failure(const char *message)
     return EXIT_REFUSED;
 }
 
-static enum log_level level_parse(const char *name, bool *ret_known)
-{
-    static const char *const names[] = {"debug", "info", "warn", "error"};
-    *ret_known = true;
-    for (int i = 0; i < 4; i++) {
-        if (strcmp(names[i], name) == 0)
-            return (enum log_level)i;
-    }
-    *ret_known = false;
-    return LOG_INFO;
-}
-
-/* Signals are waited for, never handled: blocked here, before any thread is made. */
-static void signals_block(sigset_t *ret_set)
-{
-    sigemptyset(ret_set);
-    sigaddset(ret_set, SIGTERM);
-    sigaddset(ret_set, SIGINT);
-    sigaddset(ret_set, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, ret_set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-}
-
-static void wait_for_end(const sigset_t *set, struct server *server)
-{
-    int number = 0;
-    while (sigwait(set, &number) == 0) {
-        if (number != SIGHUP)
-            return;
-        server_reload(server);
-    }
-}
-
-static int serve_run(const struct config *config, const struct init_request *unused)
+static int serve_command(const struct config *config, const struct command_line *unused)
 {
     (void)unused;
-    static const struct route_table *const device[] = {&est_routes, &device_routes, &health_routes};
-    static const struct route_table *const admin[] = {&admin_routes, &health_routes};
-    char message[CONFIG_MESSAGE_BYTES];
-    sigset_t signals;
-    struct server *server = NULL;
-    signals_block(&signals);
-    if (server_new(config, device, ARRAY_LEN(device), admin, ARRAY_LEN(admin), &server, message))
-        return failure(message);
-    sd_notify(0, "READY=1");
-    wait_for_end(&signals, server);
-    sd_notify(0, "STOPPING=1");
-    log_text(LOG_INFO, "server.draining", "reason", "signal");
-    server_drain(server);
-    server_free(server);
-    log_text(LOG_INFO, "server.stopped", "reason", "drained");
-    return 0;
+    char message[CONFIG_MESSAGE_BYTES] = "";
+    return serve_run(config, message) ? failure(message) : 0;
 }
 
-static int migrate_command(const struct config *config, const struct init_request *unused)
+static int migrate_command(const struct config *config, const struct command_line *unused)
 {
     (void)unused;
     char message[CONFIG_MESSAGE_BYTES];
@@ -191,67 +155,70 @@ static int migrate_command(const struct config *config, const struct init_reques
     return 0;
 }
 
-static int init_command(const struct config *config, const struct init_request *rq)
+static int init_command(const struct config *config, const struct command_line *line)
 {
     char message[CONFIG_MESSAGE_BYTES];
-    return init_run(config, rq, message) ? failure(message) : 0;
+    return init_run(config, &line->init, message) ? failure(message) : 0;
 }
 
-static int issuer_command(const struct config *config, const struct init_request *rq)
+static int issuer_command(const struct config *config, const struct command_line *line)
 {
     char message[CONFIG_MESSAGE_BYTES];
-    return init_issuer(config, rq, message) ? failure(message) : 0;
+    return init_issuer(config, &line->init, message) ? failure(message) : 0;
 }
 
-static int root_command(const struct config *config, const struct init_request *rq)
+static int root_command(const struct config *config, const struct command_line *line)
 {
     char message[CONFIG_MESSAGE_BYTES];
-    return init_root(config, rq, message) ? failure(message) : 0;
+    return init_root(config, &line->init, message) ? failure(message) : 0;
 }
 
-static int token_command(const struct config *config, const struct init_request *rq)
+static int token_command(const struct config *config, const struct command_line *line)
 {
     char message[CONFIG_MESSAGE_BYTES];
-    return init_admin_token(config, rq, message) ? failure(message) : 0;
+    return init_admin_token(config, &line->init, message) ? failure(message) : 0;
 }
 
-static int check_command(const struct config *config, const struct init_request *unused)
+static int check_command(const struct config *config, const struct command_line *line)
 {
-    (void)config;
-    (void)unused;
+    unsigned problems = check_config(config, line->database, stderr);
+    if (problems > 0)
+        return EXIT_REFUSED;
     printf("the configuration is right\n");
     return 0;
 }
 
+static int healthcheck_command(const struct config *config, const struct command_line *unused)
+{
+    (void)unused;
+    return healthcheck_run(config);
+}
+
 static const struct command {
     const char *name;
-    int (*run)(const struct config *config, const struct init_request *rq);
+    int (*run)(const struct config *config, const struct command_line *line);
 } commands[] = {
-    {"serve", serve_run},
-    {"migrate", migrate_command},
-    {"init", init_command},
-    {"add-issuer", issuer_command},
-    {"add-root", root_command},
-    {"admin-token", token_command},
-    {"check-config", check_command},
-    {"healthcheck", healthcheck_command},
+    {"serve", serve_command},        {"migrate", migrate_command},
+    {"init", init_command},          {"add-issuer", issuer_command},
+    {"add-root", root_command},      {"admin-token", token_command},
+    {"check-config", check_command}, {"healthcheck", healthcheck_command},
 };
 
 static int command_run(const struct command *command, const struct command_line *line)
 {
     _cleanup_(config_freep) struct config *config = NULL;
     char message[CONFIG_MESSAGE_BYTES];
-    bool known = false;
+    enum log_level level = LOG_INFO;
     if (!line->config_path) {
         fprintf(stderr, "musterd: --config FILE is missing\n");
         return EXIT_USAGE;
     }
     if (config_load(line->config_path, &config, message))
         return failure(message);
-    log_set_level(level_parse(config->log_level, &known));
-    if (!known)
+    if (log_level_parse(config->log_level, &level) && command->run != check_command)
         return failure("[log] level must be debug, info, warn or error");
-    return command->run(config, &line->init);
+    log_set_level(level);
+    return command->run(config, line);
 }
 
 int main(int argc, char **argv)

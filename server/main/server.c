@@ -9,18 +9,21 @@
 #include "base/json_out.h"
 #include "base/limit.h"
 #include "base/log.h"
+#include "base/secret.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
+#include "http/probe.h"
 #include "http/socket.h"
 #include "http/tls.h"
+#include "ops/credential.h"
 #include "ops/jobs.h"
 #include "pki/chain.h"
 #include "proto/health/health.h"
+#include "store/commit.h"
 #include "store/enrol.h"
 #include "store/migrate.h"
 
 enum {
-    MAX_PASSWORD_BYTES = 1024,
     MAX_PORTS_BYTES = 256,
     DEVICE_ARENA_BYTES = 4 << 20,
     ADMIN_ARENA_BYTES = 256 << 20,
@@ -29,12 +32,21 @@ enum {
     ADMIN_WAITING = 120,
     PROXY_MEMORY_BYTES = 64 * 1024, /* a request's headers carry a chain of certificates */
     MAX_CA_FILE_BYTES = 256 * 1024,
+    STATUS_OK = 200,
     DRAIN_LOOK_MS = 20,
     DRAIN_SETTLE_MS = 500, /* for connections in their handshake */
 };
 
+/* A configuration loaded by a reload; kept until the end, as a request may still read its texts. */
+struct loaded {
+    struct config *config;
+    struct loaded *older;
+};
+
 struct server {
-    const struct config *config;
+    const struct config *started; /* borrowed: what the keys that are not live still say */
+    const struct config *config;  /* the present one */
+    struct loaded *loaded;
     struct db *db;
     struct service service;
     struct tls_identity *identity;
@@ -49,35 +61,27 @@ struct server {
     struct jobs *jobs;
 };
 
-static enum err failed(char *message, enum err e, const char *what)
+static enum err failed_at(char *message, enum err e, const char *what, const char *where)
 {
-    snprintf(message, CONFIG_MESSAGE_BYTES, "%s: %s", what,
-             e == ERR_DENIED ? "the file must be readable by its owner only (mode 0600)"
-                             : err_name(e));
+    snprintf(
+        message, CONFIG_MESSAGE_BYTES, "%s%s%.300s: %s", what, where[0] != '\0' ? ", " : "", where,
+        e == ERR_DENIED ? "the file must be readable by its owner only (mode 0600)" : err_name(e));
     return e;
 }
 
-/* The first line of the file. */
-static enum err password_load(const struct config *c, struct buf *ret)
+static enum err failed(char *message, enum err e, const char *what)
 {
-    buf_init(ret, MAX_PASSWORD_BYTES);
-    if (c->database_password_file[0] == '\0')
-        return ERR_OK;
-    enum err e = file_load_private(c->database_password_file, ret);
-    if (e)
-        return e;
-    if (ret->len > 0)
-        ret->data[strcspn(buf_text(ret), "\r\n")] = '\0';
-    return ERR_OK;
+    return failed_at(message, e, what, "");
 }
 
 enum err server_database(const struct config *c, struct db **ret_db,
                          char message[CONFIG_MESSAGE_BYTES])
 {
-    _cleanup_(buf_donep) struct buf password = {0};
-    enum err e = password_load(c, &password);
+    _cleanup_(credential_done) struct buf password = {0};
+    const char *where = "";
+    enum err e = credential_load(CREDENTIAL_DATABASE_PASSWORD, c, &password, &where);
     if (e)
-        return failed(message, e, "database password file");
+        return failed_at(message, e, "database password", where);
     struct db_config config = {
         .host = config_optional(c->database_host),
         .port = config_optional(c->database_port),
@@ -94,7 +98,7 @@ enum err server_database(const struct config *c, struct db **ret_db,
     return e ? failed(message, e, "database") : ERR_OK;
 }
 
-static enum err schema_check(struct db *db, char *message)
+enum err server_schema_check(struct db *db, char message[CONFIG_MESSAGE_BYTES])
 {
     int version = 0;
     char why[DB_MAX_MESSAGE_BYTES];
@@ -104,11 +108,59 @@ static enum err schema_check(struct db *db, char *message)
     return e;
 }
 
+static enum err limits_make(struct service *v, const struct config *c)
+{
+    enum err e = source_limit_new((double)c->trail_records_per_source_s,
+                                  (unsigned)c->trail_records_per_source_burst, &v->trail_limit);
+    if (!e)
+        e = source_limit_new((double)c->enrol_refused_tokens_per_source_s,
+                             (unsigned)c->enrol_refused_tokens_burst, &v->token_limit);
+    if (!e)
+        e = source_limit_new((double)c->admin_login_failures_per_minute / 60,
+                             (unsigned)c->admin_login_failures_per_minute, &v->login_limit);
+    return e;
+}
+
+static enum err scrape_token_load(struct server *s, char *message)
+{
+    _cleanup_(credential_done) struct buf token = {0};
+    const char *where = "";
+    enum err e = credential_load(CREDENTIAL_METRICS_TOKEN, s->config, &token, &where);
+    if (!e && token.len > 0) {
+        e = digest_sha256(buf_bytes(&token), s->service.scrape_token);
+        s->service.scrape_token_set = e == ERR_OK;
+    }
+    return e ? failed_at(message, e, "metrics token", where) : ERR_OK;
+}
+
+static struct maintain_settings retention_of(const struct config *c)
+{
+    return (struct maintain_settings){
+        .history_days = (int)c->retention_history_days,
+        .outbox_days = (int)c->retention_outbox_days,
+        .audit_days = (int)c->retention_audit_days,
+    };
+}
+
+/* Everything of CONFIG_LIVE that threads of requests read: each by an atomic or under its lock. */
+static void live_apply(struct server *s, const struct config *c)
+{
+    struct service *v = &s->service;
+    atomic_store(&v->default_template, config_optional(c->enrol_default_template));
+    atomic_store(&v->queue_timeout_ms, (unsigned)c->listen_queue_timeout_ms);
+    gate_limit(&s->device_gate, (unsigned)c->listen_max_inside, (unsigned)c->listen_max_waiting);
+    source_limit_change(v->trail_limit, (double)c->trail_records_per_source_s,
+                        (unsigned)c->trail_records_per_source_burst);
+    source_limit_change(v->token_limit, (double)c->enrol_refused_tokens_per_source_s,
+                        (unsigned)c->enrol_refused_tokens_burst);
+    source_limit_change(v->login_limit, (double)c->admin_login_failures_per_minute / 60,
+                        (unsigned)c->admin_login_failures_per_minute);
+}
+
 static enum err service_make(struct server *s, char *message)
 {
     const struct config *c = s->config;
     s->service.db = s->db;
-    s->service.default_template = config_optional(c->enrol_default_template);
     s->service.ca_dir = c->ca_directory;
     s->service.device_gate = &s->device_gate;
     s->service.admin_gate = &s->admin_gate;
@@ -118,15 +170,11 @@ static enum err service_make(struct server *s, char *message)
     if (!e)
         e = committer_new(s->db, &s->service.committer);
     if (!e)
-        e = source_limit_new((double)c->trail_records_per_source_s,
-                             (unsigned)c->trail_records_per_source_burst, &s->service.trail_limit);
-    if (!e)
-        e = source_limit_new((double)c->enrol_refused_tokens_per_source_s,
-                             (unsigned)c->enrol_refused_tokens_burst, &s->service.token_limit);
-    if (!e)
-        e = source_limit_new((double)c->admin_login_failures_per_minute / 60,
-                             (unsigned)c->admin_login_failures_per_minute, &s->service.login_limit);
-    return e ? failed(message, e, "service") : ERR_OK;
+        e = limits_make(&s->service, c);
+    if (e)
+        return failed(message, e, "service");
+    live_apply(s, c);
+    return scrape_token_load(s, message);
 }
 
 static enum err identity_make(struct server *s, char *message)
@@ -167,7 +215,6 @@ static struct listener_config listener_base(const struct config *c,
         .max_connections = (unsigned)c->listen_max_connections,
         .idle_timeout_s = (unsigned)c->listen_idle_timeout_s,
         .request_timeout_s = (unsigned)c->listen_request_timeout_s,
-        .queue_timeout_ms = (unsigned)c->listen_queue_timeout_ms,
         .request_arena_bytes = DEVICE_ARENA_BYTES,
         .memory_bytes = LISTENER_MEMORY_BYTES,
         .peers = {.open = &health_routes},
@@ -263,11 +310,7 @@ static enum err ports_publish(const struct server *s, char *message)
 
 static enum err jobs_make(struct server *s, char *message)
 {
-    const struct maintain_settings settings = {
-        .history_days = (int)s->config->retention_history_days,
-        .outbox_days = (int)s->config->retention_outbox_days,
-        .audit_days = (int)s->config->retention_audit_days,
-    };
+    const struct maintain_settings settings = retention_of(s->config);
     enum err e = jobs_new(s->db, &settings, &s->jobs);
     return e ? failed(message, e, "background jobs") : ERR_OK;
 }
@@ -280,12 +323,12 @@ enum err server_new(const struct config *config, const struct route_table *const
     struct server *s = calloc(1, sizeof(*s));
     if (!s)
         return failed(message, ERR_NO_MEMORY, "server");
-    s->config = config;
+    s->started = s->config = config;
     enum err e = gates_make(s, message);
     if (!e)
         e = server_database(config, &s->db, message);
     if (!e)
-        e = schema_check(s->db, message);
+        e = server_schema_check(s->db, message);
     if (!e)
         e = service_make(s, message);
     if (!e)
@@ -307,10 +350,93 @@ enum err server_new(const struct config *config, const struct route_table *const
     return e;
 }
 
-void server_reload(struct server *s)
+static void differences_log(const struct config *old, const struct config *new, bool live,
+                            const char *event)
+{
+    size_t index = 0;
+    struct config_difference d;
+    while (config_differ(old, new, &index, &d)) {
+        if (d.live == live)
+            log_text(live ? LOG_INFO : LOG_WARN, event, "key", d.key);
+    }
+}
+
+/* The file, judged as far as its live keys go. */
+static enum err next_load(const char *path, struct loaded **ret_loaded, enum log_level *ret_level,
+                          char *message)
+{
+    _cleanup_(config_freep) struct config *c = NULL;
+    enum err e = config_load(path, &c, message);
+    if (e)
+        return e;
+    if (log_level_parse(c->log_level, ret_level))
+        return failed(message, ERR_INVALID, "[log] level must be debug, info, warn or error");
+    struct loaded *l = calloc(1, sizeof(*l));
+    if (!l)
+        return failed(message, ERR_NO_MEMORY, "reload");
+    l->config = TAKE_PTR(c);
+    *ret_loaded = l;
+    return ERR_OK;
+}
+
+static enum err identity_reload(struct server *s, char *message)
 {
     enum err e = tls_identity_reload(s->identity);
     log_text(e ? LOG_ERROR : LOG_INFO, "tls.reload", "result", e ? err_name(e) : "ok");
+    return e ? failed(message, e, "[tls] certificate and key") : ERR_OK;
+}
+
+static void loaded_free(struct loaded *l)
+{
+    if (l)
+        config_free(l->config);
+    free(l);
+}
+
+static void loaded_install(struct server *s, struct loaded *l, enum log_level level)
+{
+    const struct maintain_settings retention = retention_of(l->config);
+    differences_log(s->config, l->config, true, "config.changed");
+    differences_log(s->started, l->config, false, "config.needs_restart");
+    log_set_level(level);
+    live_apply(s, l->config);
+    jobs_change(s->jobs, &retention);
+    catalog_reload(s->service.catalog);
+    l->older = s->loaded;
+    s->loaded = l;
+    s->config = l->config;
+}
+
+enum err server_reload(struct server *s)
+{
+    char message[CONFIG_MESSAGE_BYTES] = "";
+    struct loaded *next = NULL;
+    enum log_level level = LOG_INFO;
+    enum err e = next_load(s->started->path, &next, &level, message);
+    if (!e)
+        e = identity_reload(s, message);
+    metrics_reload(s->service.metrics, !e);
+    if (e) {
+        log_text(LOG_ERROR, "config.reload_refused", "reason", message);
+        loaded_free(next);
+        return e;
+    }
+    loaded_install(s, next, level);
+    log_text(LOG_INFO, "config.reloaded", "file", s->started->path);
+    return ERR_OK;
+}
+
+enum err server_answers(const struct server *s, unsigned timeout_ms)
+{
+    const struct probe probe = {
+        .address = s->started->listen_admin_address,
+        .port = listener_port(s->admin),
+        .path = "/healthz",
+        .timeout_ms = timeout_ms,
+    };
+    int status = 0;
+    enum err e = probe_get(&probe, &status);
+    return !e && status != STATUS_OK ? ERR_UNAVAILABLE : e;
 }
 
 static void look_again(void)
@@ -389,5 +515,10 @@ void server_free(struct server *s)
     metrics_free(s->service.metrics);
     catalog_free(s->service.catalog);
     db_free(s->db);
+    while (s->loaded) {
+        struct loaded *older = s->loaded->older;
+        loaded_free(s->loaded);
+        s->loaded = older;
+    }
     free(s);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "ops/credential.h"
 
 struct row {
     const char *section;
@@ -51,6 +52,7 @@ void config_free(struct config *c)
         if (!rows[i].is_number)
             free(*text_at(c, &rows[i]));
     }
+    free(c->path);
     free(c);
 }
 
@@ -123,12 +125,33 @@ static enum err required_check(struct reading *r)
     return ERR_OK;
 }
 
+static enum err credentials_resolve(struct reading *r)
+{
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char **slot = rows[i].is_number ? NULL : text_at(r->config, &rows[i]);
+        if (!slot || !credential_is_named(*slot))
+            continue;
+        char *path = NULL;
+        enum err e = credential_path(*slot, &path);
+        if (e) {
+            snprintf(r->message, sizeof(r->message), "[%s] %s: %s names no credential of systemd",
+                     rows[i].section, rows[i].key, *slot);
+            return e;
+        }
+        free(*slot);
+        *slot = path;
+    }
+    return ERR_OK;
+}
+
 enum err config_load(const char *path, struct config **ret_config,
                      char ret_message[CONFIG_MESSAGE_BYTES])
 {
     _cleanup_(config_freep) struct config *c = calloc(1, sizeof(*c));
     struct reading r = {.config = c};
     enum err e = c ? defaults_set(c) : ERR_NO_MEMORY;
+    if (!e)
+        e = text_replace(&c->path, path);
     int line = e ? 0 : ini_parse(path, entry_take, &r);
     if (line < 0)
         snprintf(r.message, sizeof(r.message), "it cannot be read");
@@ -136,6 +159,8 @@ enum err config_load(const char *path, struct config **ret_config,
         e = ERR_INVALID;
     if (!e)
         e = required_check(&r);
+    if (!e)
+        e = credentials_resolve(&r);
     if (!e)
         *ret_config = TAKE_PTR(c);
     else if (line > 0)
@@ -145,6 +170,42 @@ enum err config_load(const char *path, struct config **ret_config,
         snprintf(ret_message, CONFIG_MESSAGE_BYTES, "%s: %.200s", path,
                  r.message[0] ? r.message : err_name(e));
     return e;
+}
+
+static bool is_live(const struct row *r)
+{
+    static const size_t live[] = {
+#define LIVE_OFFSET(section, key) offsetof(struct config, section##_##key),
+        CONFIG_LIVE(LIVE_OFFSET)
+#undef LIVE_OFFSET
+    };
+    for (size_t i = 0; i < ARRAY_LEN(live); i++) {
+        if (live[i] == r->offset)
+            return true;
+    }
+    return false;
+}
+
+static bool same(const struct config *a, const struct config *b, const struct row *r)
+{
+    const char *at_a = (const char *)a + r->offset, *at_b = (const char *)b + r->offset;
+    if (r->is_number)
+        return *(const int64_t *)at_a == *(const int64_t *)at_b;
+    return strcmp(*(char *const *)at_a, *(char *const *)at_b) == 0;
+}
+
+bool config_differ(const struct config *a, const struct config *b, size_t *index,
+                   struct config_difference *ret_difference)
+{
+    while (*index < ARRAY_LEN(rows)) {
+        const struct row *r = &rows[(*index)++];
+        if (same(a, b, r))
+            continue;
+        ret_difference->live = is_live(r);
+        snprintf(ret_difference->key, CONFIG_KEY_BYTES, "%s.%s", r->section, r->key);
+        return true;
+    }
+    return false;
 }
 
 const char *config_optional(const char *text)

@@ -3,6 +3,8 @@
  *
  * TEXT(section, key, default, help)      default NULL: must be given
  * NUMBER(section, key, default, min, max, help)
+ *
+ * CONFIG_LIVE(KEY) names the keys that SIGHUP changes; any other needs a restart.
  */
 #pragma once
 
@@ -26,8 +28,8 @@ TEXT(proxy, address, "", "address of the listener for proxies that end TLS, or u
 NUMBER(proxy, port, 8445, 0, 65535, "its port; 0 takes a free one") \
 TEXT(proxy, client_ca, "", "PEM file: CAs of the proxies' certificates; must be given, but for unix:") \
 TEXT(proxy, names, "", "names, separated by commas, of which a proxy's certificate must have one as dNSName or CN; must be given, but for unix:") \
-TEXT(tls, certificate, NULL, "PEM file: the server's certificate chain, leaf first") \
-TEXT(tls, key, NULL, "PEM file: its key, readable by its owner only") \
+TEXT(tls, certificate, NULL, "PEM file: the server's certificate chain, leaf first; or credential:NAME") \
+TEXT(tls, key, NULL, "PEM file: its key, readable by its owner only; or credential:NAME") \
 TEXT(database, host, "", "PostgreSQL host or socket folder; empty: libpq's default") \
 TEXT(database, port, "", "port; empty: libpq's default") \
 TEXT(database, name, "muster", "database") \
@@ -48,6 +50,14 @@ NUMBER(retention, history_days, 730, 31, 36500, "how long the trail is kept") \
 NUMBER(retention, outbox_days, 62, 31, 36500, "how long announced events are kept") \
 NUMBER(retention, audit_days, 3650, 31, 36500, "how long the audit is kept") \
 TEXT(admin, client_ca, "", "PEM file: CAs of operators' certificates, which the admin listener then wants besides the token; empty: none") \
+TEXT(admin, metrics_token_file, "", "file with a token that opens GET /metrics alone, registry or not; empty: none") \
 NUMBER(admin, login_failures_per_minute, 10, 1, 100000, "from one source; past it a wrong token is told 429 instead of 401") \
 TEXT(log, level, "info", "debug, info, warn or error")
+
+#define CONFIG_LIVE(KEY) \
+KEY(listen, max_inside) KEY(listen, max_waiting) KEY(listen, queue_timeout_ms) KEY(listen, drain_timeout_s) \
+KEY(enrol, default_template) KEY(enrol, refused_tokens_per_source_s) KEY(enrol, refused_tokens_burst) \
+KEY(trail, records_per_source_s) KEY(trail, records_per_source_burst) \
+KEY(retention, history_days) KEY(retention, outbox_days) KEY(retention, audit_days) \
+KEY(admin, login_failures_per_minute) KEY(log, level)
 /* clang-format on */

@@ -10,21 +10,22 @@ enum { PERIOD_S = 3600, RETRY_S = 60 };
 
 struct jobs {
     struct db *db;
-    struct maintain_settings settings;
+    struct maintain_settings settings; /* guarded by lock */
     pthread_t thread;
-    pthread_mutex_t lock; /* guards stop */
+    pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t wake;
     bool stop;
+    bool changed;
 };
 
-/* With the lock held: sleeps until the time is over or the end has come. */
+/* With the lock held: sleeps until the time is over, the settings are others or the end came. */
 static void pause_s(struct jobs *j, int seconds)
 {
     struct timespec at;
     clock_gettime(CLOCK_MONOTONIC, &at);
     at.tv_sec += seconds;
     int rc = 0;
-    while (!j->stop && rc == 0)
+    while (!j->stop && !j->changed && rc == 0)
         rc = pthread_cond_timedwait(&j->wake, &j->lock, &at);
 }
 
@@ -33,9 +34,11 @@ static void *jobs_run(void *arg)
     struct jobs *j = arg;
     pthread_mutex_lock(&j->lock);
     while (!j->stop) {
+        struct maintain_settings settings = j->settings;
+        j->changed = false;
         pthread_mutex_unlock(&j->lock);
         int dropped = 0;
-        enum err e = maintain_run(j->db, &j->settings, &dropped);
+        enum err e = maintain_run(j->db, &settings, &dropped);
         if (e)
             log_text(LOG_WARN, "jobs.maintain_failed", "error", err_name(e));
         pthread_mutex_lock(&j->lock);
@@ -64,6 +67,15 @@ enum err jobs_new(struct db *db, const struct maintain_settings *settings, struc
     }
     *ret_jobs = j;
     return ERR_OK;
+}
+
+void jobs_change(struct jobs *j, const struct maintain_settings *settings)
+{
+    pthread_mutex_lock(&j->lock);
+    j->settings = *settings;
+    j->changed = true;
+    pthread_cond_signal(&j->wake);
+    pthread_mutex_unlock(&j->lock);
 }
 
 void jobs_free(struct jobs *j)

@@ -13,5 +13,8 @@ struct jobs;
 enum err jobs_new(struct db *db, const struct maintain_settings *settings,
                   struct jobs **ret_jobs) MUST_CHECK;
 
+/* Other settings from the next run on, which comes at once. */
+void jobs_change(struct jobs *j, const struct maintain_settings *settings);
+
 /* Stops the thread, waiting for a job under way, and frees. */
 void jobs_free(struct jobs *j);

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/bytes.h"
 #include "base/err.h"
+#include "base/trace.h"
 #include "model/fault.h"
 
 enum {
@@ -35,6 +36,7 @@ struct exchange {
     struct arena *arena;
     char request_id[33];
     int64_t arrived_us; /* monotonic */
+    struct trace trace; /* the caller's, under our span; id "": none */
     const char *source; /* remote address as text */
 
     enum http_method method;
@@ -60,7 +62,7 @@ struct exchange {
     void *adapter;              /* the adapter's own, in the arena */
     const char *log_serial;     /* for the log record; NULL: none */
     const char *log_credential; /* likewise */
-    const char *log_detail;     /* likewise */
+    const char *log_template;   /* likewise */
 };
 
 /* The value of a request header, case-insensitive; NULL when absent. */

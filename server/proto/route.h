@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 
+#include "enroll/metrics.h"
 #include "proto/exchange.h"
 
 struct service;
@@ -24,6 +25,7 @@ struct route {
 struct route_table {
     const struct route *rows;
     size_t count;
+    enum metrics_protocol protocol; /* of its rows, for metrics and log */
     /* Called with the headers, before a body is taken; may refuse. NULL: none. */
     enum err (*before)(struct service *service, const struct route *row, struct exchange *x);
 };

@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/json_out.h"
 #include "base/text.h"
-#include "store/enrol.h"
+#include "store/commit.h"
 
 static const struct stmt batch_stmt = {
     "enrol_batch",
@@ -31,6 +31,7 @@ struct committer {
     struct waiter *head;
     struct waiter **tail;
     unsigned leaders;
+    struct histogram batches; /* lock-free */
 };
 
 enum err committer_new(struct db *db, struct committer **ret_committer)
@@ -40,9 +41,15 @@ enum err committer_new(struct db *db, struct committer **ret_committer)
         return ERR_NO_MEMORY;
     c->db = db;
     c->tail = &c->head;
+    c->batches.scale = &histogram_size;
     pthread_mutex_init(&c->lock, NULL);
     *ret_committer = c;
     return ERR_OK;
+}
+
+const struct histogram *committer_batches(const struct committer *c)
+{
+    return &c->batches;
 }
 
 void committer_free(struct committer *c)
@@ -225,6 +232,7 @@ static void lead(struct committer *c, struct waiter *self)
     size_t count = queue_take(c, batch);
     c->leaders++;
     pthread_mutex_unlock(&c->lock);
+    histogram_observe(&c->batches, (int64_t)count);
     batch_run(c->db, batch, count);
     pthread_mutex_lock(&c->lock);
     c->leaders--;

@@ -16,6 +16,7 @@ enum { MAX_PREPARED = 256, MAX_POOL = 64, MAX_TRIES = 5, PATIENCE_MS = 2000 };
 
 struct db_conn {
     PGconn *pg; /* NULL: not connected */
+    struct db_stats *stats;
     const struct stmt *prepared[MAX_PREPARED];
     size_t prepared_count;
     char sqlstate[6];
@@ -35,7 +36,42 @@ struct db {
     pthread_cond_t freed;
     unsigned generation; /* raised when a connection is lost: its siblings are suspect too */
     struct db_conn conns[MAX_POOL];
+    struct db_stats stats;
 };
+
+static const struct {
+    const char *name;
+    const char *prefix; /* of the statements' names */
+} kinds[] = {
+    [DB_KIND_ENROL_BATCH] = {"enrol_batch", "enrol_batch"},
+    [DB_KIND_SEEN] = {"seen", "enrol_seen"},
+    [DB_KIND_DESK] = {"desk", "desk_"},
+    [DB_KIND_OTHER] = {"other", ""},
+};
+
+const char *db_kind_name(enum db_kind kind)
+{
+    return kinds[kind].name;
+}
+
+const struct db_stats *db_stats(const struct db *db)
+{
+    return &db->stats;
+}
+
+unsigned db_size(const struct db *db)
+{
+    return db->config.pool_size;
+}
+
+static void stats_init(struct db *db)
+{
+    db->stats.wait.scale = &histogram_time;
+    for (int i = 0; i < DB_KIND_COUNT; i++)
+        db->stats.statements[i].scale = &histogram_time;
+    for (int i = 0; i < MAX_POOL; i++)
+        db->conns[i].stats = &db->stats;
+}
 
 static void notice_drop(void *arg, const PGresult *result)
 {
@@ -51,6 +87,7 @@ enum err db_new(const struct db_config *config, struct db **ret_db)
     if (!db)
         return ERR_NO_MEMORY;
     db->config = *config;
+    stats_init(db);
     db->password = config->password ? strdup(config->password) : NULL;
     if (config->password && !db->password) {
         free(db);
@@ -122,6 +159,7 @@ static enum err conn_open(const struct db *db, struct db_conn *c)
     c->pg = PQconnectdbParams(keys, values, 0);
     c->prepared_count = 0;
     if (!c->pg || PQstatus(c->pg) != CONNECTION_OK) {
+        atomic_fetch_add_explicit(&c->stats->connect_failures, 1, memory_order_relaxed);
         conn_note(c, "08006", c->pg ? PQerrorMessage(c->pg) : "out of memory");
         conn_close(c);
         return ERR_UNAVAILABLE;
@@ -162,6 +200,7 @@ static struct db_conn *pool_pick(struct db *db)
 enum err db_acquire(struct db *db, struct db_conn **ret_conn)
 {
     struct timespec at = deadline_after_ms(db->config.acquire_timeout_ms);
+    int64_t began_us = clock_mono_us();
     pthread_mutex_lock(&db->lock);
     struct db_conn *c = pool_pick(db);
     int rc = 0;
@@ -173,6 +212,7 @@ enum err db_acquire(struct db *db, struct db_conn **ret_conn)
         c->busy = true;
     unsigned generation = db->generation;
     pthread_mutex_unlock(&db->lock);
+    histogram_observe(&db->stats.wait, clock_mono_us() - began_us);
     if (!c)
         return ERR_UNAVAILABLE;
     if (c->generation != generation)
@@ -213,9 +253,9 @@ unsigned db_busy(struct db *db)
     return n;
 }
 
-static bool state_is(const char *sqlstate, const char *prefix)
+static bool has_prefix(const char *text, const char *prefix)
 {
-    return strncmp(sqlstate, prefix, strlen(prefix)) == 0;
+    return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
 static enum err classify(const struct db_conn *c)
@@ -223,16 +263,16 @@ static enum err classify(const struct db_conn *c)
     const char *s = c->sqlstate;
     if (PQstatus(c->pg) != CONNECTION_OK || s[0] == '\0')
         return ERR_UNAVAILABLE;
-    if (state_is(s, "MU"))
+    if (has_prefix(s, "MU"))
         return ERR_DENIED;
-    if (state_is(s, "23505"))
+    if (has_prefix(s, "23505"))
         return ERR_CONFLICT;
-    if (state_is(s, "23503"))
+    if (has_prefix(s, "23503"))
         return ERR_NOT_FOUND;
-    if (state_is(s, "23") || state_is(s, "22"))
+    if (has_prefix(s, "23") || has_prefix(s, "22"))
         return ERR_INVALID;
-    if (state_is(s, "40") || state_is(s, "57") || state_is(s, "53") || state_is(s, "08") ||
-        state_is(s, "25006"))
+    if (has_prefix(s, "40") || has_prefix(s, "57") || has_prefix(s, "53") || has_prefix(s, "08") ||
+        has_prefix(s, "25006"))
         return ERR_UNAVAILABLE;
     return ERR_SYSTEM;
 }
@@ -260,7 +300,7 @@ static enum err conn_judge(struct db_conn *c, PGresult *r, PGresult **ret_result
     const char *sqlstate = r ? PQresultErrorField(r, PG_DIAG_SQLSTATE) : NULL;
     const char *silence = c->timed_out ? "PostgreSQL does not answer" : PQerrorMessage(c->pg);
     conn_note(c, sqlstate, r ? PQresultErrorMessage(r) : silence);
-    if (sqlstate && state_is(sqlstate, "MU"))
+    if (sqlstate && has_prefix(sqlstate, "MU"))
         refusal_note(c, r);
     PQclear(r);
     return classify(c);
@@ -325,8 +365,16 @@ static enum err conn_prepare(struct db_conn *c, const struct stmt *stmt)
     return e;
 }
 
-enum err db_exec(struct db_conn *c, const struct stmt *stmt, const char *const *params,
-                 PGresult **ret_result)
+static enum db_kind kind_of(const struct stmt *stmt)
+{
+    int kind = 0;
+    while (!has_prefix(stmt->name, kinds[kind].prefix))
+        kind++;
+    return (enum db_kind)kind;
+}
+
+static enum err exec(struct db_conn *c, const struct stmt *stmt, const char *const *params,
+                     PGresult **ret_result)
 {
     enum err e = conn_prepare(c, stmt);
     if (e)
@@ -334,6 +382,15 @@ enum err db_exec(struct db_conn *c, const struct stmt *stmt, const char *const *
     int sent = PQsendQueryPrepared(c->pg, stmt->name, stmt->params, params, NULL, NULL, 0);
     PGresult *r = sent ? result_wait(c) : NULL;
     return conn_judge(c, r, ret_result);
+}
+
+enum err db_exec(struct db_conn *c, const struct stmt *stmt, const char *const *params,
+                 PGresult **ret_result)
+{
+    int64_t began_us = clock_mono_us();
+    enum err e = exec(c, stmt, params, ret_result);
+    histogram_observe(&c->stats->statements[kind_of(stmt)], clock_mono_us() - began_us);
+    return e;
 }
 
 const char *db_message(const struct db_conn *c)
@@ -354,7 +411,7 @@ static enum err conn_command(struct db_conn *c, const char *sql)
 /* Worth another try: the server undid it and said so. */
 static bool is_transient(const struct db_conn *c)
 {
-    return state_is(c->sqlstate, "40001") || state_is(c->sqlstate, "40P01");
+    return has_prefix(c->sqlstate, "40001") || has_prefix(c->sqlstate, "40P01");
 }
 
 static void message_copy(const struct db_conn *c, char *ret_message)

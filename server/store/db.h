@@ -12,6 +12,7 @@
 #include "base/arena.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/histogram.h"
 
 enum { DB_MAX_PARAMS = 16, DB_MAX_MESSAGE_BYTES = 512 };
 
@@ -57,8 +58,22 @@ static inline void db_result_done(PGresult **r)
 /* Scope-bound result of a statement. */
 #define DB_RESULT _cleanup_(db_result_done) PGresult *
 
-/* Connections in use. */
+/* Connections in use, and how many there may be. */
 unsigned db_busy(struct db *db);
+unsigned db_size(const struct db *db);
+
+enum db_kind { DB_KIND_ENROL_BATCH, DB_KIND_SEEN, DB_KIND_DESK, DB_KIND_OTHER, DB_KIND_COUNT };
+
+/* What the pool counted since it was made; its cells are atomic. */
+struct db_stats {
+    struct histogram wait; /* for a free connection */
+    struct histogram statements[DB_KIND_COUNT];
+    atomic_uint_fast64_t connect_failures;
+};
+
+/* Borrowed for the life of the pool. */
+const struct db_stats *db_stats(const struct db *db);
+const char *db_kind_name(enum db_kind kind);
 
 /*
  * Runs one statement. ERR_DENIED a refusal raised by muster.refuse: db_message has the fault's

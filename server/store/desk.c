@@ -68,7 +68,8 @@ static const struct stmt stmts[] = {
         " ORDER BY u.issuer_hash" LIMIT), 2},
     [DESK_UNKNOWN_DISMISS] = {"desk_unknown_dismiss", CALL("desk_unknown_dismiss"), 2},
     /* devices by number; behind them, where UNPROVISIONED ones are asked for, the allowlist's
-     * rows that were never seen: keys "d:NUMBER" and "a:PRODUCT:SERIAL" */
+     * rows that were never seen: keys "d:NUMBER" and "a:PRODUCT:SERIAL". A device is looked up for
+     * each of these; as NOT EXISTS the planner would join all devices for a page of ten. */
     [DESK_DEVICE_LIST] = {"desk_device_list", PAGE(
         "SELECT j, k, row_number() OVER (ORDER BY o, i, s) n FROM ("
         "(SELECT device_json(d)::json j, 'd:' || d.id k, 0 o, d.id i, '' s"
@@ -92,8 +93,8 @@ static const struct stmt stmts[] = {
         " AND (COALESCE(" ARG("after") ", '') NOT LIKE 'a:%'"
         " OR (r.product_id, r.serial_canonical) > (nullif(split_part(" ARG("after") ", ':', 2), '')::bigint,"
         " substr(" ARG("after") ", length(split_part(" ARG("after") ", ':', 2)) + 4)))"
-        " AND NOT EXISTS (SELECT 1 FROM device x WHERE x.product_id = r.product_id"
-        " AND x.serial_canonical = r.serial_canonical)"
+        " AND (SELECT x.id FROM device x WHERE x.product_id = r.product_id"
+        " AND x.serial_canonical = r.serial_canonical) IS NULL"
         " ORDER BY r.product_id, r.serial_canonical" LIMIT ")) b ORDER BY o, i, s" LIMIT), 2},
     [DESK_DEVICE_SHOW] = {"desk_device_show", CALL("desk_device_show"), 2},
     [DESK_DEVICE_QUARANTINE] = {"desk_device_quarantine", CALL("desk_device_quarantine"), 2},
@@ -124,7 +125,6 @@ static const struct stmt stmts[] = {
         " ORDER BY u.id DESC" LIMIT), 2},
     [DESK_STATUS] = {"desk_status", CALL("desk_status"), 2},
     [DESK_DOCTOR] = {"desk_doctor", CALL("desk_doctor"), 2},
-    [DESK_GAUGES] = {"desk_gauges", CALL("desk_gauges"), 2},
     [DESK_ADMIN_TOKEN_LIST] = {"desk_admin_token_list", PAGE(
         "SELECT admin_token_json(t)::json j, t.name k, row_number() OVER (ORDER BY t.name) n"
         " FROM admin_token t WHERE (SELECT desk_unscoped($1::jsonb))"

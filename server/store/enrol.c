@@ -31,7 +31,8 @@ static const struct stmt stmts[] = {
      "SELECT extract(epoch FROM c.not_before)::bigint, extract(epoch FROM c.not_after)::bigint,"
      " d.template_id, c.status IN ('pending', 'current')"
      " FROM certificate c JOIN device d ON d.id = c.device_id"
-     " WHERE c.issuer_id = $1::bigint AND c.serial_number = $2 AND c.purpose = 'operational'",
+     " WHERE c.issuer_id = $1::bigint AND c.serial_number = $2"
+     " AND (c.purpose = 'operational') IS NOT FALSE",
      2},
     {"enrol_keygen", "SELECT enrol_keygen_check($1::jsonb)", 1},
 };

@@ -1,7 +1,6 @@
 /*
- * Recording enrolments. One enrolment is one call of muster.enrol_batch; concurrent ones share
- * a call and a commit: the first waiting thread leads, takes what is queued, records it and
- * hands every other thread its outcome. Threads: any.
+ * What is recorded of enrolments, and the statements around it; store/commit.h records them.
+ * Threads: any.
  */
 #pragma once
 
@@ -80,16 +79,6 @@ struct enrol_outcome {
     const char *state;        /* NULL on refusal */
 };
 
-struct committer;
-
-enum err committer_new(struct db *db, struct committer **ret_committer) MUST_CHECK;
-void committer_free(struct committer *c);
-
-/* Records one enrolment and waits for its commit. The outcome lives in the arena.
- * ERR_UNAVAILABLE: not recorded as far as can be known, the same request may come again. */
-enum err committer_record(struct committer *c, const struct enrol_record *record,
-                          struct arena *arena, struct enrol_outcome *ret_outcome) MUST_CHECK;
-
 /* What a device's certificate says of it. */
 struct enrol_peer {
     const char *serial;
@@ -147,4 +136,3 @@ enum err enrol_unknown_issuer(struct db *db, struct arena *arena,
                               const struct unknown_issuer *u) MUST_CHECK;
 
 extern const struct stmt_set enrol_statements;
-extern const struct stmt_set commit_statements;

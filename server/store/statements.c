@@ -3,13 +3,15 @@
 #include "base/cleanup.h"
 #include "store/bootstrap.h"
 #include "store/catalog_load.h"
+#include "store/commit.h"
 #include "store/desk.h"
 #include "store/enrol.h"
+#include "store/gauges.h"
 #include "store/maintain.h"
 #include "store/migrate.h"
 
 const struct stmt_set *const statement_sets[] = {
     &migrate_statements, &maintain_statements, &bootstrap_statements, &catalog_statements,
-    &enrol_statements,   &commit_statements,   &desk_statements,
+    &enrol_statements,   &commit_statements,   &desk_statements,      &gauges_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

@@ -27,6 +27,9 @@ After the quickstart: `. .dev/env`.
 For people: tables, `name value` lines, and for `device show` and `explain` a story. With `--json` exactly what the API
 returns: an array for a list (its pages joined), an object for one thing. Text that came from devices is printed with
 control characters escaped. `token create` prints `id token serial`, one token a line, for `cut` and `awk`.
+With `--out FILE` the tokens go into a new file of mode 0600, synced after every 5000: when a long run breaks, the file
+holds every token that the server answered with. A file that exists is refused before anything is minted; when the file
+cannot be written any more, the last tokens are printed on standard output and the run ends.
 
 Exit codes: 0 done, 1 refused by the server or lines rejected, 2 wrong usage, 3 the server cannot be reached.
 A refusal is one line on standard error, `muster: CODE: what it means: the detail (request ID)`; the codes are in

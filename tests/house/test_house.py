@@ -193,9 +193,36 @@ def test_links_of_the_documents_lead_somewhere():
             assert (doc.parent / target).exists(), f"{doc.name}: {target}"
 
 
+def test_every_alert_is_complete_and_its_runbook_is_a_section():
+    rules = (ROOT / "deploy" / "prometheus" / "muster.rules.yml").read_text()
+    tests = (ROOT / "tests" / "alerts" / "muster_test.yml").read_text()
+    sections = set(re.findall(r"^#### ([a-z-]+)$", (ROOT / "docs" / "operations.md").read_text(), re.M))
+    found = rules.split("- alert: ")[1:]
+    assert len(found) >= 12
+    named = set()
+    for rule in found:
+        name = rule.split("\n")[0]
+        assert re.search(r"severity: (warning|critical)\n", rule) and 'summary: "' in rule, name
+        (runbook,) = re.findall(r"runbook: docs/operations\.md#([a-z-]+)\n", rule)
+        assert runbook in sections, (name, runbook)
+        named.add(runbook)
+        assert re.search(rf"alertname: {name}\n +exp_alerts", tests), f"no test in which {name} fires"
+        assert f"{{eval_time: 26h, alertname: {name}}}" in tests, f"no test in which {name} is silent"
+    assert sections == named
+
+
 def test_every_scenario_key_is_documented():
     text = (ROOT / "docs" / "loadtest.md").read_text()
     keys = re.findall(r"^NUMBER\((\w+),", (ROOT / "loadtest/swarm/scenario.h").read_text(), re.M)
     assert len(keys) > 15
     for key in keys:
         assert f"`{key}`" in text, key
+
+
+def test_each_claim_of_the_threat_model_names_tests_that_exist():
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(test_\w+)::(test_\w+)`", text))
+    assert len(named) > 40
+    for file, name in sorted(named):
+        source = ROOT / "tests" / "integration" / f"{file}.py"
+        assert source.exists() and f"\ndef {name}(" in source.read_text(), f"{file}::{name}"

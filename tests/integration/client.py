@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import NameOID
 
+import openapi
 from stack import Refused
 
 EST = "/.well-known/est"
@@ -97,7 +98,11 @@ def request(stack, method, path, body=None, headers=None, chain=None, key=None, 
         else:
             c.request(method, path, body=body, headers=headers or {})
         answer = c.getresponse()
-        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        got = {k.lower(): v for k, v in answer.getheaders()}
+        text = answer.read()
+        sent_type = next((v for k, v in (headers or {}).items() if k.lower() == "content-type"), None)
+        openapi.SPEC.seen("admin" if port == stack.admin_port else "device", method, path, sent_type, body, answer.status, got, text)
+        return answer.status, got, text
     finally:
         c.close()
 

@@ -24,3 +24,15 @@ def fresh(tmp_path_factory):
     with Stack(folder) as running:
         running.seed()
         yield running
+
+
+def pytest_collection_modifyitems(config, items):
+    """What judges a whole run goes last, and only into a whole run."""
+    folder = pathlib.Path(__file__).parent
+    mine = [i for i in items if i.path.parent == folder]
+    whole = {i.path for i in mine} == set(folder.glob("test_*.py")) and not config.option.keyword and not any("::" in a for a in config.args)
+    last = [i for i in mine if i.name.startswith("test_last_")]
+    rest = [i for i in items if i not in last]
+    items[:] = rest + (last if whole else [])
+    if not whole and last:
+        config.hook.pytest_deselected(items=last)

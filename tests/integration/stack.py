@@ -14,6 +14,8 @@ import urllib.request
 
 import psycopg2
 
+import openapi
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("MUSTER_BUILD", ROOT / "build"))
 MUSTERD = BUILD / "server" / "musterd"
@@ -115,6 +117,7 @@ class Stack:
             "database": {"host": "127.0.0.1", "port": self.pg_port, "name": "muster", "user": "muster"},
             "ca": {"directory": self.folder / "ca"},
             "enrol": {"default_template": "open", "refused_tokens_burst": 100000},
+            "admin": {"login_failures_per_minute": 10000},
             "trail": {"records_per_source_s": 1000, "records_per_source_burst": 10000},
         }
         for key, value in extra.items():
@@ -186,11 +189,14 @@ class Stack:
         try:
             with urllib.request.urlopen(request, context=self.tls(), timeout=60) as answer:
                 text = answer.read()
+                openapi.SPEC.seen("admin", method, path, kind, data, answer.status, answer.headers, text)
                 if raw:
                     return answer.status, dict(answer.headers), text
                 return json.loads(text) if text else None
         except urllib.error.HTTPError as e:
-            raise Refused(e.code, dict(e.headers), e.read()) from None
+            text = e.read()
+            openapi.SPEC.seen("admin", method, path, kind, data, e.code, e.headers, text)
+            raise Refused(e.code, dict(e.headers), text) from None
 
     def v1(self, method, path, body=None, **kw):
         return self.admin(method, "/admin/v1" + path, body, **kw)

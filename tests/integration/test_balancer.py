@@ -374,7 +374,7 @@ def test_channel_binding_does_not_reach_through(balanced, factory):
 def test_it_is_measured_by_itself(balanced):
     through(balanced, "GET", "/healthz")
     text = balanced.admin("GET", "/metrics", raw=True)[2].decode()
-    assert 'muster_requests_total{listener="proxy",outcome="ok"}' in text
+    assert 'muster_requests_total{listener="proxy",protocol="health",outcome="ok"}' in text
     assert 'muster_connections_without_request_total{listener="proxy"}' in text
 
 

@@ -2,6 +2,7 @@
 import contextlib
 import ipaddress
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from client import EST, Device, certs_of, key_pem, cert_pem, new_key, request
 from factory import Authority
-from stack import MUSTERD, Refused, Stack, wait_for
+from stack import MUSTERD, ROOT, Refused, Stack, wait_for
 
 
 @pytest.fixture
@@ -149,6 +150,75 @@ def test_configuration_errors_name_the_line(tmp_path):
     assert subprocess.run([MUSTERD, "dance", "--config", file], capture_output=True).returncode == 2
     text = subprocess.run([MUSTERD, "--help"], capture_output=True, text=True).stdout
     assert "device_port = 8443" in text and "musterd migrate" in text
+
+
+def test_check_config_finds_every_problem(fresh):
+    assert fresh.musterd("check-config").stdout == "the configuration is right\n"
+    assert fresh.musterd("check-config", "--database").returncode == 0
+    (fresh.folder / "password").write_text("x")
+    os.chmod(fresh.folder / "password", 0o644)
+    os.chmod(fresh.folder / "ca/issuing-1.key", 0o640)
+    (fresh.folder / "other.key").write_bytes(key_pem(new_key()))
+    os.chmod(fresh.folder / "other.key", 0o600)
+    good = fresh.config.read_text()
+    fresh.config.write_text(good.replace("server.key", "other.key").replace("device_address = 127.0.0.1", "device_address = localhost")
+                            .replace("[database]\n", f"[database]\nsslmode = maybe\npassword_file = {fresh.folder}/password\n"))
+    done = fresh.musterd("check-config", check=False)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and done.stdout == ""
+    for key, why in (("tls.certificate", "pair"), ("ca.directory", "0600"), ("listen.device_address", "no IPv4"), ("database.sslmode", "no mode"),
+                     ("MUSTER_DATABASE_PASSWORD", "0600")):
+        assert len([line for line in lines if line.startswith(key + ": ") and why in line]) == 1, (key, lines)
+    assert len(lines) == 5
+    fresh.config.write_text(good.replace("server.key", "missing.key").replace(f"{fresh.folder}/ca", f"{fresh.folder}/nowhere"))
+    lines = fresh.musterd("check-config", check=False).stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["tls.key", "ca.directory"]
+    assert all("No such file" in line for line in lines)
+
+
+def test_check_config_with_the_database(fresh):
+    fresh.sql("UPDATE schema_migration SET oldest_binary = 10000 WHERE version = (SELECT max(version) FROM schema_migration)")
+    assert fresh.musterd("check-config").returncode == 0
+    done = fresh.musterd("check-config", "--database", check=False)
+    assert done.returncode == 1 and done.stderr.startswith("database: ") and done.stderr.count("\n") == 1
+    fresh.pg_stop("immediate")
+    assert fresh.musterd("check-config", "--database", check=False).returncode == 1
+    fresh.pg_start()
+
+
+def test_the_password_may_come_from_the_environment_or_systemd(empty, monkeypatch):
+    """PostgreSQL asks for one; each source in turn has the right one."""
+    hba = empty.folder / "pg/data/pg_hba.conf"
+    empty.sql("ALTER USER muster PASSWORD 'right'")
+    before = hba.read_text()
+    hba.write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+    subprocess.run(["kill", "-HUP", (empty.folder / "pg/data/postmaster.pid").read_text().split()[0]], check=True)
+    wait_for("PostgreSQL to ask for a password", lambda: empty.musterd("check-config", "--database", check=False).returncode == 1)
+
+    def refused():
+        return any(line.startswith("database: ") for line in empty.musterd("check-config", "--database", check=False).stderr.splitlines())
+
+    assert refused()
+    credentials = empty.folder / "credentials"
+    credentials.mkdir()
+    (credentials / "database-password").write_text("right\n")
+    os.chmod(credentials / "database-password", 0o400)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    assert not refused()
+    monkeypatch.setenv("MUSTER_DATABASE_PASSWORD", "wrong")
+    assert refused()
+    monkeypatch.setenv("MUSTER_DATABASE_PASSWORD", "right")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert not refused()
+    hba.write_text(before)
+
+
+def test_the_unit_file_is_right(tmp_path):
+    unit = tmp_path / "musterd.service"
+    text = (ROOT / "deploy/musterd.service").read_text()
+    unit.write_text(re.sub("/usr/bin/musterd", str(MUSTERD), text))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def cpu_seconds(pid):

@@ -11,8 +11,11 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/gate.h"
+#include "base/histogram.h"
 #include "base/id.h"
 #include "base/json_out.h"
+#include "base/limit.h"
+#include "base/log.h"
 #include "base/secret.h"
 #include "base/text.h"
 #include "suite.h"
@@ -281,9 +284,68 @@ START_TEST(the_gate_bounds_both_inside_and_queue)
 }
 END_TEST
 
+START_TEST(new_limits_hold_at_once)
+{
+    struct gate g;
+    struct gate_state s;
+    ck_assert_int_eq(gate_init(&g, 1, 1), ERR_OK);
+    ck_assert_int_eq(gate_enter(&g, 0), ERR_OK);
+    gate_limit(&g, 2, 5);
+    ck_assert_int_eq(gate_enter(&g, 0), ERR_OK);
+    gate_limit(&g, 1, 5);
+    gate_leave(&g);
+    ck_assert_int_eq(gate_enter(&g, 0), ERR_UNAVAILABLE); /* one is inside still */
+    gate_look(&g, &s);
+    ck_assert(s.inside == 1 && s.waiting == 0 && s.max_inside == 1 && s.max_waiting == 5);
+    gate_done(&g);
+
+    struct source_limit *l = NULL;
+    ck_assert_int_eq(source_limit_new(1, 3, &l), ERR_OK);
+    ck_assert(source_limit_take(l, "a", 1000));
+    source_limit_change(l, 1, 1);
+    ck_assert(source_limit_take(l, "a", 1000));
+    ck_assert(!source_limit_take(l, "a", 1000));
+    source_limit_change(l, 1000, 10);
+    for (int i = 0; i < 10; i++)
+        ck_assert(source_limit_take(l, "a", 1001000));
+    ck_assert(!source_limit_take(l, "a", 1001000));
+    source_limit_free(l);
+}
+END_TEST
+
+START_TEST(histograms_count_up_to_their_bounds)
+{
+    struct histogram h = {.scale = &histogram_size};
+    static const int64_t values[] = {-5, 0, 1, 2, 3, 64, 65, 1000};
+    int64_t sum = 0;
+    for (size_t i = 0; i < ARRAY_LEN(values); i++) {
+        histogram_observe(&h, values[i]);
+        sum += values[i] > 0 ? values[i] : 0;
+    }
+    static const uint64_t expected[] = {3, 1, 1, 0, 0, 0, 1, 2};
+    for (unsigned i = 0; i < ARRAY_LEN(expected); i++)
+        ck_assert_uint_eq(histogram_bucket(&h, i), expected[i]);
+    ck_assert_int_eq((int64_t)histogram_sum(&h), sum);
+}
+END_TEST
+
+START_TEST(log_levels_have_names)
+{
+    enum log_level level = LOG_INFO;
+    ck_assert_int_eq(log_level_parse("debug", &level), ERR_OK);
+    ck_assert_int_eq((int)level, LOG_DEBUG);
+    ck_assert_int_eq(log_level_parse("error", &level), ERR_OK);
+    ck_assert_int_eq((int)level, LOG_ERROR);
+    ck_assert_int_eq(log_level_parse("Error", &level), ERR_INVALID);
+    ck_assert_int_eq(log_level_parse("", &level), ERR_INVALID);
+    ck_assert_int_eq((int)level, LOG_ERROR);
+}
+END_TEST
+
 SUITE("base", arena_is_bounded_and_zeroed, buf_drops_what_does_not_fit_whole,
       base64_vectors_both_ways, base64_takes_white_space_and_nothing_else,
       base64_round_trips_random_bytes, text_utf8_refuses_what_rfc_3629_refuses,
       text_numbers_and_durations, text_url_decodes_in_place, json_escapes_and_replaces,
       ids_are_unique_and_in_time_order, digest_and_comparison, private_files_must_be_private,
-      the_gate_bounds_both_inside_and_queue)
+      the_gate_bounds_both_inside_and_queue, new_limits_hold_at_once,
+      histograms_count_up_to_their_bounds, log_levels_have_names)

@@ -12,7 +12,7 @@ START_TEST(every_fault_has_a_row_and_codes_are_unique)
     for (int i = 1; i < FAULT_COUNT; i++) {
         const struct fault_row *r = fault_row((enum fault_code)i);
         ck_assert_ptr_nonnull(strchr(r->code, '.'));
-        ck_assert_int_ge(r->http_status, 400);
+        ck_assert(r->http_status >= 400 || i == FAULT_APPROVAL_PENDING);
         ck_assert_int_gt(strlen(r->title), 0);
         ck_assert_int_gt(strlen(r->remedy), 0);
         ck_assert_int_eq(fault_parse(r->code), i);

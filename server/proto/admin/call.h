@@ -47,7 +47,8 @@ struct admin_call {
 struct admin_session {
     struct desk_operator op;
     enum admin_role role;
-    const char *json; /* op of the desk's functions */
+    const char *json; /* op of the desk's functions; NULL for the scrape token */
+    bool scrape;      /* let in by the scrape token, which is in no registry */
 };
 
 /* The route table's hook: bearer token, role. */

@@ -34,5 +34,7 @@ enum err whoami_handle(struct service *service, struct exchange *x) MUST_CHECK;
 /* doctor.c */
 enum err doctor_before(struct service *service, struct exchange *x, json_t *args);
 
-/* metrics.c */
+/* metrics.c; metrics_scraper: whether the request brings the scrape token, which opens
+ * GET /metrics and nothing else, without the registry */
+bool metrics_scraper(const struct service *service, const struct exchange *x);
 enum err metrics_handle(struct service *service, struct exchange *x) MUST_CHECK;

@@ -1,36 +1,107 @@
 /* GET /metrics: what this process counted, and what the registry knows. */
+#include <jansson.h>
 #include <stdlib.h>
+#include <string.h>
+#include <strings.h>
 
 #include "base/cleanup.h"
 #include "base/gate.h"
+#include "base/process.h"
+#include "base/secret.h"
+#include "enroll/catalog.h"
 #include "enroll/metrics.h"
 #include "enroll/service.h"
 #include "proto/admin/hooks.h"
+#include "store/commit.h"
+#include "store/gauges.h"
 
 enum { MAX_METRICS_BYTES = 1 << 20 };
 
-static void head(struct buf *b, const char *name, const char *help)
+static void gauge(struct buf *b, const char *name, const char *help, double number)
 {
-    buf_printf(b, "# HELP %s %s\n# TYPE %s gauge\n", name, help, name);
+    metrics_head(b, name, "gauge", help);
+    metrics_value(b, name, NULL, NULL, number);
 }
 
-static void process_write(struct service *service, struct buf *b)
+static void counter(struct buf *b, const char *name, const char *help, double number)
 {
-    struct gate *const gates[] = {service->device_gate, service->admin_gate};
-    static const char *const names[] = {"device", "admin"};
-    unsigned inside[ARRAY_LEN(gates)], waiting[ARRAY_LEN(gates)];
-    head(b, "muster_gate_inside", "Requests worked on");
-    for (size_t i = 0; i < ARRAY_LEN(gates); i++) {
-        gate_look(gates[i], &inside[i], &waiting[i]);
-        metrics_gauge(b, "muster_gate_inside", "listener", names[i], inside[i]);
+    metrics_head(b, name, "counter", help);
+    metrics_value(b, name, NULL, NULL, number);
+}
+
+/* One gauge of every gate; the proxy listener goes through the device listener's. */
+enum { GATE_COUNT = METRICS_ADMIN + 1 };
+
+static void gate_write(struct buf *b, const char *name, const char *help,
+                       const unsigned numbers[GATE_COUNT])
+{
+    metrics_head(b, name, "gauge", help);
+    for (int i = 0; i < GATE_COUNT; i++)
+        metrics_value(b, name, "listener", metrics_listener_name((enum metrics_listener)i),
+                      numbers[i]);
+}
+
+static void gates_write(struct service *service, struct buf *b)
+{
+    struct gate *const gates[] = {
+        [METRICS_DEVICE] = service->device_gate, [METRICS_ADMIN] = service->admin_gate};
+    struct gate_state states[GATE_COUNT];
+    unsigned numbers[4][GATE_COUNT];
+    for (int i = 0; i < GATE_COUNT; i++) {
+        gate_look(gates[i], &states[i]);
+        numbers[0][i] = states[i].inside;
+        numbers[1][i] = states[i].waiting;
+        numbers[2][i] = states[i].max_inside;
+        numbers[3][i] = states[i].max_waiting;
     }
-    head(b, "muster_gate_waiting", "Requests that wait to be worked on");
-    for (size_t i = 0; i < ARRAY_LEN(gates); i++)
-        metrics_gauge(b, "muster_gate_waiting", "listener", names[i], waiting[i]);
-    head(b, "muster_database_connections_busy", "Connections of the pool in use");
-    metrics_gauge(b, "muster_database_connections_busy", NULL, NULL, db_busy(service->db));
-    head(b, "muster_build_info", "The version that runs");
-    metrics_gauge(b, "muster_build_info", "version", MUSTER_VERSION, 1);
+    gate_write(b, "muster_gate_inside", "Requests worked on", numbers[0]);
+    gate_write(b, "muster_gate_waiting", "Requests that wait to be worked on", numbers[1]);
+    gate_write(b, "muster_gate_max_inside", "How many are worked on at most", numbers[2]);
+    gate_write(b, "muster_gate_max_waiting", "How many wait at most", numbers[3]);
+}
+
+static void database_write(struct service *service, struct buf *b)
+{
+    const struct db_stats *stats = db_stats(service->db);
+    gauge(b, "muster_database_connections_busy", "Connections of the pool in use",
+          db_busy(service->db));
+    gauge(b, "muster_database_connections_max", "Connections the pool may have",
+          db_size(service->db));
+    counter(b, "muster_database_connect_failures_total", "Attempts to connect that failed",
+            (double)atomic_load_explicit(&stats->connect_failures, memory_order_relaxed));
+    metrics_head(b, "muster_database_wait_seconds", "histogram",
+                 "Time spent waiting for a connection of the pool");
+    metrics_histogram(b, "muster_database_wait_seconds", NULL, NULL, &stats->wait);
+    metrics_head(b, "muster_database_statement_seconds", "histogram",
+                 "Time from sending a statement to its result");
+    for (int i = 0; i < DB_KIND_COUNT; i++)
+        metrics_histogram(b, "muster_database_statement_seconds", "kind",
+                          db_kind_name((enum db_kind)i), &stats->statements[i]);
+    metrics_head(b, "muster_commit_batch_size", "histogram", "Enrolments that shared a commit");
+    metrics_histogram(b, "muster_commit_batch_size", NULL, NULL,
+                      committer_batches(service->committer));
+}
+
+static void catalog_write(struct service *service, struct buf *b)
+{
+    _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
+    int64_t epoch = 0, age_us = 0;
+    (void)!catalog_get(service->catalog, &snapshot); /* or an idle server's would look old */
+    catalog_look(service->catalog, &epoch, &age_us);
+    gauge(b, "muster_catalog_epoch", "Version of the templates and CAs in use", (double)epoch);
+    gauge(b, "muster_catalog_age_seconds", "Since the registry last confirmed that version",
+          (double)age_us / 1e6);
+}
+
+static void process_write(struct buf *b)
+{
+    struct process_facts p = process_look();
+    metrics_head(b, "muster_build_info", "gauge", "The version that runs");
+    metrics_value(b, "muster_build_info", "version", MUSTER_VERSION, 1);
+    counter(b, "process_cpu_seconds_total", "User and system time", p.cpu_s);
+    gauge(b, "process_resident_memory_bytes", "Resident memory", (double)p.resident_bytes);
+    gauge(b, "process_open_fds", "Open file descriptors", (double)p.open_fds);
+    gauge(b, "process_max_fds", "How many there may be", (double)p.max_fds);
 }
 
 static const struct {
@@ -40,12 +111,14 @@ static const struct {
     const char *help;
 } gauges[] = {
     {"devices", "muster_devices", "state", "Devices by state"},
-    {"certificates_expiring", "muster_certificates_expiring", "within",
-     "Live certificates that end within"},
-    {"issuer_days_left", "muster_issuer_days_left", "issuer", "Days until an issuing CA ends"},
+    {"certificates", "muster_certificates", "expires", "Live certificates by when they end"},
+    {"issuer_not_after", "muster_issuer_not_after_timestamp_seconds", "issuer",
+     "When an issuing CA ends, since 1970"},
     {"unknown_issuers", "muster_unknown_issuers", NULL,
      "Issuers of client certificates that nobody registered"},
     {"verify_overdue", "muster_devices_verify_overdue", NULL, "Devices whose first use is overdue"},
+    {"quarantine_spared", "muster_quarantine_spared", NULL,
+     "Devices that a quarantine storm spared within the last hour"},
 };
 
 static void registry_write(const json_t *values, struct buf *b)
@@ -53,29 +126,56 @@ static void registry_write(const json_t *values, struct buf *b)
     for (size_t i = 0; i < ARRAY_LEN(gauges); i++) {
         const char *key;
         json_t *number;
-        head(b, gauges[i].name, gauges[i].help);
-        json_object_foreach(json_object_get(values, gauges[i].member), key, number) metrics_gauge(
-            b, gauges[i].name, gauges[i].label, key, (int64_t)json_number_value(number));
+        metrics_head(b, gauges[i].name, "gauge", gauges[i].help);
+        json_object_foreach(json_object_get(values, gauges[i].member), key, number)
+            metrics_value(b, gauges[i].name, gauges[i].label, key, json_number_value(number));
     }
+}
+
+/* Whoever came with the scrape token is told of the process even while the registry is away. */
+static enum err registry_add(struct service *service, struct exchange *x, struct buf *b)
+{
+    const struct admin_session *s = x->adapter;
+    const char *json = NULL;
+    enum err e = gauges_load(service->db, x->arena, &json);
+    if (e && !s->scrape)
+        return admin_refused(x, e, "the registry's gauges");
+    gauge(b, "muster_database_up", "Whether PostgreSQL answered this scrape", !e);
+    if (e)
+        return ERR_OK;
+    _cleanup_(json_decrefp) json_t *values = json_loads(json, 0, NULL);
+    registry_write(values, b);
+    return ERR_OK;
 }
 
 enum err metrics_handle(struct service *service, struct exchange *x)
 {
     const struct admin_session *s = x->adapter;
-    struct desk_answer answer = {0};
-    char message[DB_MAX_MESSAGE_BYTES] = "";
     _cleanup_(buf_donep) struct buf b = {0};
-    enum err e = desk_call(service->db, DESK_GAUGES, s->json, "{}", x->arena, &answer, message);
-    if (e)
-        return admin_refused(x, e, message);
-    _cleanup_(json_decrefp) json_t *values = json_loads(answer.json, 0, NULL);
+    if (s->op.product_id != 0)
+        return fault_set(&x->fault, FAULT_ADMIN_FORBIDDEN, "the token is for one product only");
     buf_init(&b, MAX_METRICS_BYTES);
     metrics_write(service->metrics, &b);
-    process_write(service, &b);
-    registry_write(values, &b);
+    gates_write(service, &b);
+    catalog_write(service, &b);
+    enum err e = registry_add(service, x, &b);
+    if (e)
+        return e;
+    database_write(service, &b);
+    process_write(&b);
     const char *text = b.overflow ? NULL : arena_strdup(x->arena, buf_text(&b));
     if (!text)
         return fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
     exchange_reply(x, 200, "text/plain; version=0.0.4", bytes_text(text));
     return ERR_OK;
+}
+
+bool metrics_scraper(const struct service *service, const struct exchange *x)
+{
+    const char *header = exchange_header(x, "Authorization");
+    uint8_t hash[SHA256_BYTES];
+    if (x->route->handle != metrics_handle || !service->scrape_token_set || !header ||
+        strncasecmp(header, "Bearer ", 7) != 0 || digest_sha256(bytes_text(header + 7), hash))
+        return false;
+    return secret_equal(hash, service->scrape_token, sizeof(hash));
 }

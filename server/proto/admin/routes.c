@@ -202,4 +202,8 @@ static const struct route routes[] = {
 };
 
 const struct route_table admin_routes = {
-    .rows = routes, .count = ARRAY_LEN(routes), .before = admin_authenticate};
+    .rows = routes,
+    .count = ARRAY_LEN(routes),
+    .protocol = PROTOCOL_ADMIN,
+    .before = admin_authenticate,
+};

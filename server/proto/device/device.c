@@ -66,10 +66,16 @@ static enum err config_handle(struct service *service, struct exchange *x)
     return reply_config(x, &seen);
 }
 
-static const struct route routes[] = {
+static const struct route enroll_rows[] = {
     {HTTP_POST, "/v1/enroll", "application/json", DEVICE_ENROLL_MAX_BODY_BYTES, 0,
      device_enroll_handle, NULL},
+};
+
+static const struct route config_rows[] = {
     {HTTP_GET, "/v1/device/config", NULL, 0, 0, config_handle, NULL},
 };
 
-const struct route_table device_routes = {.rows = routes, .count = ARRAY_LEN(routes)};
+const struct route_table device_enroll_routes = {
+    .rows = enroll_rows, .count = ARRAY_LEN(enroll_rows), .protocol = PROTOCOL_JSON};
+const struct route_table device_config_routes = {
+    .rows = config_rows, .count = ARRAY_LEN(config_rows), .protocol = PROTOCOL_CONFIG};

@@ -7,4 +7,5 @@
 
 #include "proto/route.h"
 
-extern const struct route_table device_routes;
+extern const struct route_table device_enroll_routes;
+extern const struct route_table device_config_routes;

@@ -137,6 +137,7 @@ static enum err enroll(struct service *service, struct exchange *x, const struct
     enum err e = pipeline_run(service, &rq, x->arena, &result, &report, &x->fault);
     x->log_serial = report.serial;
     x->log_credential = report.credential;
+    x->log_template = report.template;
     return e ? auth_refuse(x, report.proven) : answer(service, x, &result);
 }
 

@@ -117,6 +117,7 @@ enum err est_enrol(struct service *service, struct exchange *x, enum est_operati
     enum err e = pipeline_run(service, &rq, x->arena, ret_result, &report, &x->fault);
     x->log_serial = report.serial;
     x->log_credential = report.credential;
+    x->log_template = report.template;
     return e ? auth_refuse(x, report.proven) : ERR_OK;
 }
 
@@ -175,4 +176,5 @@ static const struct route routes[] = {
     {HTTP_POST, "/.well-known/est/{}/fullcmc", NULL, EST_MAX_BODY_BYTES, 0, fullcmc_handle, NULL},
 };
 
-const struct route_table est_routes = {.rows = routes, .count = ARRAY_LEN(routes)};
+const struct route_table est_routes = {
+    .rows = routes, .count = ARRAY_LEN(routes), .protocol = PROTOCOL_EST};

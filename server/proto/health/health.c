@@ -31,4 +31,5 @@ static const struct route routes[] = {
     {HTTP_GET, "/readyz", NULL, 0, 0, readyz_handle, NULL},
 };
 
-const struct route_table health_routes = {.rows = routes, .count = ARRAY_LEN(routes)};
+const struct route_table health_routes = {
+    .rows = routes, .count = ARRAY_LEN(routes), .protocol = PROTOCOL_HEALTH};

@@ -1,0 +1,148 @@
+#include "main/check.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <netdb.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/secret.h"
+#include "http/tls.h"
+#include "main/server.h"
+#include "ops/credential.h"
+
+enum { MAX_FILE_BYTES = 256 * 1024 };
+
+/* A check under way. */
+struct check {
+    const struct config *config;
+    FILE *out;
+    unsigned problems;
+};
+
+static void problem(struct check *k, const char *key, const char *value, const char *why)
+{
+    k->problems++;
+    fprintf(k->out, "%s: %s%s%s\n", key, value, value[0] != '\0' ? " " : "", why);
+}
+
+static const char *reason(enum err e)
+{
+    if (e == ERR_DENIED)
+        return "must be readable by its owner only (mode 0600)";
+    return e == ERR_SYSTEM ? strerror(errno) : err_name(e);
+}
+
+static bool file_check(struct check *k, const char *key, const char *path, bool private)
+{
+    _cleanup_(buf_donep) struct buf content = {0};
+    buf_init(&content, MAX_FILE_BYTES);
+    enum err e = private ? file_load_private(path, &content) : file_load(path, &content);
+    if (e)
+        problem(k, key, path, reason(e));
+    if (content.data)
+        secret_cleanse(content.data, content.len);
+    return !e;
+}
+
+static void tls_check(struct check *k)
+{
+    const struct config *c = k->config;
+    struct tls_identity *identity = NULL;
+    bool cert = file_check(k, "tls.certificate", c->tls_certificate, false);
+    bool key = file_check(k, "tls.key", c->tls_key, true);
+    if (cert && key && tls_identity_new(c->tls_certificate, c->tls_key, &identity))
+        problem(k, "tls.certificate", c->tls_certificate,
+                "and tls.key do not parse, or are not a pair");
+    tls_identity_free(identity);
+}
+
+static void ca_check(struct check *k)
+{
+    const char *folder = k->config->ca_directory;
+    char path[PATH_MAX];
+    DIR *dir = opendir(folder);
+    if (!dir) {
+        problem(k, "ca.directory", folder, strerror(errno));
+        return;
+    }
+    for (const struct dirent *d = readdir(dir); d; d = readdir(dir)) {
+        size_t len = strlen(d->d_name);
+        if (len < 5 || strcmp(d->d_name + len - 4, ".key") != 0)
+            continue;
+        snprintf(path, sizeof(path), "%s/%s", folder, d->d_name);
+        (void)file_check(k, "ca.directory", path, true);
+    }
+    closedir(dir);
+}
+
+static void addresses_check(struct check *k)
+{
+    const struct {
+        const char *key;
+        const char *address;
+    } addresses[] = {{"listen.device_address", k->config->listen_device_address},
+                     {"listen.admin_address", k->config->listen_admin_address}};
+    struct addrinfo hints = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
+    for (size_t i = 0; i < ARRAY_LEN(addresses); i++) {
+        struct addrinfo *found = NULL;
+        if (getaddrinfo(addresses[i].address, NULL, &hints, &found) == 0)
+            freeaddrinfo(found);
+        else
+            problem(k, addresses[i].key, addresses[i].address, "is no IPv4 or IPv6 address");
+    }
+}
+
+static void words_check(struct check *k)
+{
+    static const char *const modes[] = {"",        "disable",   "allow",      "prefer",
+                                        "require", "verify-ca", "verify-full"};
+    enum log_level level;
+    bool known = false;
+    for (size_t i = 0; i < ARRAY_LEN(modes); i++)
+        known |= strcmp(modes[i], k->config->database_sslmode) == 0;
+    if (!known)
+        problem(k, "database.sslmode", k->config->database_sslmode, "is no mode of libpq");
+    if (log_level_parse(k->config->log_level, &level))
+        problem(k, "log.level", k->config->log_level, "must be debug, info, warn or error");
+}
+
+static void credentials_check(struct check *k)
+{
+    for (int i = 0; i < CREDENTIAL_COUNT; i++) {
+        struct buf secret;
+        const char *where = "";
+        enum err e = credential_load((enum credential)i, k->config, &secret, &where);
+        if (e)
+            problem(k, credential_variable((enum credential)i), where, reason(e));
+        credential_done(&secret);
+    }
+}
+
+static void database_check(struct check *k)
+{
+    char message[CONFIG_MESSAGE_BYTES] = "";
+    struct db *db = NULL;
+    enum err e = server_database(k->config, &db, message);
+    if (!e)
+        e = server_schema_check(db, message);
+    db_free(db);
+    if (e)
+        problem(k, "database", "", message);
+}
+
+unsigned check_config(const struct config *config, bool database, FILE *out)
+{
+    struct check k = {.config = config, .out = out};
+    tls_check(&k);
+    ca_check(&k);
+    addresses_check(&k);
+    words_check(&k);
+    credentials_check(&k);
+    if (database)
+        database_check(&k);
+    return k.problems;
+}

@@ -1,0 +1,159 @@
+"""The authorization matrix: what every route answers to every kind of credential.
+
+The tables are the specification, written by hand; test_matrix.py plays them. A row is a
+credential, a column a group of routes, a cell the code of the refusal or ok. Under DEVICE_ROUTES
+and ADMIN_ROUTES each route of the server names its group: one that is missing fails the test."""
+
+# (method, pattern of the route table): (column, path that is asked)
+EST = "/.well-known/est"
+DEVICE_ROUTES = {
+    ("GET", "/healthz"): ("public", "/healthz"),
+    ("GET", "/readyz"): ("public", "/readyz"),
+    ("GET", EST + "/cacerts"): ("public", EST + "/cacerts"),
+    ("GET", EST + "/{}/cacerts"): ("public", EST + "/matrix/cacerts"),
+    ("GET", EST + "/csrattrs"): ("public", EST + "/csrattrs"),
+    ("GET", EST + "/{}/csrattrs"): ("public", EST + "/matrix/csrattrs"),
+    ("POST", EST + "/simpleenroll"): ("enrol", EST + "/simpleenroll"),
+    ("POST", EST + "/{}/simpleenroll"): ("label", EST + "/matrix/simpleenroll"),
+    ("POST", EST + "/simplereenroll"): ("renew", EST + "/simplereenroll"),
+    ("POST", EST + "/{}/simplereenroll"): ("renew", EST + "/matrix/simplereenroll"),
+    ("POST", EST + "/serverkeygen"): ("keygen", EST + "/serverkeygen"),
+    ("POST", EST + "/{}/serverkeygen"): ("keylabel", EST + "/matrix/serverkeygen"),
+    ("GET", EST + "/renewal-info/{}"): ("info", EST + "/renewal-info/{name}"),
+    ("GET", EST + "/{}/renewal-info/{}"): ("info", EST + "/matrix/renewal-info/{name}"),
+    ("POST", EST + "/fullcmc"): ("cmc", EST + "/fullcmc"),
+    ("POST", EST + "/{}/fullcmc"): ("cmc", EST + "/matrix/fullcmc"),
+    ("POST", "/v1/enroll"): ("json", "/v1/enroll"),
+    ("GET", "/v1/device/config"): ("config", "/v1/device/config"),
+}
+
+
+def table(text):
+    """{row: {column: cell}} of lines of words; the first line names the columns."""
+    head, *lines = [line.split("|") for line in text.strip().splitlines()]
+    columns = [c.strip() for c in head[1:]]
+    rows = {}
+    for line in lines:
+        cells = [c.strip() for c in line[1:]]
+        assert len(cells) == len(columns), line
+        assert line[0].strip() not in rows, line
+        rows[line[0].strip()] = dict(zip(columns, cells))
+    return rows
+
+TEMPLATE = {"Credentials": ["token", "factory"], "Allowlist": "required", "Reprovision": "replace", "Grace": "1h"}
+
+DEVICE = table("""
+credential               | public               | info                 | enrol                | label                | renew                | keygen               | keylabel             | json                 | config               | cmc
+none                     | ok                   | ok                   | auth.required        | auth.required        | auth.required        | auth.required        | auth.required        | auth.required        | auth.required        | request.not_implemented
+basic                    | ok                   | ok                   | ok                   | ok                   | auth.required        | ok                   | ok                   | ok                   | auth.required        | request.not_implemented
+bearer                   | ok                   | ok                   | ok                   | ok                   | auth.required        | ok                   | ok                   | ok                   | auth.required        | request.not_implemented
+token expired            | ok                   | ok                   | enrol.refused        | enrol.refused        | auth.required        | enrol.refused        | enrol.refused        | enrol.refused        | auth.required        | request.not_implemented
+token used up            | ok                   | ok                   | enrol.refused        | enrol.refused        | auth.required        | enrol.refused        | enrol.refused        | enrol.refused        | auth.required        | request.not_implemented
+token revoked            | ok                   | ok                   | enrol.refused        | enrol.refused        | auth.required        | enrol.refused        | enrol.refused        | enrol.refused        | auth.required        | request.not_implemented
+token foreign serial     | ok                   | ok                   | enrol.refused        | enrol.refused        | auth.required        | enrol.refused        | enrol.refused        | enrol.refused        | auth.required        | request.not_implemented
+token other template     | ok                   | ok                   | enrol.refused        | enrol.refused        | auth.required        | enrol.refused        | enrol.refused        | enrol.refused        | auth.required        | request.not_implemented
+token unknown            | ok                   | ok                   | enrol.refused        | enrol.refused        | auth.required        | enrol.refused        | enrol.refused        | enrol.refused        | auth.required        | request.not_implemented
+admin token              | ok                   | ok                   | enrol.refused        | enrol.refused        | auth.required        | enrol.refused        | enrol.refused        | enrol.refused        | auth.required        | request.not_implemented
+authorization malformed  | ok                   | ok                   | auth.malformed       | auth.malformed       | auth.required        | auth.malformed       | auth.malformed       | auth.malformed       | auth.required        | request.not_implemented
+factory own              | ok                   | ok                   | ok                   | ok                   | cert.wrong_purpose   | ok                   | ok                   | ok                   | cert.wrong_purpose   | request.not_implemented
+factory of another       | ok                   | ok                   | ok                   | ok                   | cert.wrong_purpose   | ok                   | ok                   | serial.mismatch      | cert.wrong_purpose   | request.not_implemented
+factory unregistered CA  | ok                   | ok                   | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | request.not_implemented
+factory deactivated CA   | ok                   | ok                   | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | request.not_implemented
+factory expired          | ok                   | ok                   | cert.expired         | cert.expired         | cert.expired         | cert.expired         | cert.expired         | cert.expired         | cert.expired         | request.not_implemented
+factory not yet valid    | ok                   | ok                   | cert.not_yet_valid   | cert.not_yet_valid   | cert.not_yet_valid   | cert.not_yet_valid   | cert.not_yet_valid   | cert.not_yet_valid   | cert.not_yet_valid   | request.not_implemented
+factory revoked          | ok                   | ok                   | cert.revoked         | cert.revoked         | cert.wrong_purpose   | cert.revoked         | cert.revoked         | cert.revoked         | cert.wrong_purpose   | request.not_implemented
+device current           | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | request.not_implemented
+device superseded        | ok                   | ok                   | cert.superseded      | cert.superseded      | cert.superseded      | cert.superseded      | cert.superseded      | cert.superseded      | cert.superseded      | request.not_implemented
+device revoked           | ok                   | ok                   | cert.revoked         | cert.revoked         | cert.revoked         | cert.revoked         | cert.revoked         | cert.revoked         | cert.revoked         | request.not_implemented
+device quarantined       | ok                   | ok                   | device.quarantined   | device.quarantined   | device.quarantined   | device.quarantined   | device.quarantined   | device.quarantined   | device.quarantined   | request.not_implemented
+device retired           | ok                   | ok                   | cert.revoked         | cert.revoked         | cert.revoked         | cert.revoked         | cert.revoked         | cert.revoked         | cert.revoked         | request.not_implemented
+device of another        | ok                   | ok                   | csr.subject_changed  | csr.subject_changed  | csr.subject_changed  | csr.subject_changed  | csr.subject_changed  | serial.mismatch      | ok                   | request.not_implemented
+server certificate       | ok                   | ok                   | chain.invalid        | chain.invalid        | chain.invalid        | chain.invalid        | chain.invalid        | chain.invalid        | chain.invalid        | request.not_implemented
+issuing CA's certificate | hung up              | hung up              | hung up              | hung up              | hung up              | hung up              | hung up              | hung up              | hung up              | hung up
+Client-Cert header       | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused
+""")
+
+# The same through a proxy that proved itself and forwards the certificate: the rows of DEVICE with a
+# certificate hold, but for one whose key cannot sign a handshake, which here nobody asked to.
+BY_PROXY = [kind for kind in DEVICE if kind.startswith(("factory", "device")) or kind == "server certificate"]
+PROXIES = table("""
+who speaks                        | health               | public                | cmc                     | others
+issuing CA's certificate by proxy | ok                   | ok                    | request.not_implemented | chain.invalid
+proxy without certificate         | ok                   | proxy.unauthenticated | proxy.unauthenticated   | proxy.unauthenticated
+proxy of another CA               | ok                   | proxy.unauthenticated | proxy.unauthenticated   | proxy.unauthenticated
+proxy of another name             | ok                   | proxy.unauthenticated | proxy.unauthenticated   | proxy.unauthenticated
+device as proxy                   | ok                   | proxy.unauthenticated | proxy.unauthenticated   | proxy.unauthenticated
+Client-Cert through passthrough   | proxy.header_refused | proxy.header_refused  | proxy.header_refused    | proxy.header_refused
+""")
+
+V1 = "/admin/v1"
+CSV = "text/csv"
+# ... and, where it has one, the body and its type; <name> stands for an object that test_matrix.py makes
+ADMIN_ROUTES = {
+    ("GET", "/metrics"): ("all products", "/metrics"),
+    ("GET", V1 + "/doctor"): ("all products", V1 + "/doctor"),
+    ("GET", V1 + "/unknown-cas"): ("all products", V1 + "/unknown-cas"),
+    ("GET", V1 + "/whoami"): ("lists", V1 + "/whoami"),
+    ("GET", V1 + "/status"): ("lists", V1 + "/status"),
+    ("GET", V1 + "/products"): ("lists", V1 + "/products"),
+    ("GET", V1 + "/templates"): ("lists", V1 + "/templates"),
+    ("GET", V1 + "/tokens"): ("lists", V1 + "/tokens"),
+    ("GET", V1 + "/cas"): ("lists", V1 + "/cas"),
+    ("GET", V1 + "/cas/{}"): ("lists", V1 + "/cas/matrix-maker"),
+    ("GET", V1 + "/devices"): ("lists", V1 + "/devices"),
+    ("GET", V1 + "/certs"): ("lists", V1 + "/certs"),
+    ("POST", V1 + "/templates:validate"): ("validate", V1 + "/templates:validate", {}),
+    ("GET", V1 + "/templates/{}"): ("shows", V1 + "/templates/matrix"),
+    ("POST", V1 + "/templates/{}/render"): ("render", V1 + "/templates/matrix/render", {"serial": "x"}),
+    ("GET", V1 + "/products/{}/allowlist"): ("shows", V1 + "/products/matrix/allowlist?limit=5"),
+    ("GET", V1 + "/tokens/{}"): ("shows", V1 + "/tokens/<token>"),
+    ("GET", V1 + "/devices/{}"): ("shows", V1 + "/devices/<serial>"),
+    ("GET", V1 + "/certs/{}"): ("shows", V1 + "/certs/<fingerprint>"),
+    ("GET", V1 + "/attempts/{}"): ("shows", V1 + "/attempts/<attempt>"),
+    ("POST", V1 + "/products/{}/allowlist"): ("operates", V1 + "/products/matrix/allowlist", b"<new>", CSV),
+    ("POST", V1 + "/products/{}/allowlist/{}/block"): ("operates", V1 + "/products/matrix/allowlist/<listed>/block"),
+    ("POST", V1 + "/products/{}/allowlist/{}/unblock"): ("operates", V1 + "/products/matrix/allowlist/<listed>/unblock"),
+    ("POST", V1 + "/tokens"): ("operates", V1 + "/tokens", {"template": "matrix"}),
+    ("POST", V1 + "/tokens/{}/revoke"): ("operates", V1 + "/tokens/<token>/revoke"),
+    ("POST", V1 + "/tokens/{}/regenerate"): ("operates", V1 + "/tokens/<token>/regenerate"),
+    ("POST", V1 + "/devices/{}/quarantine"): ("operates", V1 + "/devices/<serial>/quarantine", {"reason": "matrix"}),
+    ("POST", V1 + "/devices/{}/release"): ("operates", V1 + "/devices/<held>/release"),
+    ("POST", V1 + "/devices/{}/reset"): ("operates", V1 + "/devices/<serial>/reset"),
+    ("POST", V1 + "/devices/{}/approve"): ("operates", V1 + "/devices/<waiting>/approve"),
+    ("POST", V1 + "/devices/{}/reject"): ("operates", V1 + "/devices/<waiting>/reject", {"reason": "matrix"}),
+    ("POST", V1 + "/devices/{}/seen"): ("operates", V1 + "/devices/<serial>/seen"),
+    ("POST", V1 + "/certs/{}/revoke"): ("operates", V1 + "/certs/<fingerprint>/revoke", {"reason": "superseded"}),
+    ("DELETE", V1 + "/unknown-cas/{}"): ("operates on all", V1 + "/unknown-cas/<issuer>"),
+    ("POST", V1 + "/devices/{}/retire"): ("administers", V1 + "/devices/<serial>/retire"),
+    ("PUT", V1 + "/templates/{}"): ("puts", V1 + "/templates/matrix-put?product=matrix", {"DeviceConfiguration": {"new": "<new>"}}),
+    ("POST", V1 + "/templates/{}/enable"): ("administers", V1 + "/templates/matrix-put/enable"),
+    ("POST", V1 + "/templates/{}/disable"): ("administers", V1 + "/templates/matrix-put/disable"),
+    ("GET", V1 + "/audit"): ("admin lists", V1 + "/audit?limit=5"),
+    ("GET", V1 + "/admin-tokens"): ("admin lists", V1 + "/admin-tokens"),
+    ("POST", V1 + "/products"): ("administers all", V1 + "/products", {"name": "<new>"}),
+    ("POST", V1 + "/cas"): ("administers all", V1 + "/cas", {"name": "<new>", "pem": "<pem>", "template": "matrix"}),
+    ("POST", V1 + "/cas/{}/activate"): ("administers all", V1 + "/cas/<ca>/activate"),
+    ("POST", V1 + "/cas/{}/deactivate"): ("administers all", V1 + "/cas/<ca>/deactivate"),
+    ("POST", V1 + "/admin-tokens"): ("administers all", V1 + "/admin-tokens", {"name": "<new>", "role": "viewer", "product": "matrix"}),
+    ("POST", V1 + "/admin-tokens/{}/revoke"): ("administers all", V1 + "/admin-tokens/<admin>/revoke"),
+}
+CHANGES_NOTHING = {"validate", "render"}
+
+ADMIN = table("""
+credential              | lists                | validate             | shows                | render               | all products         | operates             | operates on all      | administers          | puts                 | admin lists          | administers all
+none                    | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied
+authorization malformed | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied
+token unknown           | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied
+device token            | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied
+admin revoked           | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied         | admin.denied
+Client-Cert header      | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused
+viewer                  | ok                   | ok                   | ok                   | ok                   | ok                   | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden
+viewer own product      | ok                   | ok                   | ok                   | ok                   | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden
+viewer other product    | ok                   | ok                   | object.not_found     | object.not_found     | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden
+operator                | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden
+operator own product    | ok                   | ok                   | ok                   | ok                   | admin.forbidden      | ok                   | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden
+operator other product  | ok                   | ok                   | object.not_found     | object.not_found     | admin.forbidden      | object.not_found     | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden
+admin                   | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | ok                   | ok
+admin own product       | ok                   | ok                   | ok                   | ok                   | admin.forbidden      | ok                   | admin.forbidden      | ok                   | ok                   | admin.forbidden      | admin.forbidden
+admin other product     | ok                   | ok                   | object.not_found     | object.not_found     | admin.forbidden      | object.not_found     | admin.forbidden      | object.not_found     | admin.forbidden      | admin.forbidden      | admin.forbidden
+""")
