@@ -56,6 +56,11 @@ ALTER TABLE allowlist
     ALTER serial TYPE serial_text, ALTER serial_canonical TYPE serial_text, ALTER spki_pin TYPE sha256;
 ALTER TABLE token DROP CONSTRAINT token_hash_check, ALTER hash TYPE sha256;
 
+-- Tokens and allowlist rows are updated once in their lives, by the enrolment: with room beside
+-- them that touches no index.
+ALTER TABLE token SET (fillfactor = 80);
+ALTER TABLE allowlist SET (fillfactor = 80);
+
 -- A partial index whose condition follows from a query's own stands in for the index that is meant,
 -- and then is read from end to end; this condition follows from nothing but itself.
 DROP INDEX certificate_serial_number;
@@ -154,6 +159,76 @@ BEGIN
     IF owner <> device THEN
         PERFORM muster.refuse('thing.name_taken', format('thing name %s belongs to another device', r.thing_name));
     END IF;
+END $$;
+
+-- Groups and policies are there every time but the first.
+CREATE OR REPLACE FUNCTION enrol_groups(r enrol_request, device bigint, existed boolean) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    names text[];
+    had text[];
+    written bigint;
+BEGIN
+    IF NOT existed THEN
+        IF r.groups = '[]' THEN
+            RETURN;
+        END IF;
+        INSERT INTO muster.device_group SELECT device, g.id FROM muster.thing_group g
+            WHERE g.name = ANY (ARRAY(SELECT jsonb_array_elements_text(r.groups))) ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS written = ROW_COUNT;
+        IF written = jsonb_array_length(r.groups) THEN
+            RETURN; -- as every time but the first
+        END IF;
+    END IF;
+    names := ARRAY(SELECT g FROM jsonb_array_elements_text(r.groups) g ORDER BY g);
+    IF existed THEN
+        had := ARRAY(SELECT g.name FROM muster.device_group m JOIN muster.thing_group g ON g.id = m.group_id
+                     WHERE m.device_id = device ORDER BY g.name);
+        IF r.groups_override = 'FAIL' AND had <> names THEN
+            PERFORM muster.refuse('template.override_fail', 'ThingGroups differ and OverrideSettings say FAIL');
+        ELSIF r.groups_override = 'DO_NOTHING' THEN
+            RETURN;
+        ELSIF r.groups_override = 'REPLACE' THEN
+            DELETE FROM muster.device_group WHERE device_id = device;
+        END IF;
+    END IF;
+    IF cardinality(names) = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO muster.thing_group (name)
+        SELECT n FROM unnest(names) n WHERE NOT EXISTS (SELECT 1 FROM muster.thing_group g WHERE g.name = n)
+        ON CONFLICT DO NOTHING;
+    INSERT INTO muster.device_group SELECT device, g.id FROM muster.thing_group g WHERE g.name = ANY (names)
+        ON CONFLICT DO NOTHING;
+END $$;
+
+CREATE OR REPLACE FUNCTION enrol_policies(r enrol_request, cert bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    q record;
+    found_id bigint;
+    written bigint;
+BEGIN
+    IF r.policies = '[]' THEN
+        RETURN;
+    END IF;
+    INSERT INTO muster.certificate_policy SELECT cert, p.id FROM muster.policy p
+        WHERE p.product_id = r.product_id
+          AND p.name = ANY (ARRAY(SELECT x->>'name' FROM jsonb_array_elements(r.policies) x));
+    GET DIAGNOSTICS written = ROW_COUNT;
+    IF written = jsonb_array_length(r.policies) THEN
+        RETURN; -- as every time but the first
+    END IF;
+    FOR q IN SELECT x->>'name' AS name, x->'document' AS document
+             FROM jsonb_array_elements(r.policies) x ORDER BY x->>'name' LOOP
+        SELECT id INTO found_id FROM muster.policy WHERE product_id = r.product_id AND name = q.name;
+        IF found_id IS NULL THEN
+            IF q.document IS NULL OR q.document = 'null' THEN
+                PERFORM muster.refuse('template.evaluation_failed', format('there is no policy %s', q.name));
+            END IF;
+            INSERT INTO muster.policy (product_id, name, document) VALUES (r.product_id, q.name, q.document) ON CONFLICT DO NOTHING;
+            SELECT id INTO found_id FROM muster.policy WHERE product_id = r.product_id AND name = q.name;
+        END IF;
+        INSERT INTO muster.certificate_policy VALUES (cert, found_id) ON CONFLICT DO NOTHING;
+    END LOOP;
 END $$;
 
 CREATE OR REPLACE FUNCTION enrol_factory(r enrol_request, device bigint) RETURNS void LANGUAGE plpgsql AS $$
@@ -262,13 +337,9 @@ BEGIN
     END IF;
     PERFORM muster.enrol_key(r, d.id);
     PERFORM muster.enrol_thing(r, d.id);
-    IF r.groups <> '[]' THEN
-        PERFORM muster.enrol_groups(r, d.id, false);
-    END IF;
+    PERFORM muster.enrol_groups(r, d.id, false);
     made := muster.enrol_certificate(r, d.id, NULL);
-    IF r.policies <> '[]' THEN
-        PERFORM muster.enrol_policies(r, made);
-    END IF;
+    PERFORM muster.enrol_policies(r, made);
     PERFORM muster.enrol_token_use(r, v, d.id, made);
     UPDATE muster.allowlist SET device_id = d.id, claimed_at = clock_timestamp()
         WHERE product_id = r.product_id AND serial_canonical = r.serial_canonical AND device_id IS NULL;

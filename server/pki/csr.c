@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "pki/csr_fast.h"
 #include "pki/key.h"
 #include "pki/names.h"
 
@@ -157,17 +158,29 @@ static enum err fingerprint_take(X509_REQ *rq, EVP_PKEY *key, uint8_t ret_digest
     return e ? e : digest_sha256(buf_bytes(&canonical), ret_digest);
 }
 
-/* No signature is worth checking with a key that is refused anyhow, and a huge one is slow. */
+/* Kind and, after the proof of possession, fingerprint of the key. */
 static enum err key_take(X509_REQ *rq, bool proven, struct csr *c, struct fault *fault)
 {
     EVP_PKEY *key = X509_REQ_get0_pubkey(rq);
     if (!key)
         return malformed(fault, "the public key does not parse");
     c->kind = key_kind_of(key);
+    /* no signature is worth checking with a key that is refused anyhow, and a huge one is slow */
     if (!c->kind || !proven)
         return ERR_OK;
     enum err e = possession_check(rq, key, fault);
     return e ? e : fingerprint_take(rq, key, c->spki_sha256, fault);
+}
+
+/* The rest, once the key is known. */
+static enum err csr_finish(struct arena *arena, X509_REQ *rq, struct csr *c, struct fault *fault)
+{
+    enum err e = subject_take(arena, rq, c, fault);
+    if (!e)
+        e = san_take(arena, rq, c, fault);
+    if (!e)
+        e = challenge_take(arena, rq, c, fault);
+    return e;
 }
 
 static enum err request_take(struct arena *arena, struct bytes der, bool proven,
@@ -176,15 +189,10 @@ static enum err request_take(struct arena *arena, struct bytes der, bool proven,
     _cleanup_(X509_REQ_freep) X509_REQ *rq = NULL;
     struct csr c = {0};
     enum err e = request_decode(der, &rq, fault);
-    if (e)
-        return e;
-    e = key_take(rq, proven, &c, fault);
     if (!e)
-        e = subject_take(arena, rq, &c, fault);
+        e = key_take(rq, proven, &c, fault);
     if (!e)
-        e = san_take(arena, rq, &c, fault);
-    if (!e)
-        e = challenge_take(arena, rq, &c, fault);
+        e = csr_finish(arena, rq, &c, fault);
     if (e)
         return e;
     c.request = TAKE_PTR(rq);
@@ -192,7 +200,8 @@ static enum err request_take(struct arena *arena, struct bytes der, bool proven,
     return ERR_OK;
 }
 
-enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, struct fault *fault)
+enum err csr_decode_general(struct arena *arena, struct bytes der, struct csr *ret_csr,
+                            struct fault *fault)
 {
     return request_take(arena, der, true, ret_csr, fault);
 }
@@ -201,6 +210,27 @@ enum err csr_decode_unproven(struct arena *arena, struct bytes der, struct csr *
                              struct fault *fault)
 {
     return request_take(arena, der, false, ret_csr, fault);
+}
+
+enum err csr_decode(struct arena *arena, struct bytes der, struct csr *ret_csr, struct fault *fault)
+{
+    struct csr_fast parts = {0};
+    enum err e = csr_fast_decode(der, &parts);
+    if (e == ERR_NOT_FOUND)
+        return csr_decode_general(arena, der, ret_csr, fault);
+    if (e == ERR_DENIED)
+        return fault_set(fault, FAULT_CSR_SIGNATURE, "the signature does not match the key");
+    _cleanup_(X509_REQ_freep) X509_REQ *rq = parts.request;
+    struct csr c = {.kind = parts.kind};
+    if (!e)
+        e = digest_sha256(parts.spki, c.spki_sha256);
+    if (!e)
+        e = csr_finish(arena, rq, &c, fault);
+    if (e)
+        return e;
+    c.request = TAKE_PTR(rq);
+    *ret_csr = c;
+    return ERR_OK;
 }
 
 void csr_done(struct csr *c)

@@ -17,7 +17,7 @@ enum { CSR_MAX_BYTES = 16384 /* decoded DER */ };
 
 /* A decoded request whose signature was checked. */
 struct csr {
-    struct X509_req_st *request; /* owned */
+    struct X509_req_st *request; /* subject, attributes, key; maybe unsigned; owned */
     enum key_kind kind;          /* 0 when Muster issues for no such key */
     uint8_t spki_sha256[SHA256_BYTES];
     struct bytes subject_der; /* the Name, in the arena */

@@ -5,6 +5,7 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -19,6 +20,7 @@ enum {
 
 DEFINE_CLEANUP(BIO *, BIO_free_all);
 DEFINE_CLEANUP(BIGNUM *, BN_free);
+DEFINE_CLEANUP(EVP_PKEY_CTX *, EVP_PKEY_CTX_free);
 
 void key_free(EVP_PKEY *key)
 {
@@ -177,4 +179,53 @@ enum err key_fingerprint(EVP_PKEY *key, uint8_t ret_digest[SHA256_BYTES])
     if (!e && der.overflow)
         e = ERR_INVALID;
     return e ? e : digest_sha256(buf_bytes(&der), ret_digest);
+}
+
+static bool spki_is(struct bytes spki, const uint8_t *head, size_t head_len, size_t coordinate,
+                    struct bytes *ret_point)
+{
+    if (spki.len != head_len + 2 * coordinate || memcmp(spki.data, head, head_len) != 0)
+        return false;
+    *ret_point = bytes_of(spki.data + head_len - 1, 1 + 2 * coordinate);
+    return true;
+}
+
+enum key_kind key_canonical_ec(struct bytes spki, struct bytes *ret_point)
+{
+    if (spki_is(spki, p256_head, sizeof(p256_head), 32, ret_point))
+        return KEY_P256;
+    return spki_is(spki, p384_head, sizeof(p384_head), 48, ret_point) ? KEY_P384 : 0;
+}
+
+/* Keys without a point, made once: naming a curve anew costs as much as decoding a key. */
+static EVP_PKEY *p256_parameters, *p384_parameters;
+
+static EVP_PKEY *parameters_make(const char *group)
+{
+    EVP_PKEY *key = NULL;
+    _cleanup_(EVP_PKEY_CTX_freep) EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
+    if (!ctx || EVP_PKEY_paramgen_init(ctx) <= 0 || EVP_PKEY_CTX_set_group_name(ctx, group) <= 0 ||
+        EVP_PKEY_paramgen(ctx, &key) <= 0)
+        return NULL;
+    return key;
+}
+
+static void parameters_init(void)
+{
+    p256_parameters = parameters_make("P-256");
+    p384_parameters = parameters_make("P-384");
+}
+
+enum err key_from_point(enum key_kind kind, struct bytes point, EVP_PKEY **ret_key)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, parameters_init);
+    EVP_PKEY *parameters = kind == KEY_P256 ? p256_parameters : p384_parameters;
+    _cleanup_(key_freep) EVP_PKEY *key = EVP_PKEY_new();
+    if (!parameters || !key || !EVP_PKEY_copy_parameters(key, parameters))
+        return ERR_NO_MEMORY;
+    if (!EVP_PKEY_set1_encoded_public_key(key, point.data, point.len))
+        return ERR_INVALID;
+    *ret_key = TAKE_PTR(key);
+    return ERR_OK;
 }

@@ -37,3 +37,10 @@ enum err key_encode_canonical(EVP_PKEY *key, struct buf *ret) MUST_CHECK;
 
 /* SHA-256 of that: the registry's name of a key, however a certificate spells it. */
 enum err key_fingerprint(EVP_PKEY *key, uint8_t ret_digest[SHA256_BYTES]) MUST_CHECK;
+
+/* The kind of a P-256 or P-384 SubjectPublicKeyInfo in the canonical form, told by its bytes, and
+ * its point (0x04, x, y); 0 for everything else. */
+enum key_kind key_canonical_ec(struct bytes spki, struct bytes *ret_point);
+
+/* A public key of one of these kinds. ERR_INVALID when the point is not on the curve. */
+enum err key_from_point(enum key_kind kind, struct bytes point, EVP_PKEY **ret_key) MUST_CHECK;

@@ -1,5 +1,6 @@
 #include <openssl/evp.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <string.h>
 #include <time.h>
 
@@ -8,6 +9,7 @@
 #include "pki/ca.h"
 #include "pki/chain.h"
 #include "pki/csr.h"
+#include "pki/csr_fast.h"
 #include "pki/issuer.h"
 #include "pki/key.h"
 #include "pki/name.h"
@@ -74,6 +76,98 @@ START_TEST(a_csr_that_is_broken_at_any_byte_never_passes_as_another)
         ck_assert_msg(e == ERR_DENIED || csr.kind == 0, "byte %zu", i);
         csr_done(&csr);
         ck_assert_int_eq(csr_decode(&a, bytes_of(der.data, i), &csr, &fault), ERR_DENIED);
+    }
+    key_free(key);
+    arena_done(&a);
+}
+END_TEST
+
+/* A request with everything that a device may put into one. */
+static struct bytes csr_full(struct arena *a, EVP_PKEY *key, const EVP_MD *md, const char *san)
+{
+    X509_REQ *rq = X509_REQ_new();
+    unsigned char *der = NULL;
+    X509_NAME *name = X509_NAME_new();
+    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)"Gr\xc3\xbc", -1,
+                               -1, 0);
+    X509_NAME_add_entry_by_txt(name, "serialNumber", MBSTRING_ASC, (const unsigned char *)"SN-2",
+                               -1, -1, 0);
+    X509_REQ_set_subject_name(rq, name);
+    X509_REQ_set_pubkey(rq, key);
+    X509_REQ_add1_attr_by_NID(rq, NID_pkcs9_challengePassword, MBSTRING_ASC,
+                              (const unsigned char *)"linked", -1);
+    STACK_OF(X509_EXTENSION) *list = sk_X509_EXTENSION_new_null();
+    sk_X509_EXTENSION_push(list, X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, san));
+    X509_REQ_add_extensions(rq, list);
+    sk_X509_EXTENSION_pop_free(list, X509_EXTENSION_free);
+    X509_REQ_sign(rq, key, md);
+    int len = i2d_X509_REQ(rq, &der);
+    void *copy = arena_copy(a, der, (size_t)len);
+    OPENSSL_free(der);
+    X509_NAME_free(name);
+    X509_REQ_free(rq);
+    return bytes_of(copy, (size_t)len);
+}
+
+static void same_text(const char *a, const char *b)
+{
+    ck_assert_str_eq(a ? a : "(none)", b ? b : "(none)");
+}
+
+/* Both ways through the decoder say the same, whatever they say. */
+static enum err decode_alike(struct arena *a, struct bytes der)
+{
+    struct csr one = {0}, two = {0};
+    struct fault first = {0}, second = {0};
+    enum err e = csr_decode(a, der, &one, &first);
+    ck_assert_int_eq(csr_decode_general(a, der, &two, &second), e);
+    ck_assert_int_eq(first.code, second.code);
+    ck_assert_int_eq(one.kind, two.kind);
+    ck_assert_mem_eq(one.spki_sha256, two.spki_sha256, SHA256_BYTES);
+    ck_assert(bytes_equal(one.subject_der, two.subject_der));
+    ck_assert(bytes_equal(one.san_der, two.san_der));
+    same_text(one.cn, two.cn);
+    same_text(one.serial_number, two.serial_number);
+    same_text(one.challenge, two.challenge);
+    same_text(one.urn, two.urn);
+    csr_done(&one);
+    csr_done(&two);
+    return e;
+}
+
+START_TEST(the_short_way_through_a_csr_agrees_with_the_general_one)
+{
+    static const enum key_kind kinds[] = {KEY_P256, KEY_P384};
+    const EVP_MD *digests[] = {EVP_sha256(), EVP_sha384(), EVP_sha512(), EVP_sha1()};
+    for (size_t i = 0; i < ARRAY_LEN(kinds) * ARRAY_LEN(digests); i++) {
+        struct arena a;
+        EVP_PKEY *key = NULL;
+        struct csr_fast fast = {0};
+        arena_init(&a, 64 << 20);
+        ck_assert_int_eq(key_generate(kinds[i / ARRAY_LEN(digests)], &key), ERR_OK);
+        const EVP_MD *md = digests[i % ARRAY_LEN(digests)];
+        struct bytes der = csr_full(&a, key, md, "URI:urn:muster:pump:SN-2,DNS:a.example");
+        bool strong = md != EVP_sha1();
+        ck_assert_int_eq(csr_fast_decode(der, &fast), strong ? ERR_OK : ERR_NOT_FOUND);
+        ck_assert_int_eq(decode_alike(&a, der), strong ? ERR_OK : ERR_DENIED);
+        X509_REQ_free(fast.request);
+        key_free(key);
+        arena_done(&a);
+    }
+}
+END_TEST
+
+START_TEST(broken_requests_are_judged_alike_both_ways)
+{
+    struct arena a;
+    EVP_PKEY *key = NULL;
+    arena_init(&a, 64 << 20);
+    ck_assert_int_eq(key_generate(KEY_P256, &key), ERR_OK);
+    struct bytes der = csr_full(&a, key, EVP_sha256(), "URI:urn:x:y");
+    for (size_t i = 0; i < 8 * der.len; i++) {
+        uint8_t *copy = arena_copy(&a, der.data, der.len);
+        copy[i / 8] ^= (uint8_t)(1U << i % 8);
+        decode_alike(&a, bytes_of(copy, der.len));
     }
     key_free(key);
     arena_done(&a);
@@ -285,6 +379,8 @@ START_TEST(names_compare_as_rfc_5280_says)
 END_TEST
 
 SUITE("pki", every_kind_of_key_round_trips_through_a_csr,
+      the_short_way_through_a_csr_agrees_with_the_general_one,
+      broken_requests_are_judged_alike_both_ways,
       a_csr_that_is_broken_at_any_byte_never_passes_as_another, sha1_signatures_are_refused,
       unwrapping_rejects, what_is_signed_verifies_and_says_what_the_profile_said,
       validity_stays_within_the_issuers, serial_numbers_are_twenty_random_bytes,
