@@ -18,9 +18,10 @@
 
 enum {
     TICK_MS = 1000,
-    BACK_OFF_MS = 100, /* when descriptors or memory have run out */
-    BATCH = 64,        /* accepted before the others are looked at again */
-    COMPLAIN_S = 10,   /* between two records of that */
+    BACK_OFF_MS = 100,  /* when descriptors or memory have run out */
+    BATCH = 64,         /* accepted before the others are looked at again */
+    COMPLAIN_S = 10,    /* between two records of that */
+    MAX_BACKLOG = 4096, /* that the kernel may hold when the socket is closed */
     STACK_BYTES = 256 * 1024,
     SECOND_US = 1000000,
 };
@@ -161,12 +162,15 @@ static bool accept_one(struct acceptor *a, int64_t now_us)
     return true;
 }
 
+/* Who is connected already is not known to be late: closing would reset what the kernel holds. */
 static void command_obey(struct acceptor *a)
 {
     uint64_t count;
     (void)!read(a->wake_fd, &count, sizeof(count));
     if (a->listen_fd < 0)
         return;
+    for (int i = 0; i < MAX_BACKLOG && accept_one(a, clock_mono_us()); i++)
+        continue;
     close(a->listen_fd);
     a->listen_fd = -1;
     sem_post(&a->quiesced);

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "main/check.h"
+#include "main/healthcheck.h"
 #include "main/init.h"
 #include "main/serve.h"
 #include "main/server.h"
@@ -39,6 +40,7 @@ static const char *const usage =
     "  musterd check-config --config FILE [--database]\n"
     "                                       say what is wrong with the file and the files it\n"
     "                                       names; with --database also connect\n"
+    "  musterd healthcheck  --config FILE   ask /readyz of the daemon on this machine\n"
     "  musterd --help | --version\n"
     "\n"
     "Exit codes: 0 done, 1 failed (the reason on standard error), 2 wrong usage.\n"
@@ -186,13 +188,20 @@ static int check_command(const struct config *config, const struct command_line 
     return 0;
 }
 
+static int healthcheck_command(const struct config *config, const struct command_line *unused)
+{
+    (void)unused;
+    return healthcheck_run(config);
+}
+
 static const struct command {
     const char *name;
     int (*run)(const struct config *config, const struct command_line *line);
 } commands[] = {
-    {"serve", serve_command},        {"migrate", migrate_command}, {"init", init_command},
-    {"add-issuer", issuer_command},  {"add-root", root_command},   {"admin-token", token_command},
-    {"check-config", check_command},
+    {"serve", serve_command},        {"migrate", migrate_command},
+    {"init", init_command},          {"add-issuer", issuer_command},
+    {"add-root", root_command},      {"admin-token", token_command},
+    {"check-config", check_command}, {"healthcheck", healthcheck_command},
 };
 
 static int command_run(const struct command *command, const struct command_line *line)

@@ -33,6 +33,7 @@ enum {
     ADMIN_WAITING = 120,
     PROXY_MEMORY_BYTES = 64 * 1024, /* a request's headers carry a chain of certificates */
     MAX_CA_FILE_BYTES = 256 * 1024,
+    STATUS_OK = 200,
     DRAIN_LOOK_MS = 20,
     DRAIN_SETTLE_MS = 500, /* for connections in their handshake */
 };
@@ -446,7 +447,15 @@ enum err server_reload(struct server *s)
 
 enum err server_answers(const struct server *s, unsigned timeout_ms)
 {
-    return probe_health(s->started->listen_admin_address, listener_port(s->admin), timeout_ms);
+    const struct probe probe = {
+        .address = s->started->listen_admin_address,
+        .port = listener_port(s->admin),
+        .path = "/healthz",
+        .timeout_ms = timeout_ms,
+    };
+    int status = 0;
+    enum err e = probe_get(&probe, &status);
+    return !e && status != STATUS_OK ? ERR_UNAVAILABLE : e;
 }
 
 static void look_again(void)
