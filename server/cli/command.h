@@ -74,3 +74,5 @@ int run_ca_unknown(struct cli *cli);
 int run_cert_show(struct cli *cli);
 int run_retire(struct cli *cli);
 int run_doctor(struct cli *cli);
+int run_audit_export(struct cli *cli);
+int run_audit_verify(struct cli *cli);

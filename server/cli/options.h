@@ -60,6 +60,7 @@ enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_DURATION, OPTION_FLAG, OPT
            "drop . _ : - from canonical serials")                                                  \
     OPTION(object, OPTION_TEXT, "object", "NAME", "only what was done to it")                      \
     OPTION(actor, OPTION_TEXT, "actor", "NAME", "only what this token did")                        \
+    OPTION(export, OPTION_TEXT, NULL, "FILE", "check this export and ask no server")               \
     OPTION(approval, OPTION_TEXT, "approval", "STATE", "pending, approved or rejected")            \
     OPTION(key, OPTION_TEXT, "key", "HEX", "SHA-256 of the public key that waits")                 \
     OPTION(role, OPTION_TEXT, "role", "ROLE", "viewer, operator or admin")

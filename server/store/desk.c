@@ -117,12 +117,18 @@ static const struct stmt stmts[] = {
     [DESK_ATTEMPTS] = {"desk_attempts", CALL("desk_attempts"), 2},
     [DESK_AUDIT_LIST] = {"desk_audit_list", PAGE(
         "SELECT json_build_object('id', u.id, 'at', utc(u.at), 'actor', u.actor, 'source', u.source,"
-        " 'action', u.action, 'object', u.object, 'detail', u.detail) j, u.id::text k,"
+        " 'action', u.action, 'object', u.object, 'detail', u.detail, 'hash', encode(u.hash, 'hex')) j, u.id::text k,"
         " row_number() OVER (ORDER BY u.id DESC) n FROM audit u"
         " WHERE (SELECT desk_unscoped($1::jsonb))" FILTER("u.object", "object")
         FILTER("u.actor", "actor")
         " AND u.id < COALESCE((" ARG("after") ")::bigint, 9223372036854775807)"
         " ORDER BY u.id DESC" LIMIT), 2},
+    [DESK_AUDIT_EXPORT] = {"desk_audit_export", PAGE(
+        "SELECT json_build_object('id', u.id, 'hash', encode(u.hash, 'hex'), 'record', audit_record(u.prev,"
+        " u.id, u.at, u.actor, u.source, u.action, u.object, u.detail)) j, u.id::text k,"
+        " row_number() OVER (ORDER BY u.id) n FROM audit u"
+        " WHERE (SELECT desk_unscoped($1::jsonb))" AFTER_ID("u.id") " ORDER BY u.id" LIMIT), 2},
+    [DESK_AUDIT_VERIFY] = {"desk_audit_verify", CALL("desk_audit_verify"), 2},
     [DESK_STATUS] = {"desk_status", CALL("desk_status"), 2},
     [DESK_DOCTOR] = {"desk_doctor", CALL("desk_doctor"), 2},
     [DESK_ADMIN_TOKEN_LIST] = {"desk_admin_token_list", PAGE(

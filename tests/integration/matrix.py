@@ -128,6 +128,8 @@ ADMIN_ROUTES = {
     ("PUT", V1 + "/templates/{}"): ("puts", V1 + "/templates/matrix-put?product=matrix", {"DeviceConfiguration": {"new": "<new>"}}),
     ("POST", V1 + "/templates/{}/enable"): ("administers", V1 + "/templates/matrix-put/enable"),
     ("POST", V1 + "/templates/{}/disable"): ("administers", V1 + "/templates/matrix-put/disable"),
+    ("GET", V1 + "/audit:export"): ("admin lists", V1 + "/audit:export?limit=5"),
+    ("GET", V1 + "/audit:verify"): ("admin lists", V1 + "/audit:verify"),
     ("GET", V1 + "/audit"): ("admin lists", V1 + "/audit?limit=5"),
     ("GET", V1 + "/admin-tokens"): ("admin lists", V1 + "/admin-tokens"),
     ("POST", V1 + "/products"): ("administers all", V1 + "/products", {"name": "<new>"}),

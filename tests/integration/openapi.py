@@ -106,7 +106,9 @@ class Spec:
 
     def _headers(self, response, headers):
         documented = {k.lower(): self.follow(v) for k, v in response.get("headers", {}).items()}
-        undocumented = set(headers) - set(documented) - PLAIN_HEADERS - {"muster-request-id"}
+        trace = headers.get("traceparent", f"00-{'1' * 32}-{'1' * 16}-00")
+        self.need(re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", trace), "the traceparent")
+        undocumented = set(headers) - set(documented) - PLAIN_HEADERS - {"muster-request-id", "traceparent"}
         self.need(not undocumented, f"the headers {sorted(undocumented)}")
         for name, header in documented.items():
             if name in headers:

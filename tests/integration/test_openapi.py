@@ -16,7 +16,6 @@ UNSEEN_PARAMETERS = {("POST /.well-known/est/{label}/fullcmc", "label"): "the op
 UNSEEN_CODES = {
     "server.internal": "nothing that a client may send is known to bring it",
     "load.draining": "test_crash.py meets it when a request comes at the right moment of the drain",
-    "pop.unavailable": "test_pop.py has no TLS client without the extended master secret; tests/unit/test_http.c tells channels apart",
 }
 
 

@@ -189,6 +189,8 @@ static const struct route routes[] = {
 
     GET("/attempts/{}", ADMIN_VIEWER, .desk = DESK_ATTEMPTS, .after = attempts_after,
         .args = {PATH("request_id")}),
+    GET("/audit:export", ADMIN_ADMIN, .desk = DESK_AUDIT_EXPORT, .list = true),
+    GET("/audit:verify", ADMIN_ADMIN, .desk = DESK_AUDIT_VERIFY),
     GET("/audit", ADMIN_ADMIN, .desk = DESK_AUDIT_LIST, .list = true,
         .args = {QUERY("object"), QUERY("actor")}),
 
