@@ -69,6 +69,7 @@ def test_more_rows_than_a_page(audited, tmp_path):
     audited.sql("INSERT INTO audit (actor, source, action, object, detail) SELECT 'bulk', '192.0.2.1', 'token.create', n::text, '{}'"
                 " FROM generate_series(1, 2500) n")
     rows = export(audited, tmp_path)[1]
+    assert rows == [r for page in audited.pages("/audit:export?limit=900") for r in page]
     assert len(rows) > 2500 and offline(audited, tmp_path, rows).returncode == 0 and verdict(audited)["intact"]
 
 
