@@ -1,4 +1,5 @@
 /* The committer: leader/follower group commit of enrolments. */
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,15 @@ static const struct stmt batch_stmt = {
     "enrol_batch",
     "SELECT ord, code, detail, proven, certificate, state FROM enrol_batch($1::jsonb)", 1};
 const struct stmt_set commit_statements = {&batch_stmt, 1};
+
+/* While one batch is under way the next one gathers, and the larger it is the less each enrolment
+ * costs: a second leader starts only when this many wait, or one has waited this long, as behind a
+ * batch that waits for a lock. */
+enum {
+    SECOND_LEADER_QUEUE = 16,
+    SECOND_LEADER_NS = 20 * 1000 * 1000,
+    NS_PER_S = 1000 * 1000 * 1000
+};
 
 /* One thread's enrolment on its way; on that thread's stack until done. */
 struct waiter {
@@ -30,6 +40,7 @@ struct committer {
     pthread_mutex_t lock; /* guards everything below and the waiters' done and next */
     struct waiter *head;
     struct waiter **tail;
+    size_t queued;
     unsigned leaders;
     struct histogram batches; /* lock-free */
 };
@@ -220,6 +231,7 @@ static size_t queue_take(struct committer *c, struct waiter **batch)
         batch[n++] = c->head;
         c->head = c->head->next;
     }
+    c->queued -= n;
     if (!c->head)
         c->tail = &c->head;
     return n;
@@ -245,19 +257,52 @@ static void lead(struct committer *c, struct waiter *self)
         pthread_cond_signal(&c->head->wake);
 }
 
+/* With the lock held: whether a thread that waits shall lead. */
+static bool leader_wanted(const struct committer *c, bool waited)
+{
+    if (!c->head || c->leaders >= ENROL_MAX_COMMITTERS)
+        return false;
+    return c->leaders == 0 || c->queued >= SECOND_LEADER_QUEUE || waited;
+}
+
+/* With the lock held: until woken, true when that took longer than a waiter leaves it to one
+ * leader. Where there are all leaders there may be, the first that ends wakes the next. */
+static bool wait_long(struct committer *c, struct waiter *w)
+{
+    struct timespec until;
+    if (c->leaders >= ENROL_MAX_COMMITTERS)
+        return pthread_cond_wait(&w->wake, &c->lock) == ETIMEDOUT;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += SECOND_LEADER_NS;
+    until.tv_sec += until.tv_nsec / NS_PER_S;
+    until.tv_nsec %= NS_PER_S;
+    return pthread_cond_timedwait(&w->wake, &c->lock, &until) == ETIMEDOUT;
+}
+
+static void wake_init(pthread_cond_t *wake)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(wake, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
 enum err committer_record(struct committer *c, const struct enrol_record *record,
                           struct arena *arena, struct enrol_outcome *ret_outcome)
 {
     struct waiter w = {.record = record, .arena = arena, .err = ERR_UNAVAILABLE};
-    pthread_cond_init(&w.wake, NULL);
+    bool waited = false;
+    wake_init(&w.wake);
     pthread_mutex_lock(&c->lock);
     *c->tail = &w;
     c->tail = &w.next;
+    c->queued++;
     while (!w.done) {
-        if (c->leaders < ENROL_MAX_COMMITTERS && c->head)
+        if (leader_wanted(c, waited))
             lead(c, &w);
         else
-            pthread_cond_wait(&w.wake, &c->lock);
+            waited = wait_long(c, &w);
     }
     pthread_mutex_unlock(&c->lock);
     pthread_cond_destroy(&w.wake);
