@@ -14,6 +14,7 @@
 #include "enroll/limits.h"
 #include "enroll/service.h"
 #include "http/probe.h"
+#include "http/random.h"
 #include "http/socket.h"
 #include "http/tls.h"
 #include "ops/credential.h"
@@ -202,6 +203,8 @@ static enum err identity_make(struct server *s, char *message)
     if (e)
         return failed(message, e, "[tls] certificate and key");
     tls_identity_install(s->identity);
+    if (!random_is_ours())
+        return failed(message, ERR_SYSTEM, "GnuTLS does not take its random numbers from musterd");
     return ERR_OK;
 }
 

@@ -1,5 +1,9 @@
 /* What http/ and RFC 9440 read from strangers and balancers, as bytes. */
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+#include <malloc.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +11,7 @@
 #include "http/address.h"
 #include "http/handshake.h"
 #include "http/proxy_v2.h"
+#include "http/random.h"
 #include "proto/client_cert.h"
 #include "suite.h"
 
@@ -276,8 +281,62 @@ START_TEST(versions_a_client_hello_offers)
 }
 END_TEST
 
+#ifdef __SANITIZE_ADDRESS__
+size_t __sanitizer_get_current_allocated_bytes(void); /* gcc 12 of Debian has no header for it */
+#endif
+
+static size_t bytes_in_use(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    return __sanitizer_get_current_allocated_bytes();
+#else
+    return mallinfo2().uordblks;
+#endif
+}
+
+/* As a handshake does, inside the library. */
+static void *key_make(void *ret_error)
+{
+    gnutls_datum_t key = {NULL, 0};
+    *(int *)ret_error = gnutls_key_generate(&key, 32);
+    gnutls_free(key.data);
+    return NULL;
+}
+
+START_TEST(gnutls_keeps_nothing_of_threads_that_ended)
+{
+    enum { THREADS = 2000, MOST_BYTES = 32 * 1024 };
+    size_t before = 0;
+    ck_assert(random_is_ours());
+    for (int i = -10; i < THREADS; i++) {
+        pthread_t thread;
+        int error = -1;
+        if (i == 0)
+            before = bytes_in_use();
+        ck_assert_int_eq(pthread_create(&thread, NULL, key_make, &error), 0);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        ck_assert_int_eq(error, 0);
+    }
+    size_t after = bytes_in_use();
+    ck_assert_msg(after < before + MOST_BYTES, "%zu bytes are kept", after - before);
+}
+END_TEST
+
+START_TEST(random_numbers_differ_and_fill_all_that_is_asked_for)
+{
+    static uint8_t one[5000], two[5000];
+    static const uint8_t none[16];
+    ck_assert_int_eq(gnutls_rnd(GNUTLS_RND_KEY, one, sizeof(one)), 0);
+    ck_assert_int_eq(gnutls_rnd(GNUTLS_RND_NONCE, two, sizeof(two)), 0);
+    ck_assert(memcmp(one, two, sizeof(one)) != 0);
+    ck_assert(memcmp(one + sizeof(one) - sizeof(none), none, sizeof(none)) != 0);
+    ck_assert_int_eq(gnutls_rnd(GNUTLS_RND_RANDOM, NULL, 0), 0);
+}
+END_TEST
+
 SUITE("http", proxy_headers_that_are_taken, proxy_headers_that_are_refused,
       the_length_is_known_from_the_fixed_part, ranges_of_addresses, ranges_that_are_refused,
       client_certs_that_are_taken, client_certs_that_are_refused,
       a_client_cert_has_a_longest_length, the_last_forwarded_address_counts,
-      versions_a_client_hello_offers)
+      versions_a_client_hello_offers, gnutls_keeps_nothing_of_threads_that_ended,
+      random_numbers_differ_and_fill_all_that_is_asked_for)
