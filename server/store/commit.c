@@ -15,11 +15,16 @@ static const struct stmt batch_stmt = {
     "SELECT ord, code, detail, proven, certificate, state FROM enrol_batch($1::jsonb)", 1};
 const struct stmt_set commit_statements = {&batch_stmt, 1};
 
-/* While one batch is under way the next one gathers, and the larger it is the less each enrolment
- * costs: a second leader starts only when this many wait, or one has waited this long, as behind a
- * batch that waits for a lock. */
+/* The larger a batch the less each enrolment costs, so a busy leader waits a moment for others:
+ * when they come this often, for as long as it may take, or until so many are there. A second
+ * leader starts only when this many wait, or one has waited this long, as behind a batch that waits
+ * for a lock. */
 enum {
-    SECOND_LEADER_QUEUE = 16,
+    GATHER_GAP_US = 1000,
+    GATHER_MAX_GAP_US = 10 * 1000, /* after a silence they are soon often again */
+    GATHER_NS = 2 * 1000 * 1000,
+    GATHER_COUNT = 8,
+    SECOND_LEADER_COUNT = 16,
     SECOND_LEADER_NS = 20 * 1000 * 1000,
     NS_PER_S = 1000 * 1000 * 1000
 };
@@ -42,6 +47,9 @@ struct committer {
     struct waiter **tail;
     size_t queued;
     unsigned leaders;
+    struct waiter *gathering; /* the leader that waits for others */
+    int64_t arrived_us;       /* the newest waiter */
+    int64_t gap_us;           /* mean time between waiters of late */
     struct histogram batches; /* lock-free */
 };
 
@@ -52,6 +60,7 @@ enum err committer_new(struct db *db, struct committer **ret_committer)
         return ERR_NO_MEMORY;
     c->db = db;
     c->tail = &c->head;
+    c->gap_us = GATHER_MAX_GAP_US;
     c->batches.scale = &histogram_size;
     pthread_mutex_init(&c->lock, NULL);
     *ret_committer = c;
@@ -237,15 +246,54 @@ static size_t queue_take(struct committer *c, struct waiter **batch)
     return n;
 }
 
+/* With the lock held: until woken or the time is over, which is true. */
+static bool wait_for(struct committer *c, struct waiter *w, long ns)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += ns;
+    until.tv_sec += until.tv_nsec / NS_PER_S;
+    until.tv_nsec %= NS_PER_S;
+    return pthread_cond_timedwait(&w->wake, &c->lock, &until) == ETIMEDOUT;
+}
+
+/* With the lock held: lets a batch grow, if others are to be expected. */
+static void gather(struct committer *c, struct waiter *self)
+{
+    if (c->gap_us > GATHER_GAP_US || c->gathering)
+        return;
+    c->gathering = self;
+    while (!self->done && c->queued < GATHER_COUNT)
+        if (wait_for(c, self, GATHER_NS))
+            break;
+    c->gathering = NULL;
+}
+
+/* With the lock held: puts a waiter behind the others. */
+static void queue_put(struct committer *c, struct waiter *w)
+{
+    int64_t now_us = clock_mono_us(), gap_us = now_us - c->arrived_us;
+    c->gap_us += ((gap_us < GATHER_MAX_GAP_US ? gap_us : GATHER_MAX_GAP_US) - c->gap_us) / 8;
+    c->arrived_us = now_us;
+    *c->tail = w;
+    c->tail = &w->next;
+    c->queued++;
+    if (c->gathering && c->queued >= GATHER_COUNT)
+        pthread_cond_signal(&c->gathering->wake);
+}
+
 /* With the lock held: leads one batch; the lock is free while the database works. */
 static void lead(struct committer *c, struct waiter *self)
 {
     struct waiter *batch[ENROL_MAX_BATCH];
-    size_t count = queue_take(c, batch);
     c->leaders++;
+    gather(c, self);
+    size_t count = queue_take(c, batch);
     pthread_mutex_unlock(&c->lock);
-    histogram_observe(&c->batches, (int64_t)count);
-    batch_run(c->db, batch, count);
+    if (count > 0) { /* or another leader took all */
+        histogram_observe(&c->batches, (int64_t)count);
+        batch_run(c->db, batch, count);
+    }
     pthread_mutex_lock(&c->lock);
     c->leaders--;
     for (size_t i = 0; i < count; i++) {
@@ -262,21 +310,16 @@ static bool leader_wanted(const struct committer *c, bool waited)
 {
     if (!c->head || c->leaders >= ENROL_MAX_COMMITTERS)
         return false;
-    return c->leaders == 0 || c->queued >= SECOND_LEADER_QUEUE || waited;
+    return c->leaders == 0 || c->queued >= SECOND_LEADER_COUNT || waited;
 }
 
-/* With the lock held: until woken, true when that took longer than a waiter leaves it to one
- * leader. Where there are all leaders there may be, the first that ends wakes the next. */
+/* With the lock held: true when that took longer than a waiter leaves it to one leader. Where there
+ * are all leaders there may be, the first that ends wakes the next. */
 static bool wait_long(struct committer *c, struct waiter *w)
 {
-    struct timespec until;
     if (c->leaders >= ENROL_MAX_COMMITTERS)
         return pthread_cond_wait(&w->wake, &c->lock) == ETIMEDOUT;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += SECOND_LEADER_NS;
-    until.tv_sec += until.tv_nsec / NS_PER_S;
-    until.tv_nsec %= NS_PER_S;
-    return pthread_cond_timedwait(&w->wake, &c->lock, &until) == ETIMEDOUT;
+    return wait_for(c, w, SECOND_LEADER_NS);
 }
 
 static void wake_init(pthread_cond_t *wake)
@@ -295,9 +338,7 @@ enum err committer_record(struct committer *c, const struct enrol_record *record
     bool waited = false;
     wake_init(&w.wake);
     pthread_mutex_lock(&c->lock);
-    *c->tail = &w;
-    c->tail = &w.next;
-    c->queued++;
+    queue_put(c, &w);
     while (!w.done) {
         if (leader_wanted(c, waited))
             lead(c, &w);
