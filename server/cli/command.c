@@ -61,6 +61,11 @@ static const struct command commands[] = {
      V1 "/tokens", 0,
      OPT(template) | OPT(serial) | OPT(count) | OPT(uses) | OPT(expires) | OPT(grace) | OPT(note),
      OPT(serials) | OPT(csv) | OPT(out), OPT(template), SHOW_TOKENS, NULL, NULL, run_token_create},
+    {"token", "qr", "FILE|-", 1,
+     "draw a code of server, token and CA fingerprint for a device's camera; FILE is what create "
+     "printed, for one token",
+     "muster token create --template pump --serial SN-1 | muster token qr - --png SN-1.png", NULL,
+     NULL, 0, 0, OPT(server) | OPT(png), 0, SHOW_OBJECT, NULL, NULL, run_token_qr},
     {"token", "list", "", 0, "list tokens; --state unused, active, used, expired or revoked",
      "muster token list --state unused --template pump", "GET", V1 "/tokens",
      OPT(state) | OPT(template) | OPT(serial), 0, OPT(limit), 0, SHOW_LIST,
@@ -170,7 +175,20 @@ static const struct command commands[] = {
      "muster status", "GET", V1 "/status", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
     {"whoami", NULL, "", 0, "show whose token this is", "muster whoami", "GET", V1 "/whoami", 0, 0,
      0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"completion", NULL, "bash|zsh", 1, "print a completion script for a shell",
+     "muster completion bash > /etc/bash_completion.d/muster", NULL, NULL, 0, 0, 0, 0, SHOW_OBJECT,
+     NULL, NULL, run_completion},
 };
+
+const struct command *command_row(size_t i)
+{
+    return i < ARRAY_LEN(commands) ? &commands[i] : NULL;
+}
+
+uint64_t command_options(const struct command *c)
+{
+    return c->query | c->body | c->own | GLOBAL;
+}
 
 const struct command *command_find(const char *const *words, size_t count, size_t *ret_used)
 {
@@ -251,7 +269,7 @@ bool command_help(const char *object, const char *verb)
 static bool options_fit(const struct cli *cli)
 {
     const struct command *c = cli->command;
-    uint64_t strange = cli->options.given & ~(c->query | c->body | c->own | GLOBAL);
+    uint64_t strange = cli->options.given & ~command_options(c);
     uint64_t missing = c->must & ~cli->options.given;
     for (int i = 0; i < OPT_COUNT && (strange | missing); i++) {
         if ((strange | missing) & 1ull << i) {

@@ -18,12 +18,12 @@ struct command {
     int word_count;
     const char *help;
     const char *example;
-    const char *method;
-    const char *path; /* {} stands for a word, {product} for the option */
-    uint64_t query;   /* options that go into the query */
-    uint64_t body;    /* options that go into the body */
-    uint64_t own;     /* options of the CLI's own */
-    uint64_t must;    /* options that must be given */
+    const char *method; /* NULL: no call is made, and no server needed */
+    const char *path;   /* {} stands for a word, {product} for the option */
+    uint64_t query;     /* options that go into the query */
+    uint64_t body;      /* options that go into the body */
+    uint64_t own;       /* options of the CLI's own */
+    uint64_t must;      /* options that must be given */
     enum command_show show;
     const char *columns;     /* SHOW_LIST: members, separated by spaces */
     const char *word_member; /* the first word goes into the body as this member */
@@ -40,6 +40,12 @@ struct cli {
 
 /* The command of the words; NULL: none. ret_used: how many words name it. */
 const struct command *command_find(const char *const *words, size_t count, size_t *ret_used);
+
+/* The commands in their order; NULL behind the last. */
+const struct command *command_row(size_t i);
+
+/* All options that a command takes. */
+uint64_t command_options(const struct command *c);
 
 /* Help for all, for one object (verb NULL) or one command. False: there is no such object. */
 bool command_help(const char *object, const char *verb);
@@ -69,10 +75,12 @@ int run_template_show(struct cli *cli);
 int run_template_validate(struct cli *cli);
 int run_allowlist_import(struct cli *cli);
 int run_token_create(struct cli *cli);
+int run_token_qr(struct cli *cli);
 int run_ca_register(struct cli *cli);
 int run_ca_unknown(struct cli *cli);
 int run_cert_show(struct cli *cli);
 int run_retire(struct cli *cli);
+int run_completion(struct cli *cli);
 int run_doctor(struct cli *cli);
 int run_audit_export(struct cli *cli);
 int run_audit_verify(struct cli *cli);

@@ -53,8 +53,9 @@ static int run(struct cli *cli)
         text_parse_int(o->value[OPT_timeout], 1, MAX_TIMEOUT_S, &timeout_s))
         return usage_error("--timeout must be a number of seconds");
     settings.timeout_s = (long)timeout_s;
-    int rc = token_load(o, &token_file, &settings.token);
-    if (rc == EXIT_OK)
+    bool local = !cli->command->method || o->given & OPT(export);
+    int rc = local ? EXIT_OK : token_load(o, &token_file, &settings.token);
+    if (rc == EXIT_OK && !local)
         rc = client_new(&settings, &cli->client);
     if (rc != EXIT_OK)
         return rc;

@@ -5,7 +5,7 @@ import sys
 
 OBJECTS = [("product", "Product lines"), ("template", "Templates"), ("allowlist", "Allowlists"), ("token", "Bootstrap tokens"),
            ("ca", "CAs"), ("device", "Devices"), ("cert", "Certificates"), ("explain", "Explaining an attempt"),
-           ("audit", "The audit"), ("admin-token", "Admin tokens"), ("status", "The server"), ("doctor", "Checking the installation"), ("whoami", "Whose token this is")]
+           ("audit", "The audit"), ("admin-token", "Admin tokens"), ("status", "The server"), ("doctor", "Checking the installation"), ("whoami", "Whose token this is"), ("completion", "Completion")]
 
 HEAD = """# The `muster` command
 
@@ -34,6 +34,9 @@ cannot be written any more, the last tokens are printed on standard output and t
 Exit codes: 0 done, 1 refused by the server or lines rejected, 2 wrong usage, 3 the server cannot be reached.
 A refusal is one line on standard error, `muster: CODE: what it means: the detail (request ID)`; the codes are in
 [errors.md](errors.md).
+
+Manual pages, `muster.1` and `musterd.8`, and bash's completion are installed by `meson install`; `muster completion zsh`
+prints zsh's. All of them are made from the tables that this page and `--help` come from.
 
 `--limit N` bounds a list; without it all pages are fetched. `--timeout SECONDS` bounds one request.
 """

@@ -36,6 +36,8 @@ FENCES = {
     r"ini\.h": {"ops"},
     r"systemd/": {"ops", "main"},
     r"curl/": {"cli"},
+    r"png\.h": {"cli/qr_draw.c"},
+    r"qrencode\.h": {"cli/qr_draw.c"},
 }
 
 
