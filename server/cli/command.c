@@ -38,8 +38,9 @@ static const struct command commands[] = {
      "admit the serials of a file: CSV serial[,pin[,batch]] (a bare line is a serial) or JSON "
      "lines",
      "muster allowlist import serials.csv --product pump --batch week-12", "POST",
-     V1 "/products/{product}/allowlist", OPT(batch), 0, OPT(product) | OPT(format), OPT(product),
-     SHOW_OBJECT, NULL, NULL, run_allowlist_import},
+     V1 "/products/{product}/allowlist", OPT(batch), 0,
+     OPT(product) | OPT(format) | OPT(report) | OPT(resume), OPT(product), SHOW_OBJECT, NULL, NULL,
+     run_allowlist_import},
     {"allowlist", "list", "", 0,
      "list the allowlist of a product; --state unseen, claimed or blocked",
      "muster allowlist list --product pump --state unseen", "GET",

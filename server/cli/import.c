@@ -1,13 +1,17 @@
-/* Importing an allowlist: the file is cut at line ends into requests of bearable size. */
+/* Importing an allowlist: the file is cut at line ends into requests of bearable size. With a
+ * report an import that broke can go on. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/import_report.h"
+#include "cli/progress.h"
 
 enum { PIECE_BYTES = 4 << 20, PIECE_LINES = 50000, MAX_PATH_BYTES = 6000 };
 
@@ -21,6 +25,8 @@ struct import {
     long first_line; /* of the piece, in the file */
     long lines;      /* of the piece */
     json_t *total;
+    struct import_report *report; /* NULL: none is wanted */
+    struct progress progress;
 };
 
 static void add_number(json_t *total, const json_t *answer, const char *key)
@@ -43,11 +49,30 @@ static void report_take(struct import *i, json_t *answer)
         json_int_t number = json_integer_value(json_object_get(line, "line")) + i->first_line - 1;
         json_object_set_new(line, "line", json_integer(number));
         const char *reason = json_string_value(json_object_get(line, "reason"));
-        if (!json && reason)
+        if (!json && !i->report && reason)
             printf("line %lld: %s: %s\n", (long long)number,
                    json_string_value(json_object_get(line, "serial")), reason);
     }
-    json_array_extend(json_object_get(i->total, "lines"), lines);
+    if (json)
+        json_array_extend(json_object_get(i->total, "lines"), lines);
+}
+
+/* What is told of a piece that was taken. */
+static int piece_told(struct import *i, json_t *answer)
+{
+    report_take(i, answer);
+    if (!i->report)
+        return EXIT_OK;
+    import_report_hash(i->report, buf_bytes(&i->piece));
+    return import_report_add(i->report, json_object_get(answer, "lines"),
+                             i->first_line + i->lines - 1);
+}
+
+static void piece_forget(struct import *i)
+{
+    i->first_line += i->lines;
+    i->lines = 0;
+    buf_reset(&i->piece);
 }
 
 static int piece_send(struct import *i)
@@ -61,15 +86,14 @@ static int piece_send(struct import *i)
     if (i->lines == 0)
         return EXIT_OK;
     int rc = client_call(i->cli->client, &rq, &answer);
-    if (rc == EXIT_OK)
-        report_take(i, answer.json);
-    else
+    if (rc != EXIT_OK)
         fprintf(stderr, "muster: nothing from line %ld on was imported; the lines before it were\n",
                 i->first_line);
+    else
+        rc = piece_told(i, answer.json);
     json_decref(answer.json);
-    i->first_line += i->lines;
-    i->lines = 0;
-    buf_reset(&i->piece);
+    piece_forget(i);
+    progress_show(&i->progress, ftell(i->file), i->first_line - 1);
     return rc;
 }
 
@@ -79,6 +103,42 @@ static void type_guess(struct import *i, const char *line)
     line += strspn(line, " \t\r\n");
     bool json = format ? strcmp(format, "ndjson") == 0 : line[0] == '{';
     i->type = json ? "application/x-ndjson" : "text/csv";
+}
+
+/* Reads the lines up to a point, which must be those that were done. */
+static int point_pass(struct import *i, const struct import_point *point)
+{
+    _cleanup_(freep) char *line = NULL;
+    size_t cap = 0;
+    for (ssize_t len; i->first_line + i->lines <= point->lines; i->lines++) {
+        if ((len = getline(&line, &cap, i->file)) < 0)
+            break;
+        if (!i->type)
+            type_guess(i, line);
+        buf_add(&i->piece, line, (size_t)len);
+    }
+    import_report_hash(i->report, buf_bytes(&i->piece));
+    piece_forget(i);
+    if (i->first_line == point->lines + 1 && import_report_is_at(i->report, point))
+        return EXIT_OK;
+    fprintf(stderr, "muster: the file is not the one of the report: they differ by line %ld\n",
+            point->lines);
+    return EXIT_USAGE;
+}
+
+/* Passes over what an earlier run has done. */
+static int points_pass(struct import *i)
+{
+    static const char *const results[] = {"imported", "duplicate", "rejected"};
+    size_t count = 0;
+    int rc = EXIT_OK;
+    const struct import_point *points = i->report ? import_report_points(i->report, &count) : NULL;
+    for (size_t n = 0; rc == EXIT_OK && n < count; n++)
+        rc = point_pass(i, &points[n]);
+    for (size_t n = 0; i->report && n < ARRAY_LEN(results); n++)
+        json_object_set_new(i->total, results[n],
+                            json_integer(import_report_had(i->report, results[n])));
+    return rc;
 }
 
 static int lines_send(struct import *i)
@@ -115,29 +175,56 @@ static int totals_show(struct import *i)
     return rejected > 0 ? EXIT_REFUSED : EXIT_OK;
 }
 
-int run_allowlist_import(struct cli *cli)
+/* A heading may say the type, so a file is read from its beginning in any case. */
+static int import_run(struct import *i)
 {
-    const char *format = cli->options.value[OPT_format];
-    struct import i = {.cli = cli, .first_line = 1};
+    struct stat st = {0};
+    bool sized = fstat(fileno(i->file), &st) == 0 && S_ISREG(st.st_mode);
+    int rc = points_pass(i);
+    progress_begin(&i->progress, "lines", i->first_line > 1 ? ftell(i->file) : 0,
+                   sized ? st.st_size : 0);
+    if (rc == EXIT_OK)
+        rc = lines_send(i);
+    progress_end(&i->progress);
+    return rc == EXIT_OK ? totals_show(i) : rc;
+}
+
+static int import_open(struct import *i)
+{
+    const struct options *o = &i->cli->options;
+    const char *format = o->value[OPT_format], *report = o->value[OPT_report];
     if (format && strcmp(format, "csv") != 0 && strcmp(format, "ndjson") != 0) {
         fprintf(stderr, "muster: --format must be csv or ndjson\n");
         return EXIT_USAGE;
     }
-    i.file = strcmp(cli->words[0], "-") == 0 ? stdin : fopen(cli->words[0], "re");
-    if (!i.file) {
-        fprintf(stderr, "muster: %s: %s\n", cli->words[0], strerror(errno));
+    if (o->given & OPT(resume) && !report) {
+        fprintf(stderr, "muster: --resume goes on where the --report ends\n");
         return EXIT_USAGE;
     }
+    i->file = strcmp(i->cli->words[0], "-") == 0 ? stdin : fopen(i->cli->words[0], "re");
+    if (!i->file) {
+        fprintf(stderr, "muster: %s: %s\n", i->cli->words[0], strerror(errno));
+        return EXIT_USAGE;
+    }
+    return report ? import_report_open(report, o->given & OPT(resume), &i->report) : EXIT_OK;
+}
+
+int run_allowlist_import(struct cli *cli)
+{
+    struct import i = {.cli = cli, .first_line = 1};
     buf_init(&i.path, MAX_PATH_BYTES);
     buf_init(&i.piece, PIECE_BYTES);
     command_path(cli, &i.path);
+    if (!(cli->options.given & (OPT(json) | OPT(report))))
+        buf_printf(&i.path, "%creport=rejected", strchr(buf_text(&i.path), '?') ? '&' : '?');
     i.total =
         json_pack("{s:i, s:i, s:i, s:[]}", "imported", 0, "duplicate", 0, "rejected", 0, "lines");
-    int rc = lines_send(&i);
+    int rc = import_open(&i);
     if (rc == EXIT_OK)
-        rc = totals_show(&i);
-    if (i.file != stdin)
+        rc = import_run(&i);
+    if (i.file && i.file != stdin)
         fclose(i.file);
+    import_report_close(i.report);
     json_decref(i.total);
     buf_done(&i.path);
     buf_done(&i.piece);

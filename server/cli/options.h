@@ -60,6 +60,8 @@ enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_DURATION, OPTION_FLAG, OPT
            "drop . _ : - from canonical serials")                                                  \
     OPTION(object, OPTION_TEXT, "object", "NAME", "only what was done to it")                      \
     OPTION(actor, OPTION_TEXT, "actor", "NAME", "only what this token did")                        \
+    OPTION(report, OPTION_TEXT, NULL, "FILE", "new file that says what became of each line")       \
+    OPTION(resume, OPTION_FLAG, NULL, NULL, "go on where the report of an earlier run ends")       \
     OPTION(server, OPTION_TEXT, NULL, "HOST:PORT", "the device listener (default: MUSTER_URL)")    \
     OPTION(png, OPTION_TEXT, NULL, "FILE", "new picture, yours alone to read (default: draw it)")  \
     OPTION(export, OPTION_TEXT, NULL, "FILE", "check this export and ask no server")               \

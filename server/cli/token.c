@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/print.h"
+#include "cli/progress.h"
 
 enum { PIECE = 5000, MAX_TOKENS = 1000000, MAX_SERIALS_BYTES = 128 << 20 };
 
@@ -110,13 +111,6 @@ static int out_open(const struct cli *cli, FILE **ret_file)
     return EXIT_USAGE;
 }
 
-/* The cursor goes back to the beginning of the line, where a complaint would start. */
-static void progress_show(FILE *out, size_t done, size_t count)
-{
-    if (count > PIECE && isatty(STDERR_FILENO) && !isatty(fileno(out)))
-        fprintf(stderr, "%zu of %zu tokens%c", done, count, done == count ? '\n' : '\r');
-}
-
 int run_token_create(struct cli *cli)
 {
     json_t *body = command_body(cli), *serials = json_array(), *minted = json_array();
@@ -126,6 +120,9 @@ int run_token_create(struct cli *cli)
     if (rc == EXIT_OK)
         rc = out_open(cli, &file);
     FILE *out = file ? file : stdout;
+    struct progress progress;
+    progress_begin(&progress, "tokens", 0, (int64_t)count);
+    progress.on = progress.on && count > PIECE && !isatty(fileno(out));
     if (rc == EXIT_OK && cli->options.given & OPT(csv))
         fprintf(out, "id,token,serial\n");
     for (size_t at = 0; rc == EXIT_OK && at < count; at += PIECE) {
@@ -133,10 +130,11 @@ int run_token_create(struct cli *cli)
         piece_fill(body, serials, at, len, cli->options.given & OPT(count));
         rc = piece_mint(cli, body, out, minted);
         if (rc == EXIT_OK)
-            progress_show(out, at + len, count);
+            progress_show(&progress, (int64_t)(at + len), (int64_t)(at + len));
         if (rc != EXIT_OK && at > 0)
             fprintf(stderr, "muster: the %zu tokens before it were minted\n", at);
     }
+    progress_end(&progress);
     /* told once and never again: what was minted is shown even where the rest failed */
     if (cli->options.given & OPT(json) && (rc == EXIT_OK || json_array_size(minted) > 0))
         print_json(minted);

@@ -37,7 +37,7 @@ def test_a_batch_of_tokens_into_a_file(stack, tmp_path):
     told = os.read(master, 65536).decode()
     os.close(master)
     assert done.returncode == 0 and done.stdout == ""
-    assert f"{PIECE} of {BATCH} tokens\r" in told and f"{BATCH} of {BATCH} tokens" in told
+    assert f"{PIECE} tokens, " in told and f"100 %  {BATCH} tokens" in told and "[####" in told
     assert path.stat().st_mode & 0o777 == 0o600
     lines = path.read_text().splitlines()
     assert lines[0] == "id,token,serial" and len(lines) == BATCH + 1
@@ -63,7 +63,7 @@ def test_no_token_is_lost_when_the_file_cannot_be_written(stack, tmp_path):
     done = run(stack, "token", "create", "--template", "open", "--count", 6 * PIECE, "--csv", "--out", path,
                "--note", "full", capture_output=True, restore_signals=False,
                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    assert done.returncode == 2 and "cannot be written" in done.stderr and "tokens\r" not in done.stderr
+    assert done.returncode == 2 and "cannot be written" in done.stderr and "100 %" not in done.stderr
     whole = path.read_text().rsplit("\n", 1)[0]
     assert len(ids_of(done.stdout)) == PIECE
     assert ids_of(whole) | ids_of(done.stdout) == minted(stack, "full")
