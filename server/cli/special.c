@@ -117,18 +117,32 @@ int run_retire(struct cli *cli)
     return EXIT_USAGE;
 }
 
+/* The first check of all is whether anybody answers: the finding where nobody does, or cannot. */
+static json_t *unanswered(int rc)
+{
+    bool away = rc == EXIT_UNREACHABLE;
+    return json_pack("[{s:s, s:s, s:s, s:s}]", "check", away ? "server" : "token", "severity",
+                     "error", "detail",
+                     away ? "it does not answer, or cannot; the reason is on standard error"
+                          : "the server refuses it; the reason is on standard error",
+                     "remedy",
+                     away ? "--url and --cacert; db.unavailable: PostgreSQL and [database]"
+                          : "muster whoami; musterd admin-token makes another");
+}
+
 /* An error found is exit code 1, so that a monitor can ask. */
 int run_doctor(struct cli *cli)
 {
     struct client_request rq = {.method = "GET", .path = cli->command->path};
     struct client_answer answer = {.json = NULL};
     int rc = client_call(cli->client, &rq, &answer);
-    if (rc == EXIT_OK)
-        command_show(cli, answer.json);
+    if (rc != EXIT_OK)
+        answer.json = unanswered(rc);
+    command_show(cli, answer.json);
     for (size_t i = 0; i < json_array_size(answer.json); i++) {
         const char *severity =
             json_string_value(json_object_get(json_array_get(answer.json, i), "severity"));
-        if (severity && strcmp(severity, "error") == 0)
+        if (rc == EXIT_OK && severity && strcmp(severity, "error") == 0)
             rc = EXIT_REFUSED;
     }
     json_decref(answer.json);

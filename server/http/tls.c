@@ -18,6 +18,7 @@ const char tls_priorities[] =
 struct generation {
     gnutls_pcert_st certs[MAX_SERVER_CHAIN];
     unsigned count;
+    int64_t ends_s; /* the first of them to end, seconds since 1970 */
     gnutls_privkey_t key;
     struct generation *older;
 };
@@ -51,6 +52,21 @@ static enum err certs_load(struct generation *g, const char *path)
     if (gnutls_pcert_list_import_x509_raw(g->certs, &count, &datum, GNUTLS_X509_FMT_PEM, 0) < 0)
         return ERR_INVALID;
     g->count = count;
+    return ERR_OK;
+}
+
+/* When the first of the chain ends. */
+static enum err end_find(struct generation *g)
+{
+    for (unsigned i = 0; i < g->count; i++) {
+        gnutls_x509_crt_t cert = NULL;
+        if (gnutls_pcert_export_x509(&g->certs[i], &cert) < 0)
+            return ERR_INVALID;
+        int64_t ends_s = gnutls_x509_crt_get_expiration_time(cert);
+        gnutls_x509_crt_deinit(cert);
+        if (i == 0 || ends_s < g->ends_s)
+            g->ends_s = ends_s;
+    }
     return ERR_OK;
 }
 
@@ -96,6 +112,8 @@ static enum err generation_load(const struct tls_identity *t, struct generation 
         e = key_load(g, t->key_path);
     if (!e)
         e = pair_check(g);
+    if (!e)
+        e = end_find(g);
     if (e)
         generation_free(g);
     else
@@ -114,6 +132,14 @@ enum err tls_identity_reload(struct tls_identity *t)
     t->current = g;
     pthread_mutex_unlock(&t->lock);
     return ERR_OK;
+}
+
+int64_t tls_identity_ends_s(struct tls_identity *t)
+{
+    pthread_mutex_lock(&t->lock);
+    int64_t ends_s = t->current->ends_s;
+    pthread_mutex_unlock(&t->lock);
+    return ends_s;
 }
 
 enum err tls_identity_new(const char *cert_path, const char *key_path,

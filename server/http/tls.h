@@ -24,6 +24,9 @@ void tls_identity_free(struct tls_identity *t);
 /* Loads the files again; on failure the present certificate stays. */
 enum err tls_identity_reload(struct tls_identity *t) MUST_CHECK;
 
+/* When the first certificate of the present chain ends, seconds since 1970. */
+int64_t tls_identity_ends_s(struct tls_identity *t);
+
 /* Makes t the identity that handshakes of this process use; once, before listening. */
 void tls_identity_install(struct tls_identity *t);
 

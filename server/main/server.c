@@ -203,6 +203,7 @@ static enum err identity_make(struct server *s, char *message)
     if (e)
         return failed(message, e, "[tls] certificate and key");
     tls_identity_install(s->identity);
+    s->service.server_cert_ends_s = tls_identity_ends_s(s->identity);
     if (!random_is_ours())
         return failed(message, ERR_SYSTEM, "GnuTLS does not take its random numbers from musterd");
     return ERR_OK;
@@ -405,6 +406,7 @@ static enum err identity_reload(struct server *s, char *message)
 {
     enum err e = tls_identity_reload(s->identity);
     log_text(e ? LOG_ERROR : LOG_INFO, "tls.reload", "result", e ? err_name(e) : "ok");
+    s->service.server_cert_ends_s = tls_identity_ends_s(s->identity);
     return e ? failed(message, e, "[tls] certificate and key") : ERR_OK;
 }
 

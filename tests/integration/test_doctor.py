@@ -1,11 +1,17 @@
 """muster doctor: every check is seen both ways."""
+import datetime
+import ipaddress
 import os
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
 
-from client import Device, new_key
+from client import Device, cert_pem, key_pem, new_key
 from factory import Authority
 from stack import Refused
+from test_reload import hup
 
 
 def findings(stack):
@@ -19,7 +25,7 @@ def severity(stack, check):
 def test_a_healthy_installation(fresh):
     found = findings(fresh)
     assert {f["severity"] for f in found.values()} == {"ok"}, found
-    assert {"schema", "clock", "issuers", "ca root", "ca issuing-1", "default template", "products", "stuck devices", "quarantine storm",
+    assert {"database", "server certificate", "approvals", "schema", "clock", "issuers", "ca root", "ca issuing-1", "default template", "products", "stuck devices", "quarantine storm",
             "quarantine", "unknown issuers", "certificates", "partitions"} <= set(found)
     done = fresh.cli("doctor")
     assert "ok       schema" in done.stdout
@@ -57,3 +63,51 @@ def test_what_is_wrong_is_found_with_its_remedy(fresh):
     assert done.returncode == 1 and "remedy: musterd add-issuer" in done.stdout
     fresh.cli("ca", "deactivate", "issuing-1")
     assert severity(fresh, "issuers") == "error"
+
+
+def test_nobody_answers(fresh, tmp_path):
+    down = fresh.cli("doctor", "--url", "https://127.0.0.1:1", check=False)
+    assert down.returncode == 3 and "error    server" in down.stdout and "remedy: --url" in down.stdout
+    stranger = tmp_path / "stranger.pem"
+    stranger.write_bytes(cert_pem(Authority("Stranger").cert))
+    foreign = fresh.cli("doctor", "--cacert", stranger, check=False)
+    assert foreign.returncode == 3 and "error    server" in foreign.stdout
+    fresh.pg_stop()
+    away = fresh.cli("doctor", check=False)
+    assert away.returncode == 3 and "db.unavailable" in away.stderr and "error    server" in away.stdout
+    fresh.pg_start()
+    denied = fresh.cli("doctor", token="mat_none", check=False)
+    assert denied.returncode == 1 and "admin.denied" in denied.stderr and "error    token" in denied.stdout
+
+
+def test_the_servers_certificate(fresh):
+    fresh.cafile = fresh.folder / "self.pem"
+    for days, wanted in [(60, "ok"), (20, "warning"), (3, "error")]:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+        key, now = new_key(), datetime.datetime.now(datetime.timezone.utc)
+        cert = (x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key()).serial_number(days)
+                .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=days, hours=1))
+                .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+                .add_extension(x509.BasicConstraints(True, 0), True).sign(key, hashes.SHA256()))
+        fresh.cafile.write_bytes(cert_pem(cert))
+        (fresh.folder / "server.pem").write_bytes(cert_pem(cert))
+        (fresh.folder / "server.key").write_bytes(key_pem(key))
+        hup(fresh, "config.reloaded")
+        found = findings(fresh)["server certificate"]
+        assert found["severity"] == wanted and f" {days} days" in found["detail"] and bool(found["remedy"]) == (wanted != "ok")
+
+
+def test_registered_cas_and_approvals(fresh):
+    Authority("Old factory").register(fresh, "old")
+    assert "ca old" not in findings(fresh)
+    for days, wanted in [(40, "warning"), (5, "error")]:
+        fresh.sql("UPDATE ca SET not_after = now() + make_interval(days => %s) WHERE name = 'old'", days)
+        found = findings(fresh)["ca old"]
+        assert found["severity"] == wanted and found["remedy"]
+    serial = "waits-1"
+    with pytest.raises(Refused):
+        Device(fresh, serial, "waiting", token=fresh.mint("waiting", serial)).enrol()
+    found = findings(fresh)["approvals"]
+    assert found["severity"] == "warning" and found["detail"].startswith("1 ") and "--approval pending" in found["remedy"]
+    fresh.cli("device", "approve", serial)
+    assert severity(fresh, "approvals") == "ok"

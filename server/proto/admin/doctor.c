@@ -27,6 +27,7 @@ enum err doctor_before(struct service *service, struct exchange *x, json_t *args
     const char *name = service->default_template;
     int rc =
         json_object_set_new(args, "clock", json_integer(clock_wall_s() * US_PER_S)) |
+        json_object_set_new(args, "server_ends", json_integer(service->server_cert_ends_s)) |
         json_object_set_new(args, "needs", json_integer(migrations[migration_count - 1].version)) |
         json_object_set_new(args, "default_template", name ? json_string(name) : json_null()) |
         json_object_set_new(args, "issuers", issuers_json(snapshot));
