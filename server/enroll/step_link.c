@@ -21,7 +21,8 @@ enum err step_link(struct enrolment *e)
     if (!challenge)
         return fault_set(e->fault, FAULT_POP_MISSING, "template %s", e->template->label);
     if (binding.len == 0)
-        return fault_set(e->fault, FAULT_POP_UNAVAILABLE, "no extended master secret");
+        return fault_set(e->fault, FAULT_POP_UNAVAILABLE,
+                         "TLS 1.2 without the extended master secret, or a proxy ended TLS");
     _cleanup_(buf_donep) struct buf expected = {0};
     buf_init(&expected, MAX_BINDING_TEXT_BYTES);
     base64_encode(&expected, binding);

@@ -10,9 +10,11 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/secret.h"
+#include "http/address.h"
 #include "http/tls.h"
 #include "main/server.h"
 #include "ops/credential.h"
+#include "pki/chain.h"
 
 enum { MAX_FILE_BYTES = 256 * 1024 };
 
@@ -96,6 +98,37 @@ static void addresses_check(struct check *k)
     }
 }
 
+/* CAs of peers, where the key names a file. */
+static void anchors_check(struct check *k, const char *key, const char *path)
+{
+    _cleanup_(buf_donep) struct buf pem = {0};
+    struct trust *trust = NULL;
+    if (path[0] == '\0')
+        return;
+    buf_init(&pem, MAX_FILE_BYTES);
+    enum err e = file_load(path, &pem);
+    if (e)
+        problem(k, key, path, reason(e));
+    else if (trust_parse_pem(buf_bytes(&pem), &trust))
+        problem(k, key, path, "holds no PEM certificates that can be trusted");
+    trust_free(trust);
+}
+
+static void proxies_check(struct check *k)
+{
+    const struct config *c = k->config;
+    struct address_list balancers;
+    bool local = strncmp(c->proxy_address, "unix:", 5) == 0;
+    if (address_list_parse(c->listen_proxy_protocol_from, &balancers))
+        problem(k, "listen.proxy_protocol_from", c->listen_proxy_protocol_from,
+                "is no list of addresses and ranges");
+    if (c->proxy_address[0] != '\0' && !local &&
+        (c->proxy_client_ca[0] == '\0' || c->proxy_names[0] == '\0'))
+        problem(k, "proxy.client_ca", "", "and proxy.names must be given with proxy.address");
+    anchors_check(k, "proxy.client_ca", c->proxy_client_ca);
+    anchors_check(k, "admin.client_ca", c->admin_client_ca);
+}
+
 static void words_check(struct check *k)
 {
     static const char *const modes[] = {"",        "disable",   "allow",      "prefer",
@@ -140,6 +173,7 @@ unsigned check_config(const struct config *config, bool database, FILE *out)
     tls_check(&k);
     ca_check(&k);
     addresses_check(&k);
+    proxies_check(&k);
     words_check(&k);
     credentials_check(&k);
     if (database)

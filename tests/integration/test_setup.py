@@ -174,6 +174,13 @@ def test_check_config_finds_every_problem(fresh):
     lines = fresh.musterd("check-config", check=False).stderr.splitlines()
     assert [line.split(":")[0] for line in lines] == ["tls.key", "ca.directory"]
     assert all("No such file" in line for line in lines)
+    os.chmod(fresh.folder / "ca/issuing-1.key", 0o600)
+    (fresh.folder / "no.pem").write_text("none")
+    fresh.configure(listen__proxy_protocol_from="10.0.0.0/33", proxy__address="127.0.0.1", proxy__client_ca=fresh.folder / "no.pem",
+                    admin__client_ca=fresh.folder / "missing.pem")
+    lines = fresh.musterd("check-config", check=False).stderr.splitlines()
+    assert [(line.split(":")[0], line.rsplit(" ", 2)[-1]) for line in lines] == [
+        ("listen.proxy_protocol_from", "ranges"), ("proxy.client_ca", "proxy.address"), ("proxy.client_ca", "trusted"), ("admin.client_ca", "directory")]
 
 
 def test_check_config_with_the_database(fresh):
