@@ -181,7 +181,7 @@ INSERT INTO token (hash, template_id, serial, serial_canonical, expires_at, grac
 INSERT INTO history (request_id, product_id, device_id, serial, protocol, operation, credential, source, outcome, reached)
     SELECT md5('r' || d.id), d.product_id, d.id, d.serial, 'est', 'simpleenroll', 'token', '192.0.2.1', 'ok', 'REGISTER' FROM device d;
 INSERT INTO audit (id, actor, source, action, object, detail, prev, hash)
-    SELECT n + 1000000, 'bulk', '192.0.2.1', 'token.create', 'bulk-' || n, '{{}}', sha256('p'), sha256('h') FROM generate_series(1, {0}) n"""
+    SELECT n + 1000000, 'bulk', '192.0.2.1', 'token.create', 'bulk-' || n, '{{}}', sha256('p'::bytea), sha256('h'::bytea) FROM generate_series(1, {0}) n"""
 PLANS = " ".join("-c " + o for o in ("session_preload_libraries=auto_explain", "auto_explain.log_min_duration=0", "auto_explain.log_analyze=on", "auto_explain.log_timing=off",
                                      "auto_explain.log_format=json", "auto_explain.log_nested_statements=on", "auto_explain.log_level=LOG"))
 
