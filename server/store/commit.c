@@ -15,17 +15,19 @@ static const struct stmt batch_stmt = {
     "SELECT ord, code, detail, proven, certificate, state FROM enrol_batch($1::jsonb)", 1};
 const struct stmt_set commit_statements = {&batch_stmt, 1};
 
-/* The larger a batch the less each enrolment costs, so a busy leader waits a moment for others:
- * when they come this often, for as long as it may take, or until so many are there. A second
- * leader starts only when this many wait, or one has waited this long, as behind a batch that waits
- * for a lock. */
+/* The larger a batch the less each enrolment costs, so a busy leader waits for others: when they
+ * come this often, while they go on coming, for as long as it may take, or until so many are there.
+ * A second leader starts only when this many wait, or one has waited this long, as behind a batch
+ * that waits for a lock. */
 enum {
-    GATHER_GAP_US = 1000,
+    GATHER_GAP_US = 2000,
     GATHER_MAX_GAP_US = 10 * 1000, /* after a silence they are soon often again */
-    GATHER_NS = 2 * 1000 * 1000,
-    GATHER_COUNT = 8,
-    SECOND_LEADER_COUNT = 16,
-    SECOND_LEADER_NS = 20 * 1000 * 1000,
+    GATHER_SILENCE_US = 3000,
+    GATHER_US = 12 * 1000,
+    GATHER_COUNT = 24,
+    SECOND_LEADER_COUNT = 32,
+    SECOND_LEADER_US = 20 * 1000,
+    NS_PER_US = 1000,
     NS_PER_S = 1000 * 1000 * 1000
 };
 
@@ -247,11 +249,11 @@ static size_t queue_take(struct committer *c, struct waiter **batch)
 }
 
 /* With the lock held: until woken or the time is over, which is true. */
-static bool wait_for(struct committer *c, struct waiter *w, long ns)
+static bool wait_for(struct committer *c, struct waiter *w, int64_t us)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += ns;
+    until.tv_nsec += (long)us * NS_PER_US;
     until.tv_sec += until.tv_nsec / NS_PER_S;
     until.tv_nsec %= NS_PER_S;
     return pthread_cond_timedwait(&w->wake, &c->lock, &until) == ETIMEDOUT;
@@ -262,10 +264,15 @@ static void gather(struct committer *c, struct waiter *self)
 {
     if (c->gap_us > GATHER_GAP_US || c->gathering)
         return;
+    int64_t end_us = clock_mono_us() + GATHER_US;
     c->gathering = self;
-    while (!self->done && c->queued < GATHER_COUNT)
-        if (wait_for(c, self, GATHER_NS))
+    while (!self->done && c->queued < GATHER_COUNT) {
+        int64_t now_us = clock_mono_us(), quiet_us = c->arrived_us + GATHER_SILENCE_US;
+        int64_t until_us = quiet_us < end_us ? quiet_us : end_us;
+        if (now_us >= until_us)
             break;
+        wait_for(c, self, until_us - now_us);
+    }
     c->gathering = NULL;
 }
 
@@ -319,7 +326,7 @@ static bool wait_long(struct committer *c, struct waiter *w)
 {
     if (c->leaders >= ENROL_MAX_COMMITTERS)
         return pthread_cond_wait(&w->wake, &c->lock) == ETIMEDOUT;
-    return wait_for(c, w, SECOND_LEADER_NS);
+    return wait_for(c, w, SECOND_LEADER_US);
 }
 
 static void wake_init(pthread_cond_t *wake)
