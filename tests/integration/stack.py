@@ -21,6 +21,7 @@ BUILD = pathlib.Path(os.environ.get("MUSTER_BUILD", ROOT / "build"))
 MUSTERD = BUILD / "server" / "musterd"
 MUSTER = BUILD / "server" / "muster"
 TEMPLATES = ROOT / "tests" / "integration" / "templates"
+LOSE = "SET LOCAL session_replication_role = replica; "  # before a DELETE that the schema would refuse
 
 
 def free_port():

@@ -4,7 +4,7 @@ import pty
 import resource
 import subprocess
 
-from stack import MUSTER
+from stack import LOSE, MUSTER
 
 BATCH = 20_000
 PIECE = 5000
@@ -25,7 +25,7 @@ def ids_of(text):
 
 
 def drop(stack, note):
-    stack.sql("DELETE FROM token WHERE note = %s", note)
+    stack.sql(LOSE + "DELETE FROM token WHERE note = %s", note)
 
 
 def test_a_batch_of_tokens_into_a_file(stack, tmp_path):
