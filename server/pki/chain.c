@@ -3,27 +3,14 @@
 #include <openssl/x509.h>
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/text.h"
 #include "pki/names.h"
+#include "pki/trust.h"
 
-enum { SECURITY_LEVEL = 2 /* 112 bits: RSA 2048, SHA-224 */, MAX_TRUST = 4096, DAY_S = 86400 };
-
-struct known_ca {
-    X509 *cert;
-    uint8_t spki_sha256[SHA256_BYTES];
-    enum trust_role role;
-    int64_t id;
-};
-
-struct trust {
-    X509_STORE *store; /* the anchors */
-    struct known_ca *cas;
-    size_t count;
-};
+enum { SECURITY_LEVEL = 2 /* 112 bits: RSA 2048, SHA-224 */, DAY_S = 86400 };
 
 DEFINE_CLEANUP(X509_STORE_CTX *, X509_STORE_CTX_free);
 
@@ -37,52 +24,6 @@ struct walk {
 static void cert_stack_freep(STACK_OF(X509) * *s)
 {
     sk_X509_free(*s);
-}
-
-static enum err ca_take(struct trust *t, const struct trust_ca *ca)
-{
-    struct known_ca *k = &t->cas[t->count];
-    enum err e = cert_decode(ca->der, &k->cert);
-    if (e)
-        return e;
-    t->count++;
-    k->role = ca->role;
-    k->id = ca->id;
-    (void)X509_check_ca(k->cert); /* fills OpenSSL's cache of extensions before threads share it */
-    e = cert_key_fingerprint(k->cert, k->spki_sha256);
-    if (!e && k->role == TRUST_ANCHOR && !X509_STORE_add_cert(t->store, k->cert))
-        return ERR_NO_MEMORY;
-    return e;
-}
-
-enum err trust_new(const struct trust_ca *cas, size_t count, struct trust **ret_trust)
-{
-    _cleanup_(trust_freep) struct trust *t = calloc(1, sizeof(*t));
-    if (!t || count > MAX_TRUST)
-        return t ? ERR_INVALID : ERR_NO_MEMORY;
-    t->store = X509_STORE_new();
-    t->cas = calloc(count + 1, sizeof(*t->cas));
-    if (!t->store || !t->cas)
-        return ERR_NO_MEMORY;
-    X509_STORE_set_flags(t->store, X509_V_FLAG_PARTIAL_CHAIN);
-    for (size_t i = 0; i < count; i++) {
-        enum err e = ca_take(t, &cas[i]);
-        if (e)
-            return e;
-    }
-    *ret_trust = TAKE_PTR(t);
-    return ERR_OK;
-}
-
-void trust_free(struct trust *t)
-{
-    if (!t)
-        return;
-    for (size_t i = 0; i < t->count; i++)
-        X509_free(t->cas[i].cert);
-    X509_STORE_free(t->store);
-    free(t->cas);
-    free(t);
 }
 
 static bool error_is_about_time(int error)
@@ -292,9 +233,9 @@ static enum err walk_run(const struct trust *t, struct arena *arena, X509 *const
     return time_refuse(arena, &w, now_s, fault);
 }
 
-enum err chain_verify(const struct trust *t, struct arena *arena, const struct bytes *chain,
-                      size_t count, int64_t now_s, struct chain_verdict *ret_verdict,
-                      struct fault *fault)
+enum err chain_verify_generic(const struct trust *t, struct arena *arena, const struct bytes *chain,
+                              size_t count, int64_t now_s, struct chain_verdict *ret_verdict,
+                              struct fault *fault)
 {
     X509 *certs[CERT_MAX_CHAIN] = {0};
     size_t n = 0;
@@ -315,4 +256,13 @@ enum err chain_verify(const struct trust *t, struct arena *arena, const struct b
     for (size_t i = 0; i < n; i++)
         cert_free(certs[i]);
     return e;
+}
+
+enum err chain_verify(const struct trust *t, struct arena *arena, const struct bytes *chain,
+                      size_t count, int64_t now_s, struct chain_verdict *ret_verdict,
+                      struct fault *fault)
+{
+    if (chain_verify_plain(t, arena, chain, count, now_s, ret_verdict))
+        return ERR_OK;
+    return chain_verify_generic(t, arena, chain, count, now_s, ret_verdict, fault);
 }

@@ -1,11 +1,6 @@
-/* The short way through plain requests for P-256 and P-384. In OpenSSL 3.0 decoding a
- * SubjectPublicKeyInfo takes longer than a signature, so the request is read here and the key is
- * made from its point and a template with the curve. Whatever is not of the usual shape is left
- * to the generic route. */
-#include <openssl/core_names.h>
+/* The short way through plain requests for P-256 and P-384 (pki/plain.h). Whatever is not of the
+ * usual shape is left to the generic route. */
 #include <openssl/evp.h>
-#include <openssl/params.h>
-#include <pthread.h>
 #include <string.h>
 #include <strings.h>
 
@@ -13,6 +8,7 @@
 #include "pki/csr.h"
 #include "pki/der.h"
 #include "pki/key.h"
+#include "pki/plain.h"
 
 enum {
     MAX_RDNS = 16,
@@ -20,55 +16,8 @@ enum {
     MAX_EXTENSIONS = 16,
     MAX_NAMES = 32,
     MAX_PART_BYTES = 256,
-    MAX_CHALLENGE_BYTES = 255, /* PKCS#9 ub-challenge-password */
-    MAX_SIGNATURE_BYTES = 160,
-    UNCOMPRESSED = 0x04
+    MAX_CHALLENGE_BYTES = 255 /* PKCS#9 ub-challenge-password */
 };
-
-DEFINE_CLEANUP(EVP_PKEY_CTX *, EVP_PKEY_CTX_free);
-DEFINE_CLEANUP(EVP_MD_CTX *, EVP_MD_CTX_free);
-
-/* AlgorithmIdentifiers of the two kinds of keys, whole. */
-static const uint8_t p256_algorithm[] = {0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
-                                         0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
-                                         0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
-static const uint8_t p384_algorithm[] = {0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d,
-                                         0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22};
-
-static const struct curve {
-    enum key_kind kind;
-    const char *name;
-    struct bytes algorithm;
-    size_t point_bytes;
-} curves[] = {
-    {KEY_P256, "prime256v1", {p256_algorithm, sizeof(p256_algorithm)}, 65},
-    {KEY_P384, "secp384r1", {p384_algorithm, sizeof(p384_algorithm)}, 97},
-};
-
-/* A key without a point for each curve, made once and never changed: making one takes as long as
- * a signature. */
-static EVP_PKEY *templates[ARRAY_LEN(curves)];
-static pthread_once_t templates_once = PTHREAD_ONCE_INIT;
-
-static EVP_PKEY *template_make(const char *curve_name)
-{
-    EVP_PKEY *key = NULL;
-    char name[16];
-    snprintf(name, sizeof(name), "%s", curve_name);
-    OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, name, 0),
-                           OSSL_PARAM_construct_end()};
-    _cleanup_(EVP_PKEY_CTX_freep) EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "EC", NULL);
-    if (!ctx || EVP_PKEY_fromdata_init(ctx) != 1 ||
-        EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_KEY_PARAMETERS, params) != 1)
-        return NULL;
-    return key;
-}
-
-static void templates_make(void)
-{
-    for (size_t i = 0; i < ARRAY_LEN(curves); i++)
-        templates[i] = template_make(curves[i].name);
-}
 
 /* Where the parts of a request stand in it. */
 struct parts {
@@ -80,31 +29,6 @@ struct parts {
     const EVP_MD *digest;
 };
 
-/* ecdsa-with-SHA256 to SHA512 (RFC 5758 3.2), which have no parameters. */
-static const EVP_MD *digest_of(struct bytes algorithm)
-{
-    static const uint8_t ecdsa_with_sha2[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03};
-    if (algorithm.len != sizeof(ecdsa_with_sha2) + 1 ||
-        memcmp(algorithm.data, ecdsa_with_sha2, sizeof(ecdsa_with_sha2)) != 0)
-        return NULL;
-    switch (algorithm.data[sizeof(ecdsa_with_sha2)]) {
-    case 2:
-        return EVP_sha256();
-    case 3:
-        return EVP_sha384();
-    case 4:
-        return EVP_sha512();
-    }
-    return NULL;
-}
-
-/* A BIT STRING of whole bytes; len 0 when it is none. */
-static struct bytes whole_bits(struct bytes bits)
-{
-    struct bytes none = {0};
-    return bits.len > 1 && bits.data[0] == 0 ? bytes_of(bits.data + 1, bits.len - 1) : none;
-}
-
 static bool request_split(struct bytes der, struct parts *ret_parts)
 {
     static const uint8_t version_0[] = {0};
@@ -112,8 +36,8 @@ static bool request_split(struct bytes der, struct parts *ret_parts)
     struct der_reader all = der_read(der);
     struct der_reader request = der_read(der_next(&all, DER_SEQUENCE));
     p.info = der_next_whole(&request, DER_SEQUENCE);
-    p.digest = digest_of(der_next(&request, DER_SEQUENCE));
-    p.signature = whole_bits(der_next(&request, DER_BIT_STRING));
+    p.digest = plain_digest(der_next(&request, DER_SEQUENCE));
+    p.signature = plain_bits(der_next(&request, DER_BIT_STRING));
     struct der_reader outer = der_read(p.info);
     struct der_reader info = der_read(der_next(&outer, DER_SEQUENCE));
     struct bytes version = der_next(&info, DER_INTEGER);
@@ -121,44 +45,11 @@ static bool request_split(struct bytes der, struct parts *ret_parts)
     p.spki = der_next_whole(&info, DER_SEQUENCE);
     p.attributes = der_next(&info, DER_CONTEXT_0);
     if (!der_ended(&all) || !der_ended(&request) || !der_ended(&info) || !p.digest ||
-        p.signature.len == 0 || p.signature.len > MAX_SIGNATURE_BYTES ||
+        p.signature.len == 0 || p.signature.len > PLAIN_MAX_SIGNATURE_BYTES ||
         !bytes_equal(version, bytes_of(version_0, sizeof(version_0))))
         return false;
     *ret_parts = p;
     return true;
-}
-
-/* The key in the one spelling that key_encode_canonical has. */
-static bool key_make(struct bytes spki, enum key_kind *ret_kind, EVP_PKEY **ret_key)
-{
-    struct der_reader outer = der_read(spki);
-    struct der_reader inner = der_read(der_next(&outer, DER_SEQUENCE));
-    struct bytes algorithm = der_next_whole(&inner, DER_SEQUENCE);
-    struct bytes point = whole_bits(der_next(&inner, DER_BIT_STRING));
-    if (!der_ended(&outer) || !der_ended(&inner) || point.len == 0 || point.data[0] != UNCOMPRESSED)
-        return false;
-    size_t i = 0;
-    while (i < ARRAY_LEN(curves) &&
-           (!bytes_equal(algorithm, curves[i].algorithm) || point.len != curves[i].point_bytes))
-        i++;
-    if (i == ARRAY_LEN(curves) || pthread_once(&templates_once, templates_make) || !templates[i])
-        return false;
-    _cleanup_(key_freep) EVP_PKEY *key = EVP_PKEY_new();
-    if (!key || EVP_PKEY_copy_parameters(key, templates[i]) != 1 ||
-        EVP_PKEY_set1_encoded_public_key(key, point.data, point.len) != 1)
-        return false;
-    *ret_kind = curves[i].kind;
-    *ret_key = TAKE_PTR(key);
-    return true;
-}
-
-/* RFC 2986 section 3: the request is signed with the key it carries. */
-static bool possession_proven(const struct parts *p, EVP_PKEY *key)
-{
-    _cleanup_(EVP_MD_CTX_freep) EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    return ctx && EVP_DigestVerifyInit(ctx, NULL, p->digest, NULL, key) == 1 &&
-           EVP_DigestVerify(ctx, p->signature.data, p->signature.len, p->info.data, p->info.len) ==
-               1;
 }
 
 static bool bytes_take(struct arena *arena, struct bytes from, struct bytes *ret_copy)
@@ -336,7 +227,7 @@ bool csr_decode_plain(struct arena *arena, struct bytes der, struct csr *ret_csr
     if (der.len > CSR_MAX_BYTES || !request_split(der, &p) || !subject_take(arena, p.subject, &c) ||
         !attributes_take(arena, p.attributes, &c))
         return false;
-    if (!key_make(p.spki, &c.kind, &key) || !possession_proven(&p, key) ||
+    if (!plain_key(p.spki, &c.kind, &key) || !plain_verify(key, p.digest, p.signature, p.info) ||
         !bytes_take(arena, p.spki, &c.spki) || digest_sha256(c.spki, c.spki_sha256))
         return false;
     *ret_csr = c;
