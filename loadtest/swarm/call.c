@@ -9,12 +9,18 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/text.h"
 
-enum { MAX_REQUEST_BYTES = 64 * 1024, READ_BYTES = 16 * 1024, MAX_HEADER_BYTES = 16 * 1024 };
+enum {
+    MAX_REQUEST_BYTES = 64 * 1024,
+    READ_BYTES = 16 * 1024,
+    MAX_HEADER_BYTES = 16 * 1024,
+    SPARE_FILES = 256
+};
 
 static void release(struct call *c)
 {
@@ -143,13 +149,24 @@ static void request_send(struct call *c)
     answer_read(c);
 }
 
+/* Leaves the connection open, and nobody listens. */
+static void leave(struct call *c)
+{
+    loop_untimer(c->target->loop, &c->timer);
+    loop_unwatch(c->target->loop, &c->watch);
+    c->done(c);
+}
+
 static void handshake(struct call *c)
 {
     int n = SSL_do_handshake(c->ssl);
     if (n == 1) {
         c->handshaken_us = clock_mono_us();
         c->stage = CALL_SEND;
-        request_send(c);
+        if (c->hold)
+            leave(c);
+        else
+            request_send(c);
         return;
     }
     int why = SSL_get_error(c->ssl, n);
@@ -246,4 +263,16 @@ enum err call_start(struct call *c)
     if (e)
         call_abandon(c);
     return e;
+}
+
+void call_allow(size_t sockets)
+{
+    struct rlimit limit;
+    rlim_t want = (rlim_t)sockets + SPARE_FILES;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= want)
+        return;
+    limit.rlim_cur = want < limit.rlim_max ? want : limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < want)
+        fprintf(stderr, "swarm: only %llu files may be open; some calls may find no socket\n",
+                (unsigned long long)limit.rlim_cur);
 }

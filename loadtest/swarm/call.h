@@ -33,6 +33,7 @@ struct call {
     struct bytes body;         /* borrowed until it is done */
     X509 *certificate;         /* client certificate, NULL: none; borrowed */
     EVP_PKEY *key;
+    bool hold; /* done is called after the handshake, and the connection stays until abandoned */
     void (*done)(struct call *c);
     void *owner;
 
@@ -61,3 +62,7 @@ enum err call_start(struct call *c) MUST_CHECK;
 
 /* Ends it without a word: what the server does with it is its own affair. */
 void call_abandon(struct call *c);
+
+/* Raises the limit of open files so that so many sockets may be open at once; says on standard
+ * error when that many are not allowed. */
+void call_allow(size_t sockets);

@@ -16,7 +16,6 @@
 #include "credential.h"
 
 enum {
-    MAX_AT_ONCE = 2000,
     GARBAGE_BYTES = 512,
     OVERSIZED_BYTES = 48 * 1024,
     PATIENCE_US = 30 * 1000000, /* then one of them goes by itself */
@@ -133,7 +132,7 @@ static void raw_ready(struct watch *w, uint32_t events)
 
 static void raw_send(struct hostile *h, enum kind kind)
 {
-    struct raw *r = h->at_once < MAX_AT_ONCE ? calloc(1, sizeof(*r)) : NULL;
+    struct raw *r = h->at_once < HOSTILE_AT_ONCE ? calloc(1, sizeof(*r)) : NULL;
     if (!r)
         return;
     int64_t now_us = clock_mono_us();
@@ -186,7 +185,7 @@ static void request_done(struct call *c)
 
 static void request_send(struct hostile *h, enum kind kind)
 {
-    struct request *r = h->at_once < MAX_AT_ONCE ? calloc(1, sizeof(*r)) : NULL;
+    struct request *r = h->at_once < HOSTILE_AT_ONCE ? calloc(1, sizeof(*r)) : NULL;
     if (!r)
         return;
     *r = (struct request){.hostile = h, .next = h->asks, .kind = kind};

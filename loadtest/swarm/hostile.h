@@ -9,6 +9,8 @@
 #include "scenario.h"
 #include "tally.h"
 
+enum { HOSTILE_AT_ONCE = 2000 };
+
 struct hostile;
 
 struct hostile_settings {

@@ -7,11 +7,19 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "bench.h"
 #include "keys.h"
 #include "ratio.h"
 #include "run.h"
 
-enum { EXIT_USAGE = 2, PATH_BYTES = 4096, MAX_SETTINGS = 32, MAX_KEYS = 1000000 };
+enum {
+    EXIT_USAGE = 2,
+    PATH_BYTES = 4096,
+    MAX_SETTINGS = 32,
+    MAX_KEYS = 1000000,
+
+    MAX_IDLE = 15000
+};
 
 static const char usage[] =
     "swarm " MUSTER_VERSION ": simulated devices against a Muster server\n"
@@ -21,12 +29,14 @@ static const char usage[] =
     "      SCENARIO is a file, or the name of one of loadtest/scenarios. Writes DIR/result.json "
     "and\n"
     "      DIR/report.html, and audits the registry against what the devices hold.\n"
-    "  swarm ratio [--clients N] [--requests N] [--rounds N] [--keys FILE]\n"
-    "            [--server-pid PID] [--database-pid PID]\n"
-    "      CPU time of whole enrolments against bare GETs of the same listener, by turns; the "
-    "last\n"
-    "      lines are \"ratio token N.NN\" and \"ratio cert N.NN\" (32 clients, 400 requests, 5 "
-    "rounds)\n"
+    "  swarm ratio [--clients N[,N]...] [--requests N] [--rounds N] [--pace PERCENT] [--idle N]\n"
+    "            [--keys FILE] [--server-pid PID] [--database-pid PID]\n"
+    "      CPU time of whole enrolments against bare GETs of the same listener, by turns, at each\n"
+    "      number of clients at once; then latencies at PERCENT of what enrolments reach; all "
+    "this\n"
+    "      beside N idle TLS connections. The last lines are \"ratio token N.NN\" and \"ratio "
+    "cert\n"
+    "      N.NN\", of the last number of clients (32 clients, 400 requests, 5 rounds).\n"
     "  swarm keys COUNT [--keys FILE]   makes keys ahead until FILE has so many\n"
     "  swarm --help | --version\n"
     "\n"
@@ -50,6 +60,8 @@ static const struct option options[] = {
     {"clients", required_argument, NULL, 'c'},
     {"requests", required_argument, NULL, 'n'},
     {"rounds", required_argument, NULL, 'r'},
+    {"pace", required_argument, NULL, 'a'},
+    {"idle", required_argument, NULL, 'i'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'v'},
     {NULL, 0, NULL, 0},
@@ -59,12 +71,28 @@ struct command_line {
     const char *out;
     const char *keys;
     struct usage processes;
-    int64_t clients, requests, rounds;
+    size_t clients[RATIO_MAX_LOADS];
+    size_t loads;
+    int64_t requests, rounds, pace_percent, idle;
     char *settings[MAX_SETTINGS];
     size_t setting_count;
     bool help;
     bool version;
 };
+
+/* Numbers separated by commas. */
+static bool clients_take(struct command_line *l, char *text)
+{
+    int64_t n = 0;
+    char *rest = NULL;
+    l->loads = 0;
+    for (char *word = strtok_r(text, ",", &rest); word; word = strtok_r(NULL, ",", &rest)) {
+        if (l->loads == RATIO_MAX_LOADS || text_parse_int(word, 1, RATIO_MAX_CLIENTS, &n))
+            return false;
+        l->clients[l->loads++] = (size_t)n;
+    }
+    return l->loads > 0;
+}
 
 static bool option_take(struct command_line *l, int c)
 {
@@ -82,11 +110,15 @@ static bool option_take(struct command_line *l, int c)
         l->processes.database = atoi(optarg);
         return l->processes.database > 0;
     case 'c':
-        return text_parse_int(optarg, 1, 1000, &l->clients) == ERR_OK;
+        return clients_take(l, optarg);
     case 'n':
-        return text_parse_int(optarg, 1, 10000, &l->requests) == ERR_OK;
+        return text_parse_int(optarg, 1, BENCH_MAX_REQUESTS, &l->requests) == ERR_OK;
     case 'r':
-        return text_parse_int(optarg, 1, 99, &l->rounds) == ERR_OK;
+        return text_parse_int(optarg, 1, RATIO_MAX_ROUNDS, &l->rounds) == ERR_OK;
+    case 'a':
+        return text_parse_int(optarg, 1, 100, &l->pace_percent) == ERR_OK;
+    case 'i':
+        return text_parse_int(optarg, 1, MAX_IDLE, &l->idle) == ERR_OK;
     case 's':
         if (l->setting_count == MAX_SETTINGS || !strchr(optarg, '='))
             return false;
@@ -158,12 +190,15 @@ static int ratio_command(const struct command_line *l)
     keys_path(l, keys);
     if (!mkdtemp(folder))
         return failure("no folder for temporary files");
-    const struct ratio_settings settings = {.clients = (size_t)l->clients,
-                                            .requests = (size_t)l->requests,
-                                            .rounds = (size_t)l->rounds,
-                                            .processes = l->processes,
-                                            .keys_path = keys,
-                                            .folder = folder};
+    struct ratio_settings settings = {.loads = l->loads,
+                                      .requests = (size_t)l->requests,
+                                      .rounds = (size_t)l->rounds,
+                                      .idle = (size_t)l->idle,
+                                      .pace_percent = (size_t)l->pace_percent,
+                                      .processes = l->processes,
+                                      .keys_path = keys,
+                                      .folder = folder};
+    memcpy(settings.clients, l->clients, sizeof(settings.clients));
     signal(SIGPIPE, SIG_IGN);
     srandom((unsigned)getpid());
     int rc = ratio_run(&settings);
@@ -196,7 +231,7 @@ static int run_command(const struct command_line *l, const char *name)
 
 int main(int argc, char **argv)
 {
-    struct command_line line = {.clients = 32, .requests = 400, .rounds = 5};
+    struct command_line line = {.clients = {32}, .loads = 1, .requests = 400, .rounds = 5};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (!option_take(&line, c))

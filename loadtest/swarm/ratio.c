@@ -1,199 +1,18 @@
 #include "ratio.h"
 
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "base/base64.h"
-#include "base/clock.h"
-#include "credential.h"
-#include "keys.h"
-#include "world.h"
+#include "base/cleanup.h"
+#include "bench.h"
+#include "hold.h"
 
-enum {
-    MAX_ROUNDS = 99,
-    MAX_BODY_BYTES = 8192,
-    MAX_AUTHORIZATION_BYTES = 256,
-    PREFIX_BYTES = 32,
-    EXIT_UNABLE = 2,
+enum { KEYS_PER_ROUND = 4, EXIT_UNABLE = 2 };
+
+/* Of one load, the rounds of every kind. */
+struct rounds {
+    struct bench_result kinds[BENCH_KIND_COUNT][RATIO_MAX_ROUNDS];
 };
-
-enum kind { BARE, TOKEN, BARE_CERT, CERT, KIND_COUNT };
-
-static const char *const names[] = {"GET /healthz", "token enrolment", "GET, client certificate",
-                                    "certificate enrolment"};
-
-/* One request, made ahead. */
-struct piece {
-    struct ratio *ratio;
-    struct call call;
-    EVP_PKEY *key; /* the factory's, in TLS */
-    X509 *cert;    /* likewise */
-    struct buf body;
-    char authorization[MAX_AUTHORIZATION_BYTES];
-};
-
-struct ratio {
-    const struct ratio_settings *s;
-    struct world world;
-    struct keys *keys;
-    size_t next_key;
-    char prefix[PREFIX_BYTES];
-    EVP_PKEY *ca_key;
-    X509 *ca;
-    struct piece *pieces;
-    size_t started;
-    size_t done;
-    size_t good;
-    double us[KIND_COUNT][MAX_ROUNDS];
-    double server_us[KIND_COUNT][MAX_ROUNDS];
-};
-
-static EVP_PKEY *key_next(struct ratio *r)
-{
-    return keys_get(r->keys, r->next_key++);
-}
-
-static void piece_start(struct ratio *r)
-{
-    struct piece *p = &r->pieces[r->started++];
-    if (call_start(&p->call)) {
-        r->done++;
-        if (r->done == r->s->requests)
-            loop_stop(r->world.loop);
-    }
-}
-
-static void piece_done(struct call *c)
-{
-    struct piece *p = c->owner;
-    struct ratio *r = p->ratio;
-    r->done++;
-    r->good += c->stage == CALL_DONE && c->status == 200;
-    if (c->status != 200 && r->done == r->good + 1)
-        fprintf(stderr, "swarm: HTTP %d %.*s\n", c->status, (int)c->answer.len,
-                c->answer.data ? (const char *)c->answer.data : "");
-    if (r->started < r->s->requests)
-        piece_start(r);
-    if (r->done == r->s->requests)
-        loop_stop(r->world.loop);
-}
-
-static void pieces_free(struct ratio *r)
-{
-    for (size_t n = 0; r->pieces && n < r->s->requests; n++) {
-        struct piece *p = &r->pieces[n];
-        EVP_PKEY_free(p->key);
-        X509_free(p->cert);
-        buf_done(&p->body);
-    }
-    free(r->pieces);
-    r->pieces = NULL;
-}
-
-static enum err request_make(struct ratio *r, struct piece *p, const char *serial,
-                             const char *token)
-{
-    char plain[160];
-    struct buf b;
-    EVP_PKEY *key = key_next(r);
-    buf_init(&p->body, MAX_BODY_BYTES);
-    enum err e = key ? credential_request(key, serial, NULL, &p->body) : ERR_NO_MEMORY;
-    EVP_PKEY_free(key);
-    if (e || !token)
-        return e;
-    snprintf(plain, sizeof(plain), "%s:%s", serial, token);
-    buf_init(&b, MAX_AUTHORIZATION_BYTES);
-    buf_add_text(&b, "Basic ");
-    base64_encode(&b, bytes_text(plain));
-    snprintf(p->authorization, sizeof(p->authorization), "%s", buf_text(&b));
-    buf_done(&b);
-    return ERR_OK;
-}
-
-static enum err piece_make(struct ratio *r, size_t n, enum kind kind, const char *prefix,
-                           char *const *tokens)
-{
-    struct piece *p = &r->pieces[n];
-    bool enrolment = kind == TOKEN || kind == CERT, certificate = kind >= BARE_CERT;
-    char serial[PREFIX_BYTES + 64];
-    snprintf(serial, sizeof(serial), "%s-%06zu", prefix, n);
-    enum err e = enrolment ? request_make(r, p, serial, kind == TOKEN ? tokens[n] : NULL) : ERR_OK;
-    if (!e && certificate) {
-        p->key = key_next(r);
-        p->cert = p->key ? credential_factory(p->key, serial, r->ca, r->ca_key) : NULL;
-        e = p->cert ? ERR_OK : ERR_NO_MEMORY;
-    }
-    p->ratio = r;
-    p->call = (struct call){
-        .target = &r->world.target,
-        .method = enrolment ? "POST" : "GET",
-        .path = enrolment ? "/.well-known/est/" WORLD_TEMPLATE "/simpleenroll" : "/healthz",
-        .type = enrolment ? "application/pkcs10" : NULL,
-        .authorization = kind == TOKEN ? p->authorization : NULL,
-        .body = enrolment ? buf_bytes(&p->body) : bytes_of(NULL, 0),
-        .certificate = p->cert,
-        .key = p->key,
-        .done = piece_done,
-        .owner = p,
-    };
-    return e;
-}
-
-static enum err pieces_make(struct ratio *r, enum kind kind)
-{
-    char prefix[PREFIX_BYTES + 24];
-    char **tokens = NULL;
-    size_t count = 0;
-    struct scenario s = {.devices = (int64_t)r->s->requests,
-                         .bound_tokens = kind == TOKEN,
-                         .allowlist = 1,
-                         .template_name = WORLD_TEMPLATE};
-    snprintf(prefix, sizeof(prefix), "%s%zu", r->prefix, r->next_key); /* never the same twice */
-    enum err e = kind == TOKEN || kind == CERT
-                     ? world_prepare(&s, prefix, r->s->folder, &tokens, &count)
-                     : ERR_OK;
-    r->pieces = calloc(r->s->requests, sizeof(*r->pieces));
-    if (!e && !r->pieces)
-        e = ERR_NO_MEMORY;
-    for (size_t n = 0; n < r->s->requests && !e; n++)
-        e = piece_make(r, n, kind, prefix, tokens);
-    for (size_t i = 0; i < count; i++)
-        free(tokens[i]);
-    free(tokens);
-    return e;
-}
-
-/* CPU microseconds of one kind of request in one round. */
-static enum err kind_measure(struct ratio *r, enum kind kind, size_t round)
-{
-    struct usage_reading before, after;
-    enum err e = pieces_make(r, kind);
-    if (e) {
-        pieces_free(r);
-        return e;
-    }
-    r->started = r->done = r->good = 0;
-    usage_read(&r->world.usage, &before);
-    while (r->started < r->s->clients && r->started < r->s->requests)
-        piece_start(r);
-    loop_run(r->world.loop);
-    usage_read(&r->world.usage, &after);
-    double n = (double)r->s->requests;
-    r->server_us[kind][round] = (double)(after.server_us - before.server_us) / n;
-    r->us[kind][round] =
-        r->server_us[kind][round] + (double)(after.database_us - before.database_us) / n;
-    pieces_free(r);
-    if (r->good == r->s->requests)
-        return ERR_OK;
-    fprintf(stderr, "swarm: only %zu of %zu requests of kind \"%s\" succeeded\n", r->good,
-            r->s->requests, names[kind]);
-    return ERR_INVALID;
-}
 
 static int double_compare(const void *a, const void *b)
 {
@@ -201,61 +20,165 @@ static int double_compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(double *values, size_t n)
+/* The median of one number of the rounds; at: its offset in a result. */
+static double median(const struct bench_result *results, size_t n, size_t at)
 {
+    double values[RATIO_MAX_ROUNDS];
+    for (size_t i = 0; i < n; i++)
+        values[i] = *(const double *)((const char *)&results[i] + at);
     qsort(values, n, sizeof(*values), double_compare);
     return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-static void tell(struct ratio *r)
+static struct bench_result medians(const struct bench_result *results, size_t n)
 {
-    double all[KIND_COUNT];
-    printf("%zu clients at once, %zu requests of each kind, median of %zu rounds, CPU us\n",
-           r->s->clients, r->s->requests, r->s->rounds);
-    for (int k = 0; k < KIND_COUNT; k++) {
-        double server = median(r->server_us[k], r->s->rounds);
-        all[k] = median(r->us[k], r->s->rounds);
-        printf("  %-26s %7.0f  musterd %.0f\n", names[k], all[k], server);
-    }
-    printf("ratio token %.2f\nratio cert %.2f\n", all[TOKEN] / all[BARE],
-           all[CERT] / all[BARE_CERT]);
+    return (struct bench_result){
+        .server_us = median(results, n, offsetof(struct bench_result, server_us)),
+        .database_us = median(results, n, offsetof(struct bench_result, database_us)),
+        .per_s = median(results, n, offsetof(struct bench_result, per_s)),
+        .p50_us = median(results, n, offsetof(struct bench_result, p50_us)),
+        .p99_us = median(results, n, offsetof(struct bench_result, p99_us)),
+    };
 }
 
-static enum err prepare(struct ratio *r)
+static double cpu_us(const struct bench_result *r)
 {
-    snprintf(r->prefix, sizeof(r->prefix), "r%llx%04x", (unsigned long long)clock_wall_s(),
-             (unsigned)getpid() & 0xffffu);
-    r->world.usage = r->s->processes;
-    enum err e = world_open(&r->world);
-    if (!e && (r->world.usage.server == 0 || r->world.usage.database == 0)) {
-        fprintf(stderr, "swarm: name the processes with --server-pid and --database-pid\n");
-        e = ERR_INVALID;
-    }
-    if (!e)
-        e = keys_take(r->s->keys_path, 1 + 4 * r->s->requests * (r->s->rounds + 1), &r->keys);
-    r->ca_key = e ? NULL : key_next(r);
-    r->ca = r->ca_key ? credential_authority(r->ca_key, r->prefix) : NULL;
-    if (!e && !r->ca)
-        e = ERR_NO_MEMORY;
-    return e ? e : world_register(r->ca, r->prefix, r->s->folder);
+    return r->server_us + r->database_us;
 }
 
-int ratio_run(const struct ratio_settings *settings)
+/* Every kind by turns; the first round warms everything up and is forgotten. */
+static enum err rounds_measure(struct bench *b, const struct ratio_settings *s, size_t clients,
+                               struct bench_result ret_medians[BENCH_KIND_COUNT])
 {
-    struct ratio r = {.s = settings};
-    enum err e = settings->rounds <= MAX_ROUNDS ? prepare(&r) : ERR_INVALID;
-    /* the first round warms everything up and is forgotten */
-    for (size_t round = 0; round <= settings->rounds && !e; round++) {
-        size_t at = round > 0 ? round - 1 : 0;
-        for (int k = 0; k < KIND_COUNT && !e; k++) {
-            e = kind_measure(&r, (enum kind)k, at);
+    static struct rounds all;
+    enum err e = ERR_OK;
+    for (size_t round = 0; round <= s->rounds && !e; round++) {
+        for (int k = 0; k < BENCH_KIND_COUNT && !e; k++) {
+            const struct bench_order order = {
+                .kind = (enum bench_kind)k, .requests = s->requests, .clients = clients};
+            e = bench_measure(b, &order, &all.kinds[k][round > 0 ? round - 1 : 0]);
         }
     }
+    for (int k = 0; k < BENCH_KIND_COUNT && !e; k++)
+        ret_medians[k] = medians(all.kinds[k], s->rounds);
+    return e;
+}
+
+static void load_tell(size_t clients, const struct bench_result r[BENCH_KIND_COUNT])
+{
+    for (int k = 0; k < BENCH_KIND_COUNT; k++)
+        printf("%7zu  %-24s %8.0f %8.0f %11.0f %8.0f %8.1f %8.1f\n", clients,
+               bench_name((enum bench_kind)k), cpu_us(&r[k]), r[k].server_us, r[k].database_us,
+               r[k].per_s, r[k].p50_us / 1e3, r[k].p99_us / 1e3);
+    printf("%7zu  ratio: token %.2f, cert %.2f\n", clients,
+           cpu_us(&r[BENCH_TOKEN]) / cpu_us(&r[BENCH_GET]),
+           cpu_us(&r[BENCH_CERT]) / cpu_us(&r[BENCH_GET_CERT]));
+    fflush(stdout);
+}
+
+static enum err raw_tell(void)
+{
+    double sign_us, verify_us;
+    enum err e = bench_raw(&sign_us, &verify_us);
     if (!e)
-        tell(&r);
-    keys_free(r.keys);
-    EVP_PKEY_free(r.ca_key);
-    X509_free(r.ca);
-    world_close(&r.world);
+        printf("P-256 alone, as openssl speed has it: sign %.0f us, verify %.0f us\n", sign_us,
+               verify_us);
+    return e;
+}
+
+/* Latencies of one kind of enrolment and of its GET at the same pace, below what these enrolments
+ * can reach. */
+static enum err pace_tell(struct bench *b, const struct ratio_settings *s, enum bench_kind get,
+                          enum bench_kind enrolment, double saturated_per_s)
+{
+    const enum bench_kind kinds[] = {get, enrolment};
+    static struct bench_result all[ARRAY_LEN(kinds)][RATIO_MAX_ROUNDS];
+    struct bench_result r[ARRAY_LEN(kinds)];
+    double per_s = saturated_per_s * (double)s->pace_percent / 100;
+    enum err e = ERR_OK;
+    for (size_t i = 0; i < s->rounds * ARRAY_LEN(kinds) && !e; i++) {
+        size_t k = i % ARRAY_LEN(kinds);
+        const struct bench_order order = {
+            .kind = kinds[k], .requests = s->requests, .per_s = per_s};
+        e = bench_measure(b, &order, &all[k][i / ARRAY_LEN(kinds)]);
+    }
+    for (size_t k = 0; k < ARRAY_LEN(kinds) && !e; k++) {
+        r[k] = medians(all[k], s->rounds);
+        printf("%5.0f/s  %-24s p50 %.1f ms, p99 %.1f ms\n", per_s, bench_name(kinds[k]),
+               r[k].p50_us / 1e3, r[k].p99_us / 1e3);
+    }
+    if (!e)
+        printf("at %zu %% of saturation the p99 is %.1f times the GET's\n", s->pace_percent,
+               r[1].p99_us / r[0].p99_us);
+    return e;
+}
+
+static enum err idle_open(struct bench *b, const struct ratio_settings *s, struct hold **ret_hold)
+{
+    struct usage_reading before, after;
+    if (s->idle == 0)
+        return ERR_OK;
+    call_allow(s->idle + RATIO_MAX_CLIENTS);
+    usage_read(&b->world.usage, &before);
+    enum err e = hold_open(&b->world.target, s->idle, ret_hold);
+    if (e) {
+        fprintf(stderr, "swarm: not all idle connections came about\n");
+        return e;
+    }
+    usage_read(&b->world.usage, &after);
+    printf("%zu idle TLS connections: musterd %u KiB, before %u, %.1f KiB each\n", s->idle,
+           after.server_kib, before.server_kib,
+           ((double)after.server_kib - before.server_kib) / (double)s->idle);
+    return ERR_OK;
+}
+
+static enum err idle_check(const struct hold *h)
+{
+    size_t lost = h ? hold_lost(h) : 0;
+    if (lost > 0)
+        fprintf(stderr, "swarm: %zu of the idle connections were closed by the server\n", lost);
+    return lost > 0 ? ERR_INVALID : ERR_OK;
+}
+
+static enum err measure(struct bench *b, const struct ratio_settings *s)
+{
+    struct hold *idle = NULL;
+    struct bench_result r[BENCH_KIND_COUNT] = {{0}};
+    enum err e = raw_tell();
+    if (!e)
+        e = idle_open(b, s, &idle);
+    if (!e)
+        printf("%zu requests of each kind, medians of %zu rounds; CPU in us a request\n"
+               "clients  %-24s %8s %8s %11s %8s %8s %8s\n",
+               s->requests, s->rounds, "", "CPU", "musterd", "PostgreSQL", "per s", "p50 ms",
+               "p99 ms");
+    for (size_t i = 0; i < s->loads && !e; i++) {
+        e = rounds_measure(b, s, s->clients[i], r);
+        if (!e)
+            load_tell(s->clients[i], r);
+    }
+    if (!e && s->pace_percent > 0)
+        e = pace_tell(b, s, BENCH_GET, BENCH_TOKEN, r[BENCH_TOKEN].per_s);
+    if (!e && s->pace_percent > 0)
+        e = pace_tell(b, s, BENCH_GET_CERT, BENCH_CERT, r[BENCH_CERT].per_s);
+    if (!e)
+        e = idle_check(idle);
+    hold_close(idle);
+    if (!e)
+        printf("ratio token %.2f\nratio cert %.2f\n",
+               cpu_us(&r[BENCH_TOKEN]) / cpu_us(&r[BENCH_GET]),
+               cpu_us(&r[BENCH_CERT]) / cpu_us(&r[BENCH_GET_CERT]));
+    return e;
+}
+
+int ratio_run(const struct ratio_settings *s)
+{
+    struct bench b = {.next_key = 0};
+    size_t passes = s->loads * (s->rounds + 1) + (s->pace_percent > 0 ? s->rounds : 0);
+    enum err e = bench_open(&b, &s->processes, s->keys_path, KEYS_PER_ROUND * s->requests * passes,
+                            s->folder);
+    if (!e)
+        e = measure(&b, s);
+    bench_close(&b);
     return e ? EXIT_UNABLE : 0;
 }

@@ -9,10 +9,15 @@
 
 #include "usage.h"
 
+enum { RATIO_MAX_LOADS = 8, RATIO_MAX_ROUNDS = 99, RATIO_MAX_CLIENTS = 1000 };
+
 struct ratio_settings {
-    size_t clients;  /* at once */
-    size_t requests; /* of each kind in a round */
-    size_t rounds;   /* the medians are told */
+    size_t clients[RATIO_MAX_LOADS]; /* at once; the ratios told last are those of the last */
+    size_t loads;                    /* how many of these */
+    size_t requests;                 /* of each kind in a round */
+    size_t rounds;                   /* the medians are told */
+    size_t idle;                     /* TLS connections held open beside */
+    size_t pace_percent;             /* of saturation, for the latencies; 0: not measured */
     struct usage processes;
     const char *keys_path;
     const char *folder; /* for what is handed to the operator's command */

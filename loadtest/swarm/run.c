@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,7 +14,7 @@
 #include "report.h"
 #include "world.h"
 
-enum { TICK_US = 1000000, PREFIX_BYTES = 24, SPARE_FILES = 256, EXIT_FAILED = 1, EXIT_UNABLE = 2 };
+enum { TICK_US = 1000000, PREFIX_BYTES = 24, EXIT_FAILED = 1, EXIT_UNABLE = 2 };
 
 struct run {
     const struct scenario *scenario;
@@ -85,19 +84,6 @@ static void all_done(void *owner)
     loop_stop(r->world.loop);
 }
 
-/* A socket for each device and each of the hostile. */
-static void files_raise(const struct scenario *s)
-{
-    struct rlimit limit;
-    rlim_t want = (rlim_t)s->devices + 2000 + SPARE_FILES;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= want)
-        return;
-    limit.rlim_cur = want < limit.rlim_max ? want : limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < want)
-        fprintf(stderr, "swarm: only %llu files may be open; devices may find no socket\n",
-                (unsigned long long)limit.rlim_cur);
-}
-
 static bool any_hostile(const struct scenario *s)
 {
     return s->hostile_garbage + s->hostile_half_open + s->hostile_slow + s->hostile_oversized +
@@ -143,7 +129,7 @@ static enum err prepare(struct run *r, const char *folder, const char *keys_path
 {
     snprintf(r->prefix, sizeof(r->prefix), "swarm-%llx%04x", (unsigned long long)clock_wall_s(),
              (unsigned)getpid() & 0xffffu);
-    files_raise(r->scenario);
+    call_allow((size_t)r->scenario->devices + HOSTILE_AT_ONCE);
     enum err e = world_open(&r->world);
     if (!e)
         e = keys_take(keys_path, 2 * (size_t)r->scenario->devices, &r->keys);

@@ -35,5 +35,6 @@ struct service {
     atomic_uint queue_timeout_ms;           /* at the gate; likewise */
     uint8_t scrape_token[SHA256_BYTES];     /* hash of what opens GET /metrics by itself */
     bool scrape_token_set;
+    atomic_uint coming; /* connections that have not asked for anything yet */
     atomic_bool draining;
 };

@@ -6,9 +6,9 @@
 
 enum { EXPIRED = -1, FIRST_SLOTS = 256 };
 
-void connections_init(struct connections *t)
+void connections_init(struct connections *t, atomic_uint *coming)
 {
-    *t = (struct connections){.count = 0};
+    *t = (struct connections){.coming = coming};
     pthread_mutex_init(&t->lock, NULL);
 }
 
@@ -45,11 +45,12 @@ static enum err room_make(struct connections *t, size_t fd)
     return ERR_OK;
 }
 
-/* With the lock held. */
+/* With the lock held. Its thread has ended, or never was. */
 static void slot_clear(struct connections *t, size_t fd)
 {
     if (fd >= t->slots || !t->by_fd[fd])
         return;
+    connection_ask(t, t->by_fd[fd]); /* it never will */
     free(t->by_fd[fd]);
     t->by_fd[fd] = NULL;
     t->count--;
@@ -75,6 +76,7 @@ enum err connections_add(struct connections *t, int fd, const struct sockaddr_st
     if (!e) {
         t->by_fd[fd] = c;
         t->count++;
+        atomic_fetch_add(t->coming, 1);
     }
     pthread_mutex_unlock(&t->lock);
     if (e)
@@ -116,6 +118,13 @@ void connections_expire(struct connections *t, int64_t since_us)
             expire_one(t->by_fd[i], since_us);
     }
     pthread_mutex_unlock(&t->lock);
+}
+
+void connection_ask(struct connections *t, struct connection *c)
+{
+    if (!c->asked)
+        atomic_fetch_sub(t->coming, 1);
+    c->asked = true;
 }
 
 bool connection_work(struct connection *c)

@@ -24,7 +24,7 @@ struct connection {
     int64_t accepted_us;
     atomic_int_fast64_t awaited_us; /* since when a request is awaited; 0: one is worked on */
     bool begun;                     /* libmicrohttpd has it; guarded by the table's lock */
-    bool asked;                     /* a request came; the connection's thread */
+    bool asked; /* a request came; set by the connection's thread, through connection_ask */
     struct handshake handshake;
     enum connection_peer peer; /* whether who speaks may; the connection's thread */
     struct fault peer_fault;   /* PEER_REFUSED: why */
@@ -35,9 +35,10 @@ struct connections {
     struct connection **by_fd;
     size_t slots;
     unsigned count;
+    atomic_uint *coming; /* connections of all listeners that have not asked for anything yet */
 };
 
-void connections_init(struct connections *t);
+void connections_init(struct connections *t, atomic_uint *coming);
 void connections_done(struct connections *t);
 unsigned connections_count(struct connections *t);
 
@@ -53,6 +54,9 @@ void connections_remove(struct connections *t, int fd);
 
 /* Ends those whose request has been awaited since before since_us. */
 void connections_expire(struct connections *t, int64_t since_us);
+
+/* Its first request has come. */
+void connection_ask(struct connections *t, struct connection *c);
 
 /* A request is there in whole and will be worked on; false: its time was over already. */
 bool connection_work(struct connection *c);

@@ -199,7 +199,7 @@ enum err listener_new(const struct listener_config *config, struct service *serv
     l->config = *config;
     l->service = service;
     l->gate = gate;
-    connections_init(&l->connections);
+    connections_init(&l->connections, &service->coming);
     enum err e = listener_start(l);
     if (e)
         listener_free(l);

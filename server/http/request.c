@@ -123,7 +123,7 @@ static struct request *request_new(struct listener *l, struct MHD_Connection *co
     struct request *r = c ? calloc(1, sizeof(*r)) : NULL;
     if (!r)
         return NULL;
-    c->asked = true;
+    connection_ask(&l->connections, c);
     r->listener = l;
     r->connection = c;
     arena_init(&r->arena, l->config.request_arena_bytes);

@@ -188,7 +188,7 @@ static enum err service_make(struct server *s, char *message)
     if (!e)
         e = metrics_new(&s->service.metrics);
     if (!e)
-        e = committer_new(s->db, &s->service.committer);
+        e = committer_new(s->db, &s->service.coming, &s->service.committer);
     if (!e)
         e = limits_make(&s->service, c);
     if (e)

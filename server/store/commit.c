@@ -16,13 +16,16 @@ static const struct stmt batch_stmt = {
 const struct stmt_set commit_statements = {&batch_stmt, 1};
 
 /* The larger a batch the less each enrolment costs, so a busy leader waits for others: when they
- * come this often, while they go on coming, for as long as it may take, or until so many are there.
+ * come this often, while at least so many connections are on their way and enrolments go on coming,
+ * for as long as it may take, or until so many are there. Where the processors keep up, few are on
+ * their way, and nobody waits for company.
  * A second leader starts only when this many wait, or one has waited this long, as behind a batch
  * that waits for a lock. */
 enum {
     GATHER_GAP_US = 2000,
     GATHER_MAX_GAP_US = 10 * 1000, /* after a silence they are soon often again */
     GATHER_SILENCE_US = 3000,
+    GATHER_COMING = 3,
     GATHER_US = 12 * 1000,
     GATHER_COUNT = 24,
     SECOND_LEADER_COUNT = 32,
@@ -44,6 +47,7 @@ struct waiter {
 
 struct committer {
     struct db *db;
+    const atomic_uint *coming;
     pthread_mutex_t lock; /* guards everything below and the waiters' done and next */
     struct waiter *head;
     struct waiter **tail;
@@ -55,12 +59,13 @@ struct committer {
     struct histogram batches; /* lock-free */
 };
 
-enum err committer_new(struct db *db, struct committer **ret_committer)
+enum err committer_new(struct db *db, const atomic_uint *coming, struct committer **ret_committer)
 {
     struct committer *c = calloc(1, sizeof(*c));
     if (!c)
         return ERR_NO_MEMORY;
     c->db = db;
+    c->coming = coming;
     c->tail = &c->head;
     c->gap_us = GATHER_MAX_GAP_US;
     c->batches.scale = &histogram_size;
@@ -259,6 +264,12 @@ static bool wait_for(struct committer *c, struct waiter *w, int64_t us)
     return pthread_cond_timedwait(&w->wake, &c->lock, &until) == ETIMEDOUT;
 }
 
+/* With the lock held: whether those who wait have company to expect. */
+static bool company(const struct committer *c)
+{
+    return c->queued < GATHER_COUNT && atomic_load(c->coming) >= GATHER_COMING;
+}
+
 /* With the lock held: lets a batch grow, if others are to be expected. */
 static void gather(struct committer *c, struct waiter *self)
 {
@@ -266,7 +277,7 @@ static void gather(struct committer *c, struct waiter *self)
         return;
     int64_t end_us = clock_mono_us() + GATHER_US;
     c->gathering = self;
-    while (!self->done && c->queued < GATHER_COUNT) {
+    while (!self->done && company(c)) {
         int64_t now_us = clock_mono_us(), quiet_us = c->arrived_us + GATHER_SILENCE_US;
         int64_t until_us = quiet_us < end_us ? quiet_us : end_us;
         if (now_us >= until_us)
@@ -285,7 +296,7 @@ static void queue_put(struct committer *c, struct waiter *w)
     *c->tail = w;
     c->tail = &w->next;
     c->queued++;
-    if (c->gathering && c->queued >= GATHER_COUNT)
+    if (c->gathering && !company(c))
         pthread_cond_signal(&c->gathering->wake);
 }
 

@@ -5,12 +5,17 @@
  */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "base/histogram.h"
 #include "store/enrol.h"
 
 struct committer;
 
-enum err committer_new(struct db *db, struct committer **ret_committer) MUST_CHECK;
+/* coming: how many may be on their way here, kept by who accepts connections; outlives the
+ * committer. */
+enum err committer_new(struct db *db, const atomic_uint *coming,
+                       struct committer **ret_committer) MUST_CHECK;
 void committer_free(struct committer *c);
 
 /* How many enrolments shared a commit; borrowed for the life of the committer. */
