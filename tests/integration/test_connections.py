@@ -1,5 +1,6 @@
 """Connections that send slowly, wrongly or nothing: ended in time, counted, and explained in the log."""
 import contextlib
+import http.client
 import os
 import re
 import select
@@ -36,6 +37,10 @@ def connect(stack, port=None):
 def counted(stack, listener="device"):
     text = stack.admin("GET", "/metrics", raw=True)[2].decode()
     return int(re.search(rf'muster_connections_without_request_total{{listener="{listener}"}} (\d+)', text).group(1))
+
+
+def unasked(stack):
+    return int(re.search(r"^muster_connections_unasked (\d+)", stack.admin("GET", "/metrics", raw=True)[2].decode(), re.M).group(1))
 
 
 def records_of(stack, **fields):
@@ -277,3 +282,19 @@ def descriptors(stack):
 def cpu_seconds(pid):
     fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_connections_that_have_not_asked_are_counted_while_they_last(fresh):
+    wait_for("earlier connections to end", lambda: unasked(fresh) == 0)
+    silent = [socket.create_connection(("127.0.0.1", fresh.port), timeout=20) for _ in range(3)]
+    shaken = http.client.HTTPSConnection("127.0.0.1", fresh.port, context=tls_context(fresh), timeout=20)
+    shaken.connect()
+    wait_for("all four to be counted", lambda: unasked(fresh) == 4)
+    for _ in range(2):
+        shaken.request("GET", "/healthz")
+        assert shaken.getresponse().read() == b"ok\n"
+        assert unasked(fresh) == 3
+    shaken.close()
+    for raw in silent:
+        raw.close()
+    wait_for("none to be left", lambda: unasked(fresh) == 0)

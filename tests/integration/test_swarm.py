@@ -1,6 +1,7 @@
 """The swarm against a real server: short forms of its scenarios, and an audit that can fail."""
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -121,13 +122,31 @@ def test_every_scenario_that_ships_is_tested():
     assert {p.stem for p in (ROOT / "loadtest" / "scenarios").glob("*.ini")} == tested
 
 
+def ratio(stack, tmp_path, *args):
+    environment = {"MUSTER_URL": f"https://127.0.0.1:{stack.port}", "MUSTER_CACERT": str(stack.cafile), "MUSTER_ADMIN_TOKEN": stack.token,
+                   "MUSTER_ADMIN_URL": f"https://127.0.0.1:{stack.admin_port}", "MUSTER_TEMPLATE": "strict",
+                   "PATH": f"{MUSTER.parent}:{os.environ['PATH']}"}
+    return subprocess.run([SWARM, "ratio", *args, "--keys", tmp_path / "keys", *map(str, pids(stack))], capture_output=True, text=True,
+                          env={**os.environ, **environment})
+
+
 def test_ratio(stack, tmp_path):
-    environment = {"MUSTER_ADMIN_URL": f"https://127.0.0.1:{stack.admin_port}"}
-    done = subprocess.run([SWARM, "ratio", "--clients", "4", "--requests", "20", "--rounds", "1", "--keys", tmp_path / "keys", *map(str, pids(stack))],
-                          capture_output=True, text=True, env={**os.environ, **environment, "MUSTER_URL": f"https://127.0.0.1:{stack.port}",
-                                                               "MUSTER_CACERT": str(stack.cafile), "MUSTER_ADMIN_TOKEN": stack.token,
-                                                               "MUSTER_TEMPLATE": "strict", "PATH": f"{MUSTER.parent}:{os.environ['PATH']}"})
+    done = ratio(stack, tmp_path, "--clients", "4", "--requests", "20", "--rounds", "1")
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-2:]
     assert [line.rsplit(" ", 1)[0] for line in last] == ["ratio token", "ratio cert"] and all(float(line.split()[-1]) > 0.5 for line in last)
     assert stack.one("SELECT count(*) FROM device d JOIN template t ON t.id = d.template_id WHERE t.name = 'swarm-ratio'") == 80
+
+
+def test_ratio_of_several_loads_at_a_pace_beside_idle_connections(stack, tmp_path):
+    done = ratio(stack, tmp_path, "--clients", "1,3", "--requests", "12", "--rounds", "1", "--pace", "50", "--idle", "20")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines() if "  ratio: " in line] == ["1", "3"]
+    assert re.search(r"^P-256 alone.* sign \d+ us, verify \d+ us$", done.stdout, re.M)
+    assert re.search(r"^20 idle TLS connections: musterd \d+ KiB, before \d+, -?[0-9.]+ KiB each$", done.stdout, re.M)
+    assert len(re.findall(r"^at 50 % of saturation the p99 is [0-9.]+ times the GET's$", done.stdout, re.M)) == 2
+
+
+@pytest.mark.parametrize("args", [["--clients", "0"], ["--clients", "1,x"], ["--clients", ",".join("123456789")], ["--pace", "101"], ["--idle", "0"]])
+def test_ratio_refuses_what_it_cannot_do(stack, tmp_path, args):
+    assert ratio(stack, tmp_path, *args).returncode == 2

@@ -59,6 +59,8 @@ static void gates_write(struct service *service, struct buf *b)
     gate_write(b, "muster_gate_waiting", "Requests that wait to be worked on", numbers[1]);
     gate_write(b, "muster_gate_max_inside", "How many are worked on at most", numbers[2]);
     gate_write(b, "muster_gate_max_waiting", "How many wait at most", numbers[3]);
+    gauge(b, "muster_connections_unasked", "Connections open that have not asked for anything yet",
+          atomic_load(&service->coming));
 }
 
 static void database_write(struct service *service, struct buf *b)
