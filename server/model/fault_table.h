@@ -52,6 +52,7 @@ FAULT(POP_MISMATCH, "pop.mismatch", 403, 0, 0, FULL, "The challengePassword is n
 FAULT(POP_UNAVAILABLE, "pop.unavailable", 403, 0, 0, FULL, "This TLS connection has no channel binding that can be relied on", "Use TLS 1.3, or TLS 1.2 with the extended master secret") \
 FAULT(CSR_SUBJECT_CHANGED, "csr.subject_changed", 403, 0, 1, FULL, "A renewal must keep subject and SAN of the certificate it renews", "Copy subject and SAN from the current certificate") \
 FAULT(KEY_REUSED, "key.reused", 403, 0, 1, FULL, "This key belongs to another certificate or was revoked", "The device must make a new key") \
+FAULT(DEVICE_BUSY, "device.busy", 503, 1, 0, FULL, "Another key was enrolled for this device while the request was under way", "Nothing, if the device lost power and comes again; two devices of one serial otherwise") \
 FAULT(KEY_CONFLICT, "device.key_conflict", 409, 0, 0, FULL, "Another key has been enrolled for this device", "The device keeps the certificate it has; otherwise muster device reset SERIAL") \
 FAULT(DEVICE_PROVISIONED, "device.already_provisioned", 409, 0, 1, FULL, "The device holds a verified certificate and its template refuses another key", "muster device reset SERIAL for a repair") \
 FAULT(DEVICE_QUARANTINED, "device.quarantined", 403, 0, 0, PROVEN, "The device is in quarantine", "muster device show SERIAL, then muster device release SERIAL") \

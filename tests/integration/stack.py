@@ -70,6 +70,7 @@ class Stack:
         self.pg_options = pg_options
         self.process = None
         self.token = None
+        self.prefix = []  # what musterd is started by
 
     def __enter__(self):
         self.pg_start()
@@ -139,7 +140,7 @@ class Stack:
         ports = self.folder / "ports"
         ports.unlink(missing_ok=True)
         self.log = open(self.folder / "musterd.log", "ab")
-        self.process = subprocess.Popen([MUSTERD, "serve", "--config", self.config], stderr=self.log,
+        self.process = subprocess.Popen([*self.prefix, MUSTERD, "serve", "--config", self.config], stderr=self.log,
                                         stdin=subprocess.DEVNULL)
         wait_for("musterd to listen", lambda: ports.exists() or self.process.poll() is not None)
         assert self.process.poll() is None, self.log_text()[-3000:]

@@ -11,7 +11,7 @@ import pytest
 from client import Device, EST, basic, certs_of, new_csr, new_key, request, tls_context, unique
 from stack import TEMPLATES, Refused, wait_for
 from test_metrics import scrape, values
-from test_replicas import Replica
+from replica import Replica
 
 LATE_S = 0.25  # from the passing to the commit that is counted, under a sanitizer on a busy machine
 

@@ -4,25 +4,8 @@ import threading
 import pytest
 
 from client import Device, fingerprint, new_key, unique
-from stack import Refused, Stack, wait_for
-
-
-class Replica(Stack):
-    """Another musterd over the registry and the keys of a stack."""
-
-    def __init__(self, first, folder):
-        super().__init__(folder)
-        self.first, self.pg_port, self.token = first, first.pg_port, first.token
-
-    def __enter__(self):
-        home = self.first.folder
-        self.configure(tls__certificate=home / "server.pem", tls__key=home / "server.key", ca__directory=home / "ca")
-        self.start()
-        self.cafile = self.first.cafile
-        return self
-
-    def __exit__(self, *exc):
-        self.stop()
+from replica import Replica
+from stack import Refused, wait_for
 
 
 @pytest.fixture
