@@ -9,6 +9,9 @@ enum { CLOCK_TEXT_BYTES = 32 };
 /* Microseconds on a clock that never steps; only differences mean anything. */
 int64_t clock_mono_us(void);
 
+/* Microseconds since 1970 UTC. */
+int64_t clock_wall_us(void);
+
 /* Seconds since 1970 UTC. */
 int64_t clock_wall_s(void);
 

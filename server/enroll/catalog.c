@@ -33,9 +33,10 @@ struct catalog {
     const char *ca_dir;
     pthread_mutex_t lock; /* guards what follows, but for loading */
     struct snapshot *current;
-    int64_t checked_us;      /* monotonic; 0: never */
-    int64_t confirmed_us;    /* when the registry last said that current is right */
-    bool stale;              /* current is replaced at the next look whatever its epoch */
+    int64_t checked_us;   /* monotonic; 0: never */
+    int64_t confirmed_us; /* when the registry last said that current is right */
+    int64_t wall_at_us; /* the registry's time of day when the monotonic clock was 0; 0: unknown */
+    bool stale;         /* current is replaced at the next look whatever its epoch */
     pthread_mutex_t loading; /* one loader at a time; taken before lock, never inside it */
 };
 
@@ -292,6 +293,14 @@ static struct snapshot *current_take(struct catalog *c, bool *ret_fresh)
 }
 
 /* Installs a snapshot (NULL: the present one is still right) and notes the time of the look. */
+static void time_note(struct catalog *c, int64_t looked_us, int64_t wall_us)
+{
+    int64_t now_us = clock_mono_us();
+    pthread_mutex_lock(&c->lock);
+    c->wall_at_us = wall_us - (looked_us + (now_us - looked_us) / 2);
+    pthread_mutex_unlock(&c->lock);
+}
+
 static void current_install(struct catalog *c, struct snapshot *s, int64_t looked_us, bool right)
 {
     pthread_mutex_lock(&c->lock);
@@ -326,10 +335,12 @@ static void stale_mark(struct catalog *c)
 static void refresh(struct catalog *c, const struct snapshot *present)
 {
     int64_t looked_us = clock_mono_us();
-    int64_t epoch = 0;
+    int64_t epoch = 0, wall_us = 0;
     struct snapshot *loaded = NULL;
     bool stale = stale_take(c);
-    enum err e = catalog_epoch(c->db, &epoch);
+    enum err e = catalog_epoch(c->db, &epoch, &wall_us);
+    if (!e)
+        time_note(c, looked_us, wall_us);
     if (!e && (stale || !present || present->epoch != epoch))
         e = snapshot_load(c, &loaded);
     if (e)
@@ -381,6 +392,23 @@ void catalog_look(struct catalog *c, int64_t *ret_epoch, int64_t *ret_age_us)
     *ret_epoch = c->current ? c->current->epoch : 0;
     *ret_age_us = clock_mono_us() - c->confirmed_us;
     pthread_mutex_unlock(&c->lock);
+}
+
+double catalog_clock_ahead_s(struct catalog *c)
+{
+    pthread_mutex_lock(&c->lock);
+    int64_t wall_at_us = c->wall_at_us;
+    pthread_mutex_unlock(&c->lock);
+    return wall_at_us == 0 ? 0 : (double)(clock_wall_us() - wall_at_us - clock_mono_us()) / 1e6;
+}
+
+enum err catalog_clock_check(struct catalog *c, unsigned most_s, struct fault *fault)
+{
+    double ahead_s = catalog_clock_ahead_s(c);
+    if (most_s == 0 || (ahead_s <= most_s && -ahead_s <= most_s))
+        return ERR_OK;
+    return fault_set(fault, FAULT_CLOCK_WRONG, "this server's clock is %.0f s %s the registry's",
+                     ahead_s < 0 ? -ahead_s : ahead_s, ahead_s < 0 ? "behind" : "ahead of");
 }
 
 const struct catalog_template *snapshot_template(const struct snapshot *s, const char *name)

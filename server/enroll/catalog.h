@@ -76,6 +76,14 @@ void catalog_reload(struct catalog *c);
  * the registry's. */
 void catalog_look(struct catalog *c, int64_t *ret_epoch, int64_t *ret_age_us);
 
+/* How far this machine's wall clock is ahead of the registry's as the last look found it, seconds.
+ * Known at once when the clock is stepped; 0 before the first look. */
+double catalog_clock_ahead_s(struct catalog *c);
+
+/* FAULT_CLOCK_WRONG when that is more than most_s either way: certificates would be judged by, and
+ * made with, a wrong time. most_s 0: never. */
+enum err catalog_clock_check(struct catalog *c, unsigned most_s, struct fault *fault) MUST_CHECK;
+
 /* Borrowed from the snapshot; NULL when there is none. */
 const struct catalog_template *snapshot_template(const struct snapshot *s, const char *name);
 const struct catalog_template *snapshot_template_by_id(const struct snapshot *s, int64_t id);

@@ -144,6 +144,9 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
     _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
     if (catalog_get(service->catalog, &snapshot))
         return fault_set(fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
+    enum err err = catalog_clock_check(service->catalog, service->max_clock_skew_s, fault);
+    if (err)
+        return err;
     struct enrolment e = {.service = service,
                           .snapshot = snapshot,
                           .rq = rq,
@@ -151,7 +154,7 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
                           .fault = fault,
                           .reached = "UNPROVISIONED",
                           .steps = "[]"};
-    enum err err = steps_run(&e);
+    err = steps_run(&e);
     if (err) {
         refused_token_count(&e);
         failure_record(&e);

@@ -33,6 +33,7 @@ struct service {
     _Atomic(int64_t) server_cert_ends_s;    /* seconds since 1970; changes with a reload */
     _Atomic(const char *) default_template; /* NULL: none; changes with a reload */
     atomic_uint queue_timeout_ms;           /* at the gate; likewise */
+    atomic_uint max_clock_skew_s;           /* against the registry's; likewise */
     uint8_t scrape_token[SHA256_BYTES];     /* hash of what opens GET /metrics by itself */
     bool scrape_token_set;
     atomic_uint coming; /* connections that have not asked for anything yet */

@@ -164,6 +164,7 @@ static void live_apply(struct server *s, const struct config *c)
     struct service *v = &s->service;
     atomic_store(&v->default_template, config_optional(c->enrol_default_template));
     atomic_store(&v->queue_timeout_ms, (unsigned)c->listen_queue_timeout_ms);
+    atomic_store(&v->max_clock_skew_s, (unsigned)c->enrol_max_clock_skew_s);
     gate_limit(&s->device_gate, (unsigned)c->listen_max_inside, (unsigned)c->listen_max_waiting);
     source_limit_change(v->trail_limit, (double)c->trail_records_per_source_s,
                         (unsigned)c->trail_records_per_source_burst);

@@ -86,6 +86,7 @@ FAULT(CA_NO_ISSUER, "ca.no_issuer", 503, 1, 0, FULL, "No issuing CA is able to s
 FAULT(RATE_LIMITED, "load.rate_limited", 429, 1, 0, FULL, "Too many requests for the moment", "Wait as Retry-After says; docs/operations.md, Rate limits") \
 FAULT(OVERLOADED, "load.overloaded", 503, 1, 0, FULL, "The server is full for the moment", "Wait as Retry-After says; add replicas") \
 FAULT(DRAINING, "load.draining", 503, 1, 0, FULL, "This replica is shutting down", "Try again; another replica answers") \
+FAULT(CLOCK_WRONG, "server.clock_wrong", 503, 1, 0, FULL, "The server's clock differs from the registry's", "Set the clock, run a time service; enrol.max_clock_skew_s is how far it may be") \
 FAULT(DB_UNAVAILABLE, "db.unavailable", 503, 1, 0, FULL, "The registry cannot be reached now", "Check PostgreSQL; nothing was lost or consumed") \
 FAULT(INTERNAL, "server.internal", 500, 1, 0, FULL, "The server failed", "The log record of the request id has the reason")
 /* clang-format on */

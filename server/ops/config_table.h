@@ -44,6 +44,7 @@ TEXT(ca, directory, NULL, "folder of the issuing keys; its files are readable by
 TEXT(enrol, default_template, "", "template of requests without EST label; empty: none") \
 NUMBER(enrol, refused_tokens_per_source_s, 20, 1, 100000, "refused bootstrap tokens from one source; past it tokens from there are told 429") \
 NUMBER(enrol, refused_tokens_burst, 200, 1, 1000000, "and at once") \
+NUMBER(enrol, max_clock_skew_s, 60, 0, 86400, "how far the clock may be from PostgreSQL's; past it devices are told 503; 0: however far") \
 NUMBER(trail, records_per_source_s, 5, 1, 10000, "unauthenticated refusals recorded a second from one source") \
 NUMBER(trail, records_per_source_burst, 20, 1, 100000, "and at once") \
 NUMBER(retention, history_days, 730, 31, 36500, "how long the trail is kept") \
@@ -63,7 +64,7 @@ TEXT(log, level, "info", "debug, info, warn or error")
 
 #define CONFIG_LIVE(KEY) \
 KEY(listen, max_inside) KEY(listen, max_waiting) KEY(listen, queue_timeout_ms) KEY(listen, drain_timeout_s) \
-KEY(enrol, default_template) KEY(enrol, refused_tokens_per_source_s) KEY(enrol, refused_tokens_burst) \
+KEY(enrol, default_template) KEY(enrol, refused_tokens_per_source_s) KEY(enrol, refused_tokens_burst) KEY(enrol, max_clock_skew_s) \
 KEY(trail, records_per_source_s) KEY(trail, records_per_source_burst) \
 KEY(retention, history_days) KEY(retention, outbox_days) KEY(retention, audit_days) \
 KEY(admin, login_failures_per_minute) KEY(log, level) \

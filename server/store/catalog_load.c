@@ -4,7 +4,9 @@
 #include <string.h>
 
 static const struct stmt stmts[] = {
-    {"catalog_epoch", "SELECT epoch FROM registry_epoch", 0},
+    {"catalog_epoch",
+     "SELECT epoch, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM registry_epoch",
+     0},
     {"catalog_products", "SELECT id, name, serial_case, strip_separators FROM product ORDER BY id",
      0},
     {"catalog_templates",
@@ -23,7 +25,7 @@ const struct stmt_set catalog_statements = {stmts, ARRAY_LEN(stmts)};
 
 enum { S_EPOCH, S_PRODUCTS, S_TEMPLATES, S_CAS };
 
-enum err catalog_epoch(struct db *db, int64_t *ret_epoch)
+enum err catalog_epoch(struct db *db, int64_t *ret_epoch, int64_t *ret_wall_us)
 {
     DB_RESULT r = NULL;
     enum err e = db_query(db, &stmts[S_EPOCH], NULL, &r, NULL);
@@ -32,6 +34,7 @@ enum err catalog_epoch(struct db *db, int64_t *ret_epoch)
     if (PQntuples(r) != 1)
         return ERR_SYSTEM;
     *ret_epoch = atoll(PQgetvalue(r, 0, 0));
+    *ret_wall_us = atoll(PQgetvalue(r, 0, 1));
     return ERR_OK;
 }
 
@@ -118,7 +121,8 @@ static enum err cas_load(struct db *db, struct arena *arena, struct catalog_rows
 enum err catalog_load(struct db *db, struct arena *arena, struct catalog_rows *ret_rows)
 {
     struct catalog_rows rows = {0};
-    enum err e = catalog_epoch(db, &rows.epoch);
+    int64_t wall_us = 0;
+    enum err e = catalog_epoch(db, &rows.epoch, &wall_us);
     if (!e)
         e = products_load(db, arena, &rows);
     if (!e)

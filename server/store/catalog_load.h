@@ -48,7 +48,8 @@ struct catalog_rows {
     size_t ca_count;
 };
 
-enum err catalog_epoch(struct db *db, int64_t *ret_epoch) MUST_CHECK;
+/* And what the registry takes the time for, microseconds since 1970. */
+enum err catalog_epoch(struct db *db, int64_t *ret_epoch, int64_t *ret_wall_us) MUST_CHECK;
 enum err catalog_load(struct db *db, struct arena *arena, struct catalog_rows *ret_rows) MUST_CHECK;
 
 extern const struct stmt_set catalog_statements;

@@ -94,6 +94,8 @@ static void catalog_write(struct service *service, struct buf *b)
     gauge(b, "muster_catalog_epoch", "Version of the templates and CAs in use", (double)epoch);
     gauge(b, "muster_catalog_age_seconds", "Since the registry last confirmed that version",
           (double)age_us / 1e6);
+    gauge(b, "muster_clock_ahead_seconds", "This machine's clock against the registry's",
+          catalog_clock_ahead_s(service->catalog));
 }
 
 static void process_write(struct buf *b)

@@ -22,8 +22,10 @@ static enum err authenticate(struct service *service, struct exchange *x,
         return fault_set(&x->fault, FAULT_AUTH_REQUIRED, "present the device's certificate in TLS");
     if (catalog_get(service->catalog, &snapshot))
         return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
-    enum err e = chain_verify(snapshot_trust(snapshot), x->arena, x->chain, x->chain_count,
-                              clock_wall_s(), verdict, &x->fault);
+    enum err e = catalog_clock_check(service->catalog, service->max_clock_skew_s, &x->fault);
+    if (!e)
+        e = chain_verify(snapshot_trust(snapshot), x->arena, x->chain, x->chain_count,
+                         clock_wall_s(), verdict, &x->fault);
     if (e)
         return e;
     const struct catalog_ca *ca = snapshot_ca(snapshot, verdict->anchor_id);

@@ -14,14 +14,17 @@ static enum err healthz_handle(struct service *service, struct exchange *x)
 
 static enum err readyz_handle(struct service *service, struct exchange *x)
 {
-    int64_t epoch = 0;
+    int64_t epoch = 0, wall_us = 0;
     _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
     if (atomic_load(&service->draining))
         return fault_set(&x->fault, FAULT_DRAINING, "SIGTERM was received");
-    if (catalog_epoch(service->db, &epoch) || catalog_get(service->catalog, &snapshot))
+    if (catalog_epoch(service->db, &epoch, &wall_us) || catalog_get(service->catalog, &snapshot))
         return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "PostgreSQL does not answer");
     if (!snapshot_issuer(snapshot, NULL))
         return fault_set(&x->fault, FAULT_CA_NO_ISSUER, "musterd init makes one");
+    enum err e = catalog_clock_check(service->catalog, service->max_clock_skew_s, &x->fault);
+    if (e)
+        return e;
     exchange_reply(x, 200, "text/plain", bytes_text("ready\n"));
     return ERR_OK;
 }
