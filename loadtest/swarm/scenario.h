@@ -12,7 +12,7 @@
 
 enum { SCENARIO_MESSAGE_BYTES = 256, SCENARIO_NAME_BYTES = 64 };
 
-/* NUMBER(key, default, min, max, help); docs/performance.md and --help are made from it. */
+/* NUMBER(key, default, min, max, help); --help is made from it. */
 /* clang-format off */
 #define SCENARIO_TABLE(NUMBER) \
 NUMBER(devices, 100, 1, 20000, "devices that come") \

@@ -222,7 +222,7 @@ def test_the_password_may_come_from_the_environment_or_systemd(empty, monkeypatc
 
 def test_the_unit_file_is_right(tmp_path):
     unit = tmp_path / "musterd.service"
-    text = (ROOT / "deploy/musterd.service").read_text()
+    text = (ROOT / "deploy/systemd/musterd.service").read_text()
     unit.write_text(re.sub("/usr/bin/musterd", str(MUSTERD), text))
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
