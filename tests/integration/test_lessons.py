@@ -245,15 +245,24 @@ def test_nothing_walks_the_inventory(large, what):
     assert walked(text) == set()
 
 
+RENEWED_OFTEN = """SET session_replication_role = replica;
+INSERT INTO certificate (fingerprint, device_id, purpose, status, issuer_id, serial_number, spki_sha256, not_before, not_after, template_id, template_version, request_id, ended_at)
+    SELECT sha256(('o' || n)::bytea), c.device_id, c.purpose, 'superseded', c.issuer_id, substr(sha256(('p' || n)::bytea), 1, 16), sha256(('q' || n)::bytea),
+        c.not_before, c.not_after, c.template_id, 1, md5('s' || n), now()
+    FROM generate_series(1, 6000) n, certificate c JOIN device d ON d.id = c.device_id WHERE d.serial = %s; ANALYZE certificate"""
+
+
 def test_renewing_and_verifying_walk_nothing_either(large):
     d = Device(large, token=large.mint("open", uses=3))
     d.enrol()
     d.config()
+    large.sql(RENEWED_OFTEN, d.serial)
     log = large.folder / "pg" / "log"
     start = log.stat().st_size
     d.enrol()
     d.renew(key=new_key())
     d.config()
+    d.renew(key=new_key())
     with open(log) as file:
         file.seek(start)
         text = file.read()
