@@ -36,7 +36,7 @@ static const char usage[] =
     "this\n"
     "      beside N idle TLS connections. The last lines are \"ratio token N.NN\" and \"ratio "
     "cert\n"
-    "      N.NN\", of the last number of clients (32 clients, 400 requests, 5 rounds).\n"
+    "      N.NN\", of the last number of clients (32 clients, 800 requests, 5 rounds).\n"
     "  swarm keys COUNT [--keys FILE]   makes keys ahead until FILE has so many\n"
     "  swarm --help | --version\n"
     "\n"
@@ -231,7 +231,7 @@ static int run_command(const struct command_line *l, const char *name)
 
 int main(int argc, char **argv)
 {
-    struct command_line line = {.clients = {32}, .loads = 1, .requests = 400, .rounds = 5};
+    struct command_line line = {.clients = {32}, .loads = 1, .requests = 800, .rounds = 5};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (!option_take(&line, c))

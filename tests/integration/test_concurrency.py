@@ -1,11 +1,14 @@
 """Many at once: the same serial with one key and with many, and many devices. Also run under TSan."""
 import base64
+import contextlib
 import http.client
 import threading
 
+import psycopg2
 import pytest
 
 from client import EST, Device, basic, certs_of, fingerprint, new_csr, new_key, tls_context, unique
+from stack import Refused, wait_for
 
 CLIENTS = 64
 
@@ -79,6 +82,35 @@ def test_one_serial_64_keys_one_live_certificate(stack, template):
     ((status, fp),) = live_certificates(stack, serial)
     assert fp in [fingerprint(certs_of(body)[0]) for s, body in answers if s == 200]
     assert stack.one("SELECT uses FROM token WHERE serial = %s", serial) == 1
+
+
+def test_a_comeback_while_the_first_request_is_held_up(stack):
+    """Power was lost while PostgreSQL stalled, and the key with it: the second request is told to come again, and then is the comeback it says."""
+    serial = unique("held")
+    stack.allow(serial)
+    token = stack.mint("strict", serial=serial)
+    answers = []
+
+    def run(device, key):
+        try:
+            answers.append((device, fingerprint(device.enrol(key=key))))
+        except Refused as e:
+            answers.append((device, e))
+
+    with contextlib.closing(psycopg2.connect(host="127.0.0.1", port=stack.pg_port, user="muster", dbname="muster")) as c, c.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM muster.token WHERE serial = %s FOR UPDATE", (serial,))
+        threads = [threading.Thread(target=run, args=(Device(stack, serial, "strict", token), new_key())) for _ in range(2)]
+        for t in threads:
+            t.start()
+        wait_for("both to wait", lambda: 'muster_gate_inside{listener="device"} 2' in stack.admin("GET", "/metrics", raw=True)[2].decode())
+        c.rollback()
+        for t in threads:
+            t.join()
+    (refused,) = [(d, e) for d, e in answers if isinstance(e, Refused)]
+    device, e = refused
+    assert (e.status, e.code) == (503, "device.busy") and int(e.headers["retry-after"]) > 0
+    again = fingerprint(device.enrol(key=new_key()))
+    assert live_certificates(stack, serial) == [("pending", again)]
 
 
 def test_64_renewals_with_one_key(stack):
