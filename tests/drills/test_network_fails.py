@@ -18,7 +18,7 @@ class Open(Primary):
         self.near = near
 
     def pg_start(self):
-        self.pg_options = "-c listen_addresses='*'"
+        self.pg_options = f"-c listen_addresses=127.0.0.1,{self.near}"
         super().pg_start()
         network = self.near.rsplit(".", 1)[0] + ".0/24"
         with open(self.folder / "pg" / "data" / "pg_hba.conf", "a") as rules:
