@@ -51,7 +51,7 @@ static const char *policies_json(struct enrolment *e)
 static void record_request(const struct enrolment *e, struct enrol_record *r)
 {
     r->request_id = e->rq->request_id;
-    r->arrived_us = e->rq->arrived_us;
+    r->since_us = e->rq->since_us;
     r->protocol = e->rq->protocol;
     r->operation = e->rq->operation;
     r->credential = credential_name(e->credential);

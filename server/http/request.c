@@ -116,6 +116,14 @@ static void trace_answer(const struct exchange *x, struct MHD_Response *response
     MHD_add_response_header(response, "traceparent", header);
 }
 
+/* What was sent may have been held up on the way while the client lost power and came again, so a
+ * request is as old as the wait for it. A proxy's connections are not the clients'. */
+static int64_t request_since(const struct listener *l, struct connection *c, int64_t arrived_us)
+{
+    int64_t awaited_us = atomic_load(&c->awaited_us);
+    return awaited_us > 0 && !l->config.peers.are_proxies ? awaited_us : arrived_us;
+}
+
 static struct request *request_new(struct listener *l, struct MHD_Connection *connection,
                                    const char *url, const char *method)
 {
@@ -130,6 +138,7 @@ static struct request *request_new(struct listener *l, struct MHD_Connection *co
     struct exchange *x = &r->x;
     x->arena = &r->arena;
     x->arrived_us = clock_mono_us();
+    x->since_us = request_since(l, c, x->arrived_us);
     x->method = method_parse(method);
     r->method_text = arena_strdup(&r->arena, method);
     x->path = arena_strdup(&r->arena, url);

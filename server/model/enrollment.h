@@ -14,7 +14,7 @@ enum { ENROLLMENT_MAX_CHAIN = 8 };
 
 struct enrollment_request {
     const char *request_id;
-    int64_t arrived_us;    /* monotonic */
+    int64_t since_us;      /* monotonic: since when the client may have been about to send it */
     const char *protocol;  /* "est" */
     const char *operation; /* "simpleenroll", "simplereenroll" */
     const char *source;    /* remote address */

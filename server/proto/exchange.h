@@ -36,6 +36,7 @@ struct exchange {
     struct arena *arena;
     char request_id[33];
     int64_t arrived_us; /* monotonic */
+    int64_t since_us;   /* likewise: since when the client may have been about to send it */
     struct trace trace; /* the caller's, under our span; id "": none */
     const char *source; /* remote address as text */
 

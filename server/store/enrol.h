@@ -18,7 +18,7 @@ enum { ENROL_MAX_RECORD_BYTES = 256 * 1024, ENROL_MAX_BATCH = 64, ENROL_MAX_COMM
  * JSON members are JSON texts. */
 struct enrol_record {
     const char *request_id;
-    int64_t arrived_us; /* monotonic; becomes an age when it is sent */
+    int64_t since_us; /* of the request, monotonic; becomes an age when it is sent */
     const char *protocol;
     const char *operation;
     const char *credential; /* token, factory, device */

@@ -113,6 +113,22 @@ def test_a_comeback_while_the_first_request_is_held_up(stack):
     assert live_certificates(stack, serial) == [("pending", again)]
 
 
+def test_what_was_sent_before_the_power_cut_arrives_after_the_comeback(stack):
+    """Held up on the way: it takes nothing from the device, which has another key by now."""
+    serial = unique("late")
+    stack.allow(serial)
+    token = stack.mint("strict", serial=serial)
+    late = http.client.HTTPSConnection("127.0.0.1", stack.port, context=tls_context(stack), timeout=60)
+    late.connect()
+    held = fingerprint(Device(stack, serial, "strict", token).enrol(key=new_key()))
+    path, headers, body = enrolment(serial, token, new_key(), "strict")
+    late.request("POST", path, body, headers)
+    answer = late.getresponse()
+    assert answer.status == 503 and b'"code":"device.busy"' in answer.read()
+    late.close()
+    assert live_certificates(stack, serial) == [("pending", held)]
+
+
 def test_64_renewals_with_one_key(stack):
     d = Device(stack, token=stack.mint("open"))
     d.enrol()

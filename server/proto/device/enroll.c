@@ -68,7 +68,7 @@ static enum err request_fill(struct exchange *x, const struct body *b,
         return malformed(x, "the body and the Authorization header name different serials");
     *rq = (struct enrollment_request){
         .request_id = x->request_id,
-        .arrived_us = x->arrived_us,
+        .since_us = x->since_us,
         .protocol = "json",
         .operation = "enroll",
         .source = x->source,

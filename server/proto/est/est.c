@@ -85,7 +85,7 @@ static enum err request_fill(struct exchange *x, enum est_operation operation,
     bool renew = operation == EST_REENROLL;
     *rq = (struct enrollment_request){
         .request_id = x->request_id,
-        .arrived_us = x->arrived_us,
+        .since_us = x->since_us,
         .protocol = "est",
         .operation = names[operation],
         .source = x->source,
