@@ -10,9 +10,26 @@
 
 #include "base/bytes.h"
 
+struct gate;
+
 enum { ENROLLMENT_MAX_CHAIN = 8 };
 
+/* Which way it goes: all at once, or in the two steps of AWS. */
+enum enrollment_flow {
+    FLOW_ENROL,    /* a certificate for a device that is named */
+    FLOW_CREATE,   /* a certificate for a claim, nobody knows yet for which device */
+    FLOW_REGISTER, /* the device such a certificate is for */
+};
+
+struct enrollment_parameter {
+    const char *name;
+    const char *value;
+};
+
+enum { ENROLLMENT_MAX_PARAMETERS = 20 };
+
 struct enrollment_request {
+    enum enrollment_flow flow;
     const char *request_id;
     int64_t since_us;      /* monotonic: since when the client may have been about to send it */
     const char *protocol;  /* "est" */
@@ -28,15 +45,24 @@ struct enrollment_request {
     size_t chain_count;
     struct bytes channel_binding; /* of the TLS connection; len 0: none */
     struct bytes csr;             /* as received: base64, PEM or DER */
+
+    struct bytes claim;    /* fingerprint of a claim certificate that the broker saw; len 0: none */
+    const char *client_id; /* MQTT client id; NULL: none */
+    const char *ownership_token; /* FLOW_REGISTER: what FLOW_CREATE gave */
+    struct enrollment_parameter parameters[ENROLLMENT_MAX_PARAMETERS]; /* FLOW_REGISTER */
+    size_t parameter_count;
+    struct gate *gate; /* the caller is inside and leaves it while it waits; NULL: in none */
 };
 
 struct enrollment_result {
     struct bytes certificate; /* DER */
     bool replayed;            /* the certificate given before */
     const char *serial;
-    const char *state;         /* of the device, afterwards */
-    const char *thing_name;    /* NULL: none, or a renewal, which does not change it */
-    const char *configuration; /* JSON object; NULL: a renewal */
-    struct bytes private_key;  /* PKCS#8 DER where the key was made here; secret; else len 0 */
-    bool key_enveloped;        /* it is CMS EnvelopedData instead, for the client's key alone */
+    const char *state;           /* of the device, afterwards */
+    const char *thing_name;      /* NULL: none, or a renewal, which does not change it */
+    const char *configuration;   /* JSON object; NULL: a renewal */
+    struct bytes private_key;    /* PKCS#8 DER where the key was made here; secret; else len 0 */
+    bool key_enveloped;          /* it is CMS EnvelopedData instead, for the client's key alone */
+    const char *certificate_id;  /* FLOW_CREATE: SHA-256 of the DER in hexadecimal */
+    const char *ownership_token; /* FLOW_CREATE: secret */
 };

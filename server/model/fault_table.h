@@ -82,6 +82,19 @@ FAULT(CERT_UNKNOWN, "cert.unknown", 403, 0, 0, FULL, "The client certificate is 
 FAULT(CERT_SUPERSEDED, "cert.superseded", 403, 0, 0, FULL, "A newer certificate of this device is in use already", "The device should use its newest certificate") \
 FAULT(CERT_NO_SERIAL, "cert.no_serial", 403, 0, 0, FULL, "The client certificate carries no serial where its CA's template looks", "See Muster.Serial of the CA's template") \
 FAULT(CERT_PURPOSE, "cert.wrong_purpose", 403, 0, 0, FULL, "The client certificate's purpose does not allow this", "Renewal takes the operational certificate") \
+FAULT(CLAIM_REQUIRED, "claim.required", 403, 0, 0, FULL, "This operation is for claim certificates", "Present the claim certificate of the product line; muster claim list") \
+FAULT(CLAIM_EXPIRED, "claim.expired", 403, 0, 0, FULL, "The claim's enrolment has ended, and its grace does not cover this", "muster claim show; muster claim rotate makes its successor") \
+FAULT(CLAIM_REVOKED, "claim.revoked", 403, 0, 0, FULL, "The claim was revoked", "Ship firmware with its successor; devices on the allowlist may come with another credential") \
+FAULT(CLAIM_BUDGET, "claim.budget_exhausted", 403, 0, 0, FULL, "The claim has provisioned as many devices as it may", "muster claim show: more devices than were built is a leak; muster claim rotate makes its successor") \
+FAULT(CLAIM_TEMPLATE, "claim.wrong_template", 403, 0, 0, FULL, "The claim's scope does not have this template", "muster claim show lists its templates; compare the topic or label the device uses") \
+FAULT(CLAIM_RATE, "claim.rate_limited", 429, 1, 0, FULL, "The claim makes more requests than its rate allows", "Wait as told; a claim that leaked shows so: muster claim show") \
+FAULT(CLAIM_PENDING, "claim.too_many_pending", 429, 1, 0, FULL, "Too many certificates of this claim wait for their registration", "Devices must call RegisterThing after they got a certificate; those that never do are revoked after an hour") \
+FAULT(CLAIM_TOPIC, "claim.topic_denied", 403, 0, 0, FULL, "A claim may only ask for an identity", "Firmware must use its own certificate for data; otherwise the claim has leaked") \
+FAULT(OWNERSHIP_INVALID, "ownership.invalid", 400, 0, 0, FULL, "The certificate ownership token is unknown, expired, or was given to somebody else", "The device must ask for a certificate again, and register it within the hour over the same claim and client id") \
+FAULT(OWNERSHIP_USED, "ownership.used", 409, 0, 0, FULL, "The certificate was registered already, with another template or other parameters", "The same request again would get the same answer; for anything else ask for a certificate again") \
+FAULT(HOOK_DENIED, "hook.denied", 403, 0, 0, FULL, "The pre-provisioning hook of the template said no", "The hook's own log has the reason, under the request id") \
+FAULT(HOOK_FAILED, "hook.failed", 503, 1, 0, FULL, "The pre-provisioning hook did not answer as it should", "The detail says why; without its yes nothing is provisioned") \
+FAULT(HOOK_BUSY, "hook.busy", 503, 1, 0, FULL, "Too many requests wait for pre-provisioning hooks", "The hook is slow; hook.workers and hook.max_waiting") \
 FAULT(CA_NO_ISSUER, "ca.no_issuer", 503, 1, 0, FULL, "No issuing CA is able to sign now", "muster ca list; musterd init makes one") \
 FAULT(RATE_LIMITED, "load.rate_limited", 429, 1, 0, FULL, "Too many requests for the moment", "Wait as Retry-After says; docs/operations.md, Rate limits") \
 FAULT(OVERLOADED, "load.overloaded", 503, 1, 0, FULL, "The server is full for the moment", "Wait as Retry-After says; add replicas") \
