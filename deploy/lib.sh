@@ -4,7 +4,7 @@
 # What building and running takes; tests/run adds its own.
 MUSTER_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev
  libssl-dev libpq-dev libjansson-dev libinih-dev libsystemd-dev libcurl4-openssl-dev
- libpng-dev libqrencode-dev
+ libpng-dev libqrencode-dev libcbor-dev libpaho-mqtt-dev
  postgresql postgresql-client mosquitto mosquitto-clients curl openssl ca-certificates util-linux procps"
 
 say() { printf '%s\n' "$*"; }

@@ -111,8 +111,8 @@ standins_make() {
         return
     fi
     rm -f "$cache"/standins-*.tar
-    for name in postgres mosquitto haproxy prometheus; do
+    for name in postgres haproxy prometheus; do
         docker build -q -f "$root/tests/stack/standin/Dockerfile.$name" -t "$(upstream_name $name)" "$root/tests/stack/standin" || return 1
     done
-    docker save -o "$file.new" "$(upstream_name postgres)" "$(upstream_name mosquitto)" "$(upstream_name haproxy)" "$(upstream_name prometheus)" && mv "$file.new" "$file"
+    docker save -o "$file.new" "$(upstream_name postgres)" "$(upstream_name haproxy)" "$(upstream_name prometheus)" && mv "$file.new" "$file"
 }
