@@ -1,7 +1,9 @@
 #include "base/secret.h"
 
+#include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/rand.h>
 
 enum err secret_random(void *out, size_t len)
@@ -24,6 +26,16 @@ enum err digest_sha256(struct bytes in, uint8_t ret_digest[SHA256_BYTES])
 {
     unsigned len = 0;
     if (EVP_Digest(in.data, in.len, ret_digest, &len, EVP_sha256(), NULL) != 1 ||
+        len != SHA256_BYTES)
+        return ERR_SYSTEM;
+    return ERR_OK;
+}
+
+enum err digest_hmac_sha256(struct bytes key, struct bytes in, uint8_t ret_mac[SHA256_BYTES])
+{
+    unsigned len = 0;
+    if (key.len > INT_MAX ||
+        !HMAC(EVP_sha256(), key.data, (int)key.len, in.data, in.len, ret_mac, &len) ||
         len != SHA256_BYTES)
         return ERR_SYSTEM;
     return ERR_OK;

@@ -23,3 +23,7 @@ bool secret_equal(const void *a, const void *b, size_t len);
 
 /* SHA-256 (FIPS 180-4); how tokens are stored and certificates are named. */
 enum err digest_sha256(struct bytes in, uint8_t ret_digest[SHA256_BYTES]) MUST_CHECK;
+
+/* HMAC-SHA256 (RFC 2104). */
+enum err digest_hmac_sha256(struct bytes key, struct bytes in,
+                            uint8_t ret_mac[SHA256_BYTES]) MUST_CHECK;

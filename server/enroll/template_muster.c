@@ -15,6 +15,8 @@ enum {
     MAX_ISSUER_CHARS = 64,
     MAX_RATE_PER_SECOND = 100000,
     MAX_RATE_BURST = 1000000,
+    HOOK_TIMEOUT_S = 5, /* AWS: always */
+    MAX_HOOK_TIMEOUT_S = 10,
 };
 
 /* A word of a fixed list and what it stands for. */
@@ -316,6 +318,40 @@ static enum err check_ca_issuers(struct check *c, json_t *node, const struct pat
     return url_parse(c, node, p, &c->t->profile.ca_issuers_url);
 }
 
+static enum err hook_timeout_parse(struct check *c, json_t *node, const struct path *p)
+{
+    int64_t seconds = HOOK_TIMEOUT_S;
+    const char *text = json_string_value(node);
+    if (node && (!text || text_parse_duration(text, MAX_HOOK_TIMEOUT_S, &seconds) || seconds < 1))
+        return check_fail(c, p, "must be a duration from 1 s to %d s", MAX_HOOK_TIMEOUT_S);
+    c->t->settings.hook_timeout_ms = (unsigned)seconds * 1000;
+    return ERR_OK;
+}
+
+/* A name and password in the URL would be read by everybody who may read a template. */
+static bool url_has_user(const char *url)
+{
+    const char *host = strstr(url, "//") + 2;
+    return memchr(host, '@', strcspn(host, "/?#")) != NULL;
+}
+
+static enum err check_hook(struct check *c, json_t *node, const struct path *p)
+{
+    static const char *const members[] = {"Url", "Timeout", NULL};
+    struct path url = {p, "Url", 0}, timeout = {p, "Timeout", 0};
+    const char *text = NULL;
+    enum err e = check_members(c, node, p, members);
+    if (!e)
+        e = url_parse(c, json_object_get(node, "Url"), &url, &text);
+    if (!e && url_has_user(text))
+        e = check_fail(c, &url, "must have no user name or password");
+    if (!e)
+        e = hook_timeout_parse(c, json_object_get(node, "Timeout"), &timeout);
+    if (!e)
+        c->t->settings.hook_url = text;
+    return e;
+}
+
 static const char *const rdn_types[] = {"CN",           "O",           "OU", "C", "ST", "L",
                                         "serialNumber", "dnQualifier", NULL};
 
@@ -430,6 +466,7 @@ static const struct {
     {"ServerKeygen", check_keygen},
     {"Quarantine", check_quarantine},
     {"Rate", check_rate},
+    {"PreProvisioningHook", check_hook},
 };
 
 static void defaults_set(struct template *t)

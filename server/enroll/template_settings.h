@@ -47,5 +47,7 @@ struct template_settings {
     unsigned quarantine_failures; /* Muster.Quarantine.Failures; 1..100, default 5 */
     unsigned rate_per_second;     /* Muster.Rate.PerSecond, of all replicas; default 0: no limit */
     unsigned rate_burst;          /* Muster.Rate.Burst; default 0: as many as a second */
+    const char *hook_url;         /* Muster.PreProvisioningHook.Url; NULL: no hook */
+    unsigned hook_timeout_ms;     /* Muster.PreProvisioningHook.Timeout; 1s..10s, default 5s */
     const char *issuer;           /* Muster.Issuer: name of an issuing CA; NULL: any active */
 };

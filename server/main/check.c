@@ -127,6 +127,7 @@ static void proxies_check(struct check *k)
         problem(k, "proxy.client_ca", "", "and proxy.names must be given with proxy.address");
     anchors_check(k, "proxy.client_ca", c->proxy_client_ca);
     anchors_check(k, "admin.client_ca", c->admin_client_ca);
+    anchors_check(k, "hook.ca", c->hook_ca);
 }
 
 static void words_check(struct check *k)

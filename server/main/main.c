@@ -50,6 +50,8 @@ static const char *const usage =
     "                      database-password, then [database] password_file\n"
     "  metrics token       MUSTER_METRICS_TOKEN, then the systemd credential\n"
     "                      metrics-token, then [admin] metrics_token_file\n"
+    "  hook secret         MUSTER_HOOK_SECRET, then the systemd credential\n"
+    "                      hook-secret, then [hook] secret_file\n"
     "tls.certificate and tls.key may be credential:NAME, a systemd credential.\n"
     "\n"
     "The configuration file, with the defaults:\n\n";

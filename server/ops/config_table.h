@@ -60,6 +60,10 @@ NUMBER(limits, per_source_burst, 0, 0, 1000000, "and at once; 0: as many as a se
 NUMBER(limits, renewal_share, 20, 0, 90, "percent of a global or template rate that first enrolments cannot use up") \
 NUMBER(limits, queue_wait_ms, 5500, 100, 30000, "how long a request waits for its turn before it is told 429") \
 NUMBER(limits, queue_max_waiting, 1000, 0, 100000, "requests of a replica that wait so") \
+TEXT(hook, secret_file, "", "file with the secret that signs the calls of pre-provisioning hooks, readable by its owner only; empty: none, and no hook is asked") \
+TEXT(hook, ca, "", "PEM file: CAs of https hooks; empty: the system's") \
+NUMBER(hook, workers, 8, 1, 64, "hooks asked at once") \
+NUMBER(hook, max_waiting, 24, 0, 1000, "requests that wait for a hook to be asked; past it they are told 503") \
 TEXT(log, level, "info", "debug, info, warn or error")
 
 #define CONFIG_LIVE(KEY) \

@@ -24,6 +24,9 @@ static const struct {
     [CREDENTIAL_METRICS_TOKEN] = {"MUSTER_METRICS_TOKEN", "credential:metrics-token",
                                   offsetof(struct config, admin_metrics_token_file),
                                   CREDENTIAL_MIN_TOKEN_BYTES},
+    [CREDENTIAL_HOOK_SECRET] = {"MUSTER_HOOK_SECRET", "credential:hook-secret",
+                                offsetof(struct config, hook_secret_file),
+                                CREDENTIAL_MIN_TOKEN_BYTES},
 };
 
 const char *credential_variable(enum credential which)

@@ -210,6 +210,11 @@ START_TEST(digest_and_comparison)
     ck_assert_int_eq(digest_sha256(bytes_text("abc"), digest), ERR_OK);
     ck_assert_str_eq(text_hex(&a, bytes_of(digest, sizeof(digest))),
                      "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    ck_assert_int_eq(
+        digest_hmac_sha256(bytes_text("Jefe"), bytes_text("what do ya want for nothing?"), digest),
+        ERR_OK);
+    ck_assert_str_eq(text_hex(&a, bytes_of(digest, sizeof(digest))),
+                     "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
     ck_assert(secret_equal("abc", "abc", 3));
     ck_assert(!secret_equal("abc", "abd", 3));
     arena_done(&a);

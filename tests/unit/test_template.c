@@ -187,6 +187,20 @@ START_TEST(refused_documents_and_the_path_of_the_fault)
         {MUSTER("\"Quarantine\":{\"Failures\":101}"), "$.Muster.Quarantine.Failures"},
         {MUSTER("\"Quarantine\":{\"Failures\":0}"), "$.Muster.Quarantine.Failures"},
         {MUSTER("\"Verify\":\"maybe\""), "$.Muster.Verify"},
+        {MUSTER("\"PreProvisioningHook\":\"http://h\""), "$.Muster.PreProvisioningHook"},
+        {MUSTER("\"PreProvisioningHook\":{}"), "$.Muster.PreProvisioningHook.Url"},
+        {MUSTER("\"PreProvisioningHook\":{\"Url\":\"file:///etc\"}"),
+         "$.Muster.PreProvisioningHook.Url"},
+        {MUSTER("\"PreProvisioningHook\":{\"Url\":\"https://u:p@h/\"}"),
+         "$.Muster.PreProvisioningHook.Url"},
+        {MUSTER("\"PreProvisioningHook\":{\"Url\":\"https://h\",\"Timeout\":\"11s\"}"),
+         "$.Muster.PreProvisioningHook.Timeout"},
+        {MUSTER("\"PreProvisioningHook\":{\"Url\":\"https://h\",\"Timeout\":\"0s\"}"),
+         "$.Muster.PreProvisioningHook.Timeout"},
+        {MUSTER("\"PreProvisioningHook\":{\"Url\":\"https://h\",\"Timeout\":5}"),
+         "$.Muster.PreProvisioningHook.Timeout"},
+        {MUSTER("\"PreProvisioningHook\":{\"Url\":\"https://h\",\"targetArn\":\"a\"}"),
+         "$.Muster.PreProvisioningHook.targetArn"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct template *t = NULL;
@@ -418,7 +432,10 @@ START_TEST(settings_by_default_and_as_written)
                        "\"Allowlist\":\"optional\",\"Reprovision\":\"replace\","
                        "\"Verify\":\"broker\",\"VerifyWithin\":\"2h\",\"Validity\":\"100d\","
                        "\"Jitter\":\"10d\",\"Grace\":\"0s\",\"Replay\":\"1d\","
-                       "\"Issuer\":\"line\",\"Quarantine\":{\"Failures\":9}"));
+                       "\"Issuer\":\"line\",\"Quarantine\":{\"Failures\":9},"
+                       "\"PreProvisioningHook\":{\"Url\":\"https://hook\",\"Timeout\":\"7s\"}"));
+    _cleanup_(template_freep) struct template *hooked =
+        compile(MUSTER("\"PreProvisioningHook\":{\"Url\":\"http://127.0.0.1:8/a@b\"}"));
     const struct template_settings *s = template_settings(plain);
     ck_assert_uint_eq(s->credentials, CREDENTIAL_SET_TOKEN | CREDENTIAL_SET_FACTORY);
     ck_assert_int_eq(s->serial, SERIAL_FROM_CN);
@@ -428,8 +445,13 @@ START_TEST(settings_by_default_and_as_written)
     ck_assert_int_eq(s->verify_within_s, 86400);
     ck_assert_int_eq(s->renew_before_s, 365 * 86400 / 3);
     ck_assert(s->grace_s == 3600 && s->replay_s == 3600 && s->quarantine_failures == 5 &&
-              !s->issuer);
+              !s->issuer && !s->hook_url);
+    s = template_settings(hooked);
+    ck_assert_str_eq(s->hook_url, "http://127.0.0.1:8/a@b");
+    ck_assert_uint_eq(s->hook_timeout_ms, 5000);
     s = template_settings(written);
+    ck_assert_str_eq(s->hook_url, "https://hook");
+    ck_assert_uint_eq(s->hook_timeout_ms, 7000);
     ck_assert(s->credentials == CREDENTIAL_SET_CLAIM && s->serial == SERIAL_FROM_URN &&
               s->keys == KEY_ED25519);
     ck_assert(!s->allowlist_required && s->reprovision == REPROVISION_REPLACE &&
