@@ -12,6 +12,7 @@
 #include "base/secret.h"
 #include "enroll/catalog.h"
 #include "enroll/claims.h"
+#include "enroll/hooks.h"
 #include "enroll/limits.h"
 #include "enroll/service.h"
 #include "http/probe.h"
@@ -150,6 +151,22 @@ static enum err scrape_token_load(struct server *s, char *message)
     return e ? failed_at(message, e, "metrics token", where) : ERR_OK;
 }
 
+static enum err hooks_make(struct server *s, char *message)
+{
+    const struct config *c = s->config;
+    _cleanup_(credential_done) struct buf secret = {0};
+    const char *where = "";
+    enum err e = credential_load(CREDENTIAL_HOOK_SECRET, c, &secret, &where);
+    if (e)
+        return failed_at(message, e, "hook secret", where);
+    const struct hooks_config hooks = {.secret = buf_bytes(&secret),
+                                       .ca = config_optional(c->hook_ca),
+                                       .workers = (unsigned)c->hook_workers,
+                                       .max_waiting = (unsigned)c->hook_max_waiting};
+    e = hooks_new(&hooks, &s->service.hooks);
+    return e ? failed(message, e, "hooks: [hook] ca, or threads") : ERR_OK;
+}
+
 static struct maintain_settings retention_of(const struct config *c)
 {
     return (struct maintain_settings){
@@ -198,7 +215,8 @@ static enum err service_make(struct server *s, char *message)
     if (e)
         return failed(message, e, "service");
     live_apply(s, c);
-    return scrape_token_load(s, message);
+    e = scrape_token_load(s, message);
+    return e ? e : hooks_make(s, message);
 }
 
 static enum err identity_make(struct server *s, char *message)
@@ -536,6 +554,7 @@ void server_free(struct server *s)
     trust_free(s->proxy_trust);
     trust_free(s->admin_trust);
     tls_identity_free(s->identity);
+    hooks_free(s->service.hooks);
     limits_free(s->service.limits);
     source_limit_free(s->service.token_limit);
     source_limit_free(s->service.login_limit);

@@ -9,6 +9,7 @@
 #include "base/process.h"
 #include "base/secret.h"
 #include "enroll/catalog.h"
+#include "enroll/hooks.h"
 #include "enroll/limits.h"
 #include "enroll/metrics.h"
 #include "enroll/service.h"
@@ -163,6 +164,7 @@ enum err metrics_handle(struct service *service, struct exchange *x)
     metrics_write(service->metrics, &b);
     gates_write(service, &b);
     limits_write(service->limits, &b);
+    hooks_write(service->hooks, &b);
     catalog_write(service, &b);
     enum err e = registry_add(service, x, &b);
     if (e)
