@@ -121,6 +121,9 @@ void command_show(const struct cli *cli, json_t *answer)
     case SHOW_DOCTOR:
         print_doctor(answer);
         return;
+    case SHOW_STOCK:
+        print_stock(answer);
+        return;
     }
 }
 
@@ -188,7 +191,7 @@ int command_call(struct cli *cli, json_t *body)
         fprintf(stderr, "muster: the arguments are too long\n");
         return EXIT_USAGE;
     }
-    if (cli->command->show == SHOW_LIST)
+    if (cli->command->show == SHOW_LIST || cli->command->show == SHOW_STOCK)
         return list_call(cli, &path);
     json_t *own = body ? NULL : command_body(cli);
     if (!body && !own)

@@ -9,6 +9,10 @@
     (OPT(json) | OPT(url) | OPT(token_file) | OPT(cacert) | OPT(timeout) | OPT(help) | OPT(version))
 #define V1 "/admin/v1"
 
+#define CLAIM_BODY                                                                                 \
+    (OPT(budget) | OPT(rate) | OPT(burst) | OPT(max_pending) | OPT(expires) | OPT(validity) |      \
+     OPT(grace) | OPT(batch) | OPT(note))
+
 static const struct command commands[] = {
     {"template", "put", "NAME FILE", 2,
      "store a template; a changed document becomes the next version and the one in use",
@@ -78,6 +82,37 @@ static const struct command commands[] = {
     {"token", "regenerate", "ID", 1, "revoke a token and mint another like it",
      "muster token regenerate 12", "POST", V1 "/tokens/{}/regenerate", 0, 0, 0, 0, SHOW_OBJECT,
      NULL, NULL, NULL},
+
+    {"claim", "create", "NAME", 1,
+     "make a claim: a certificate that the devices of a line share, good for asking for an "
+     "identity "
+     "and nothing else; its key is told this once",
+     "muster claim create line-7 --template sensor --budget 10000 --batch line-7 --out line-7",
+     "POST", V1 "/claims", 0, CLAIM_BODY | OPT(template) | OPT(temporary),
+     OPT(templates) | OPT(csr) | OPT(certificate) | OPT(out), OPT(template), SHOW_OBJECT, NULL,
+     "name", run_claim_create},
+    {"claim", "list", "", 0, "list claims; --state active, grace, exhausted, expired or revoked",
+     "muster claim list --state active --product pump", "GET", V1 "/claims",
+     OPT(state) | OPT(product) | OPT(template), 0, OPT(limit), 0, SHOW_LIST,
+     "name product template kind state enrol_until devices budget pending failures superseded_by",
+     NULL, NULL},
+    {"claim", "show", "NAME", 1, "show a claim, its scope, its counters and who used it last",
+     "muster claim show line-7", "GET", V1 "/claims/{}", 0, 0, OPT(pem), 0, SHOW_OBJECT, NULL, NULL,
+     run_cert_show},
+    {"claim", "rotate", "NAME NEW", 2,
+     "make its successor, of the same scope and limits where nothing else is said; the old one "
+     "goes "
+     "on until it ends",
+     "muster claim rotate line-7 line-7b --out line-7b", "POST", V1 "/claims/{}/rotate", 0,
+     CLAIM_BODY | OPT(old_expires), OPT(csr) | OPT(certificate) | OPT(out), 0, SHOW_OBJECT, NULL,
+     NULL, run_claim_rotate},
+    {"claim", "revoke", "NAME", 1, "refuse a claim from now on",
+     "muster claim revoke line-7 --mode stop-new", "POST", V1 "/claims/{}/revoke", 0, OPT(mode), 0,
+     OPT(mode), SHOW_OBJECT, NULL, NULL, NULL},
+    {"claim", "stock", "", 0,
+     "tell when each claim ends, and how many serials of its line were never seen",
+     "muster claim stock --product pump", "GET", V1 "/claims:stock", OPT(product), 0, OPT(limit), 0,
+     SHOW_STOCK, NULL, NULL, NULL},
 
     {"ca", "list", "", 0, "list the CAs: our own and the registered ones", "muster ca list", "GET",
      V1 "/cas", 0, 0, OPT(limit), 0, SHOW_LIST, "name kind active template not_after subject", NULL,

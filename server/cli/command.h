@@ -7,7 +7,15 @@
 #include "cli/client.h"
 #include "cli/options.h"
 
-enum command_show { SHOW_OBJECT, SHOW_LIST, SHOW_DEVICE, SHOW_EXPLAIN, SHOW_TOKENS, SHOW_DOCTOR };
+enum command_show {
+    SHOW_OBJECT,
+    SHOW_LIST,
+    SHOW_DEVICE,
+    SHOW_EXPLAIN,
+    SHOW_TOKENS,
+    SHOW_DOCTOR,
+    SHOW_STOCK
+};
 
 struct cli;
 
@@ -76,6 +84,8 @@ int run_template_validate(struct cli *cli);
 int run_allowlist_import(struct cli *cli);
 int run_token_create(struct cli *cli);
 int run_token_qr(struct cli *cli);
+int run_claim_create(struct cli *cli);
+int run_claim_rotate(struct cli *cli);
 int run_ca_register(struct cli *cli);
 int run_ca_unknown(struct cli *cli);
 int run_cert_show(struct cli *cli);

@@ -12,6 +12,8 @@ static const struct option_row rows[] = {
 #undef OPTION_ROW
 };
 
+_Static_assert(OPT_COUNT <= 64, "options are bits of a uint64_t");
+
 const struct option_row *option_row(enum option_id id)
 {
     return &rows[id];

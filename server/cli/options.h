@@ -31,17 +31,20 @@ enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_DURATION, OPTION_FLAG, OPT
            "value of a parameter; may be repeated")                                                \
     OPTION(state, OPTION_TEXT, "state", "STATE", "only those in this state")                       \
     OPTION(status, OPTION_TEXT, "status", "STATUS", "pending, current, superseded or revoked")     \
-    OPTION(batch, OPTION_TEXT, "batch", "TEXT", "noted with every line that names no batch")       \
+    OPTION(batch, OPTION_TEXT, "batch", "TEXT",                                                    \
+           "of lines that name none; of the devices that carry a claim")                           \
     OPTION(format, OPTION_TEXT, NULL, "FORMAT", "csv or ndjson (default: by the first character)") \
     OPTION(count, OPTION_NUMBER, "count", "N", "how many free tokens")                             \
     OPTION(csv, OPTION_FLAG, NULL, NULL, "print id,token,serial with a heading")                   \
-    OPTION(out, OPTION_TEXT, NULL, "FILE",                                                         \
-           "new file for the tokens, yours alone to read; written as they are minted")             \
+    OPTION(                                                                                        \
+        out, OPTION_TEXT, NULL, "FILE",                                                            \
+        "new file for what is told once, yours alone to read; of a claim FILE.pem and FILE.key")   \
     OPTION(uses, OPTION_NUMBER, "uses", "N", "certificates a free token may give (default 1)")     \
     OPTION(expires, OPTION_DURATION, "expires_in_s", "DURATION",                                   \
-           "life of the tokens, such as 30d (default 30d)")                                        \
+           "how long it may be used, such as 30d (default: tokens 30d, claims 10y, temporary 5m)") \
     OPTION(grace, OPTION_DURATION, "grace_s", "DURATION",                                          \
-           "how long a device may come back (default: the template's)")                            \
+           "how long a device may come back (default: the template's); with an expired claim: "    \
+           "serials never seen (default: none)")                                                   \
     OPTION(note, OPTION_TEXT, "note", "TEXT", "free text")                                         \
     OPTION(kind, OPTION_TEXT, "kind", "KIND",                                                      \
            "registered (default), or helper: completes chains only")                               \
@@ -67,7 +70,27 @@ enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_DURATION, OPTION_FLAG, OPT
     OPTION(export, OPTION_TEXT, NULL, "FILE", "check this export and ask no server")               \
     OPTION(approval, OPTION_TEXT, "approval", "STATE", "pending, approved or rejected")            \
     OPTION(key, OPTION_TEXT, "key", "HEX", "SHA-256 of the public key that waits")                 \
-    OPTION(role, OPTION_TEXT, "role", "ROLE", "viewer, operator or admin")
+    OPTION(role, OPTION_TEXT, "role", "ROLE", "viewer, operator or admin")                         \
+    OPTION(templates, OPTION_TEXT, NULL, "A,B",                                                    \
+           "more templates of the product it may be used with")                                    \
+    OPTION(csr, OPTION_TEXT, NULL, "FILE", "PKCS#10 request (default: a P-256 key is made)")       \
+    OPTION(certificate, OPTION_TEXT, NULL, "FILE",                                                 \
+           "a certificate made elsewhere, then what is between it and its CA (PEM)")               \
+    OPTION(validity, OPTION_DURATION, "validity_s", "DURATION",                                    \
+           "life of the certificate, apart from --expires (default 20y, at most the CA's)")        \
+    OPTION(budget, OPTION_NUMBER, "budget", "N",                                                   \
+           "devices it may provision (default: any number; temporary 1)")                          \
+    OPTION(rate, OPTION_NUMBER, "rate_per_second", "N",                                            \
+           "requests a second, of all replicas (default 10; 0: no limit)")                         \
+    OPTION(burst, OPTION_NUMBER, "rate_burst", "N", "requests at once (default 50)")               \
+    OPTION(max_pending, OPTION_NUMBER, "max_pending", "N",                                         \
+           "certificates that may wait for their registration (default 100)")                      \
+    OPTION(temporary, OPTION_FLAG, "temporary", NULL,                                              \
+           "for a trusted user: minutes, one template, one device unless --budget says more")      \
+    OPTION(old_expires, OPTION_DURATION, "old_enrol_for_s", "DURATION",                            \
+           "end enrolment with the old one so soon (default: when it ends)")                       \
+    OPTION(mode, OPTION_TEXT, "mode", "MODE",                                                      \
+           "stop-new: what was begun may be finished; hard: nothing may, for good")
 
 enum option_id {
 #define OPTION_ENUM(name, ...) OPT_##name,

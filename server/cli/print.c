@@ -143,6 +143,81 @@ void print_tokens(FILE *out, const json_t *tokens, bool csv)
     }
 }
 
+/* 3,412: for people, whatever the locale. */
+static void add_number(struct buf *b, int64_t number)
+{
+    char digits[24];
+    int len = snprintf(digits, sizeof(digits), "%lld", (long long)number);
+    for (int i = 0; i < len; i++) {
+        if (i > 0 && (len - i) % 3 == 0)
+            buf_add_char(b, ',');
+        buf_add_char(b, digits[i]);
+    }
+}
+
+static int64_t number_of(const json_t *o, const char *key)
+{
+    return json_integer_value(json_object_get(o, key));
+}
+
+static void add_days(struct buf *b, int64_t days)
+{
+    add_number(b, days);
+    buf_add_text(b, days == 1 ? " day" : " days");
+}
+
+static void add_end(struct buf *b, const json_t *c)
+{
+    const char *state = text_of(c, "state");
+    int64_t days = number_of(c, "days_left");
+    if (strcmp(state, "revoked") == 0 || strcmp(state, "exhausted") == 0) {
+        buf_printf(b, " is %s", state);
+    } else if (strcmp(state, "active") == 0) {
+        buf_add_text(b, " expires in ");
+        add_days(b, days);
+    } else if (days == 0) {
+        buf_add_text(b, " expired within the last day");
+    } else {
+        buf_add_text(b, " expired ");
+        add_days(b, -days);
+        buf_add_text(b, " ago");
+    }
+    if (strcmp(state, "grace") == 0)
+        buf_add_text(b, " and is in its grace");
+}
+
+static void add_stock(struct buf *b, const json_t *c)
+{
+    add_safe(b, text_of(c, "name"));
+    add_end(b, c);
+    if (number_of(c, "serials") == 0) {
+        buf_add_text(b, ", no serials on its allowlist");
+    } else {
+        buf_add_text(b, ", ");
+        add_number(b, number_of(c, "never_seen"));
+        buf_add_text(b, " of ");
+        add_number(b, number_of(c, "serials"));
+        buf_add_text(b, " serials never seen");
+    }
+    if (!json_is_integer(json_object_get(c, "budget")))
+        return;
+    buf_add_text(b, ", ");
+    add_number(b, number_of(c, "devices"));
+    buf_add_text(b, " of ");
+    add_number(b, number_of(c, "budget"));
+    buf_add_text(b, " devices of its budget used");
+}
+
+void print_stock(const json_t *claims)
+{
+    for (size_t i = 0; i < json_array_size(claims); i++) {
+        _cleanup_(buf_donep) struct buf b = {0};
+        buf_init(&b, MAX_CELL_BYTES);
+        add_stock(&b, json_array_get(claims, i));
+        puts(buf_text(&b));
+    }
+}
+
 static void print_line(const char *text)
 {
     _cleanup_(buf_donep) struct buf b = {0};
@@ -199,11 +274,24 @@ static void print_attempt(const json_t *a)
     print_line(text_of(a, "operation"));
     printf(" by %s from ", text_of(a, "credential"));
     print_line(text_of(a, "source"));
+    if (text_of(a, "claim")[0])
+        printf(" with claim %s", text_of(a, "claim"));
     printf("  %s\n", text_of(a, "request_id"));
     if (detail[0]) {
         printf("      ");
         print_line(detail);
         putchar('\n');
+    }
+}
+
+static void print_claims(const json_t *certificates)
+{
+    for (size_t i = 0; i < json_array_size(certificates); i++) {
+        const json_t *c = json_array_get(certificates, i);
+        if (text_of(c, "claim")[0])
+            printf("%.16s... was given with claim %s%s\n", text_of(c, "fingerprint"),
+                   text_of(c, "claim"),
+                   json_is_true(json_object_get(c, "in_grace")) ? ", in its grace" : "");
     }
 }
 
@@ -233,6 +321,7 @@ void print_device(const json_t *d)
         print_table(json_object_get(d, "certificates"),
                     "fingerprint purpose status not_after verified_at revoke_reason");
     }
+    print_claims(json_object_get(d, "certificates"));
     printf("\ntrail, newest first\n");
     const json_t *trail = json_object_get(d, "trail");
     for (size_t i = 0; i < json_array_size(trail); i++)
@@ -247,6 +336,8 @@ static void print_story(const json_t *a)
     print_line(text_of(a, "source"));
     printf(" asked by %s for %s with a credential of kind %s", text_of(a, "protocol"),
            text_of(a, "operation"), text_of(a, "credential"));
+    if (text_of(a, "claim")[0])
+        printf(", with claim %s", text_of(a, "claim"));
     if (text_of(a, "serial")[0]) {
         printf(", for serial ");
         print_line(text_of(a, "serial"));

@@ -21,5 +21,8 @@ void print_explain(const json_t *attempts);
 /* The findings, the worst last. */
 void print_doctor(const json_t *findings);
 
+/* A sentence a claim: when it ends, what is left of its serials and its budget. */
+void print_stock(const json_t *claims);
+
 /* "id token serial" of new tokens, one a line and no heading, for cut and awk; or with commas. */
 void print_tokens(FILE *out, const json_t *tokens, bool csv);

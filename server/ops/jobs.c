@@ -1,12 +1,17 @@
 #include "ops/jobs.h"
 
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/arena.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/json_out.h"
 #include "base/log.h"
 
-enum { PERIOD_S = 3600, RETRY_S = 60 };
+enum { PARTITIONS_S = 3600, TICK_S = 60, MAX_ALERTS_BYTES = 16 << 20, US_PER_S = 1000000 };
 
 struct jobs {
     struct db *db;
@@ -29,20 +34,73 @@ static void pause_s(struct jobs *j, int seconds)
         rc = pthread_cond_timedwait(&j->wake, &j->lock, &at);
 }
 
+/* Each record is of one claim and threshold: the registry tells it once. */
+static void alert_log(const struct claim_alert *a)
+{
+    struct buf b;
+    log_begin(&b, LOG_WARN, "claim.alert");
+    json_text(&b, "claim", a->claim);
+    json_text(&b, "product", a->product);
+    json_text(&b, "kind", a->kind);
+    json_int(&b, "threshold", a->threshold);
+    json_int(&b, "days_left", a->days_left);
+    if (a->percent >= 0)
+        json_int(&b, "percent", a->percent);
+    json_int(&b, "serials", a->serials);
+    json_int(&b, "never_seen", a->never_seen);
+    log_end(&b, LOG_WARN);
+}
+
+static void claims_run(struct db *db)
+{
+    _cleanup_(arena_donep) struct arena arena;
+    struct claim_alert *alerts = NULL;
+    size_t count = 0;
+    int revoked = 0;
+    arena_init(&arena, MAX_ALERTS_BYTES);
+    enum err e = maintain_claim_certificates(db, &revoked);
+    if (e)
+        log_text(LOG_WARN, "jobs.claim_sweep_failed", "error", err_name(e));
+    if (e == ERR_UNAVAILABLE)
+        return;
+    e = maintain_claim_alerts(db, &arena, &alerts, &count);
+    if (e)
+        log_text(LOG_WARN, "jobs.claim_alerts_failed", "error", err_name(e));
+    for (size_t i = 0; i < count; i++)
+        alert_log(&alerts[i]);
+    if (revoked == 0)
+        return;
+    struct buf b;
+    log_begin(&b, LOG_INFO, "claim.certificates_revoked");
+    json_int(&b, "count", revoked);
+    log_end(&b, LOG_INFO);
+}
+
+/* When the partitions are to be looked at again, monotonic. */
+static int64_t partitions_run(struct db *db, const struct maintain_settings *settings)
+{
+    int dropped = 0;
+    enum err e = maintain_run(db, settings, &dropped);
+    if (e)
+        log_text(LOG_WARN, "jobs.maintain_failed", "error", err_name(e));
+    return clock_mono_us() + (int64_t)(e ? TICK_S : PARTITIONS_S) * US_PER_S;
+}
+
 static void *jobs_run(void *arg)
 {
     struct jobs *j = arg;
+    int64_t partitions_us = 0;
     pthread_mutex_lock(&j->lock);
     while (!j->stop) {
         struct maintain_settings settings = j->settings;
+        bool due = j->changed || clock_mono_us() >= partitions_us;
         j->changed = false;
         pthread_mutex_unlock(&j->lock);
-        int dropped = 0;
-        enum err e = maintain_run(j->db, &settings, &dropped);
-        if (e)
-            log_text(LOG_WARN, "jobs.maintain_failed", "error", err_name(e));
+        if (due)
+            partitions_us = partitions_run(j->db, &settings);
+        claims_run(j->db);
         pthread_mutex_lock(&j->lock);
-        pause_s(j, e ? RETRY_S : PERIOD_S);
+        pause_s(j, TICK_S);
     }
     pthread_mutex_unlock(&j->lock);
     return NULL;

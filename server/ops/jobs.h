@@ -1,5 +1,6 @@
 /*
- * Background jobs: one leader among the replicas, by advisory lock, keeps the partitions.
+ * Background jobs, each done by one of the replicas, by advisory lock: hourly the partitions, every
+ * minute the claims.
  * Threads: made, stopped and freed by main; runs one thread of its own.
  */
 #pragma once

@@ -52,6 +52,30 @@ static const struct stmt stmts[] = {
     [DESK_TOKEN_SHOW] = {"desk_token_show", CALL("desk_token_show"), 2},
     [DESK_TOKEN_REVOKE] = {"desk_token_revoke", CALL("desk_token_revoke"), 2},
     [DESK_TOKEN_REGENERATE] = {"desk_token_regenerate", CALL("desk_token_regenerate"), 2},
+    [DESK_CLAIM_LIST] = {"desk_claim_list", PAGE(
+        "SELECT claim_json(c)::json j, c.name k, row_number() OVER (ORDER BY c.name) n"
+        " FROM claim c JOIN product p ON p.id = c.product_id"
+        " WHERE" SEES("p.id") FILTER("p.name", "product") FILTER("claim_state(c)", "state")
+        " AND (" ARG("template") " IS NULL OR EXISTS (SELECT 1 FROM claim_template s JOIN template x"
+        " ON x.id = s.template_id WHERE s.claim_id = c.id AND x.name = " ARG("template") "))"
+        " AND c.name > COALESCE(" ARG("after") ", '') ORDER BY c.name" LIMIT), 2},
+    [DESK_CLAIM_CREATE] = {"desk_claim_create", CALL("desk_claim_create"), 2},
+    [DESK_CLAIM_SHOW] = {"desk_claim_show", CALL("desk_claim_show"), 2},
+    [DESK_CLAIM_ROTATE] = {"desk_claim_rotate", CALL("desk_claim_rotate"), 2},
+    [DESK_CLAIM_REVOKE] = {"desk_claim_revoke", CALL("desk_claim_revoke"), 2},
+    /* The allowlist is counted once for all claims, which may share its rows. */
+    [DESK_CLAIM_STOCK] = {"desk_claim_stock", PAGE(
+        "WITH lots AS MATERIALIZED (SELECT r.product_id, r.batch, count(*) n,"
+        " count(*) FILTER (WHERE r.device_id IS NULL) unseen FROM allowlist r"
+        " WHERE r.product_id IN (SELECT c.product_id FROM claim c WHERE c.kind = 'shared')"
+        " AND" SEES("r.product_id") " GROUP BY 1, 2) "
+        "SELECT claim_stock_json(c, x.serials, x.never_seen) j, c.name k,"
+        " row_number() OVER (ORDER BY c.name) n FROM claim c JOIN product p ON p.id = c.product_id"
+        " CROSS JOIN LATERAL (SELECT COALESCE(sum(s.n), 0)::bigint serials,"
+        " COALESCE(sum(s.unseen), 0)::bigint never_seen FROM lots s"
+        " WHERE s.product_id = c.product_id AND (c.batch IS NULL OR s.batch = c.batch)) x"
+        " WHERE c.kind = 'shared' AND" SEES("p.id") FILTER("p.name", "product")
+        " AND c.name > COALESCE(" ARG("after") ", '') ORDER BY c.name" LIMIT), 2},
     [DESK_CA_LIST] = {"desk_ca_list", PAGE(
         "SELECT ca_json(c)::json j, c.id::text k, row_number() OVER (ORDER BY c.id) n"
         " FROM ca c WHERE true" AFTER_ID("c.id") " ORDER BY c.id" LIMIT), 2},

@@ -10,8 +10,18 @@ static const struct stmt stmts[] = {
      " partition_maintain('history', $1::int) + partition_maintain('outbox', $2::int)"
      " + partition_maintain('audit', $3::int) ELSE 0 END",
      3},
+    {"maintain_claim_certificates",
+     "SELECT CASE WHEN pg_try_advisory_xact_lock(1836413808) THEN claim_certificate_sweep()"
+     " ELSE 0 END",
+     0},
+    {"maintain_claim_alerts",
+     "SELECT claim, product, kind, threshold, days_left, percent, serials, never_seen"
+     " FROM claim_alerts()",
+     0},
 };
 const struct stmt_set maintain_statements = {stmts, ARRAY_LEN(stmts)};
+
+enum { S_PARTITIONS, S_CLAIM_CERTIFICATES, S_CLAIM_ALERTS };
 
 enum err maintain_run(struct db *db, const struct maintain_settings *s, int *ret_dropped)
 {
@@ -21,8 +31,53 @@ enum err maintain_run(struct db *db, const struct maintain_settings *s, int *ret
     snprintf(audit, sizeof(audit), "%d", s->audit_days);
     const char *params[] = {history, outbox, audit};
     DB_RESULT r = NULL;
-    enum err e = db_query(db, &stmts[0], params, &r, NULL);
+    enum err e = db_query(db, &stmts[S_PARTITIONS], params, &r, NULL);
     if (!e)
         *ret_dropped = atoi(PQgetvalue(r, 0, 0));
     return e;
+}
+
+enum err maintain_claim_certificates(struct db *db, int *ret_revoked)
+{
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_CLAIM_CERTIFICATES], NULL, &r, NULL);
+    if (!e)
+        *ret_revoked = atoi(PQgetvalue(r, 0, 0));
+    return e;
+}
+
+static enum err alert_take(const PGresult *r, int i, struct arena *arena, struct claim_alert *ret)
+{
+    const char *percent = db_value(r, i, 5);
+    *ret = (struct claim_alert){
+        .claim = arena_strdup(arena, PQgetvalue(r, i, 0)),
+        .product = arena_strdup(arena, PQgetvalue(r, i, 1)),
+        .kind = arena_strdup(arena, PQgetvalue(r, i, 2)),
+        .threshold = atoll(PQgetvalue(r, i, 3)),
+        .days_left = atoll(PQgetvalue(r, i, 4)),
+        .percent = percent ? atoll(percent) : -1,
+        .serials = atoll(PQgetvalue(r, i, 6)),
+        .never_seen = atoll(PQgetvalue(r, i, 7)),
+    };
+    return ret->claim && ret->product && ret->kind ? ERR_OK : ERR_NO_MEMORY;
+}
+
+enum err maintain_claim_alerts(struct db *db, struct arena *arena, struct claim_alert **ret_alerts,
+                               size_t *ret_count)
+{
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_CLAIM_ALERTS], NULL, &r, NULL);
+    if (e)
+        return e;
+    int count = PQntuples(r);
+    struct claim_alert *alerts = arena_alloc(arena, ((size_t)count + 1) * sizeof(*alerts));
+    if (!alerts)
+        return ERR_NO_MEMORY;
+    for (int i = 0; i < count && !e; i++)
+        e = alert_take(r, i, arena, &alerts[i]);
+    if (e)
+        return e;
+    *ret_alerts = alerts;
+    *ret_count = (size_t)count;
+    return ERR_OK;
 }

@@ -1,9 +1,14 @@
 /*
- * Keeping the partitioned tables: the next months' partitions exist, old ones go. Whoever holds
- * the advisory lock does it; the others do nothing. Threads: any.
+ * What is done without being asked: partitions are kept, certificates that no claim's device
+ * registered are revoked, claims that near their end are told of. Whoever holds the advisory lock
+ * of a job does it; the others do nothing. Threads: any.
  */
 #pragma once
 
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
 #include "store/db.h"
 #include "store/statements.h"
 
@@ -16,5 +21,25 @@ struct maintain_settings {
 /* ret_dropped: partitions dropped; 0 when another replica is at it. */
 enum err maintain_run(struct db *db, const struct maintain_settings *settings,
                       int *ret_dropped) MUST_CHECK;
+
+/* ret_revoked: certificates whose time to be registered was over; 0 likewise. */
+enum err maintain_claim_certificates(struct db *db, int *ret_revoked) MUST_CHECK;
+
+/* A threshold that a claim has just passed: kind "expiring" in days before the end of its
+ * enrolment, "budget" in percent of its devices. */
+struct claim_alert {
+    const char *claim;
+    const char *product;
+    const char *kind;
+    int64_t threshold;
+    int64_t days_left;
+    int64_t percent; /* -1: it has no budget */
+    int64_t serials; /* on the allowlist, of its batch or product */
+    int64_t never_seen;
+};
+
+/* Each once in the life of the registry; rows in the arena, none when another replica is at it. */
+enum err maintain_claim_alerts(struct db *db, struct arena *arena, struct claim_alert **ret_alerts,
+                               size_t *ret_count) MUST_CHECK;
 
 extern const struct stmt_set maintain_statements;

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 OBJECTS = [("product", "Product lines"), ("template", "Templates"), ("allowlist", "Allowlists"), ("token", "Bootstrap tokens"),
-           ("ca", "CAs"), ("device", "Devices"), ("cert", "Certificates"), ("explain", "Explaining an attempt"),
+           ("claim", "Claims"), ("ca", "CAs"), ("device", "Devices"), ("cert", "Certificates"), ("explain", "Explaining an attempt"),
            ("audit", "The audit"), ("admin-token", "Admin tokens"), ("status", "The server"), ("doctor", "Checking the installation"), ("whoami", "Whose token this is"), ("completion", "Completion")]
 
 HEAD = """# The `muster` command
@@ -30,6 +30,9 @@ control characters escaped. `token create` prints `id token serial`, one token a
 With `--out FILE` the tokens go into a new file of mode 0600, synced after every 5000: when a long run breaks, the file
 holds every token that the server answered with. A file that exists is refused before anything is minted; when the file
 cannot be written any more, the last tokens are printed on standard output and the run ends.
+
+`claim create` and `claim rotate` print the certificate, the CAs above it and, where it was made, the private key, all in PEM.
+With `--out FILE` the certificates go into `FILE.pem` and the key into `FILE.key`, of mode 0600; neither may exist.
 
 Exit codes: 0 done, 1 refused by the server or lines rejected, 2 wrong usage, 3 the server cannot be reached.
 A refusal is one line on standard error, `muster: CODE: what it means: the detail (request ID)`; the codes are in

@@ -47,6 +47,9 @@ def test_nothing_is_judged_or_signed_by_a_wrong_clock(behind):
             ask()
         assert (e.value.status, e.value.code) == (503, "server.clock_wrong") and 1 <= int(e.value.headers["retry-after"]) <= 60
         assert re.search(r"clock is 30\d s ahead of the registry's", e.value.problem["detail"])
+    with pytest.raises(Refused) as e:
+        behind.v1("POST", "/claims", {"name": "late", "template": "claimed"})
+    assert e.value.code == "server.clock_wrong"
     assert behind.one("SELECT count(*) FROM history") == before, "that says nothing of the device"
     allow_skew(behind, 400)
     late.enrol()

@@ -67,10 +67,10 @@ def test_lists_page_by_key(stack):
     assert "OFFSET" not in (ROOT / "server" / "store" / "desk.c").read_text()
 
 
-@pytest.mark.parametrize("what", [["device", "list"], ["token", "list"], ["cert", "list"], ["template", "list"], ["product", "list"],
+@pytest.mark.parametrize("what", [["device", "list"], ["token", "list"], ["claim", "list"], ["claim", "stock"], ["cert", "list"], ["template", "list"], ["product", "list"],
                                   ["ca", "list"], ["audit"], ["admin-token", "list"], ["ca", "unknown"]])
 def test_every_list_gives_the_same_by_pages_as_at_once(stack, what):
-    names = {"cert": "/certs", "device": "/devices", "token": "/tokens", "template": "/templates", "product": "/products",
+    names = {"cert": "/certs", "device": "/devices", "token": "/tokens", "claim": "/claims:stock" if what[-1] == "stock" else "/claims", "template": "/templates", "product": "/products",
              "ca": "/unknown-cas" if what == ["ca", "unknown"] else "/cas", "audit": "/audit", "admin-token": "/admin-tokens"}
     full = [row for page in stack.pages(f"{names[what[0]]}?limit=2", most=60) for row in page]
     at_once = stack.cli_json(*what)

@@ -55,7 +55,8 @@ SNAPSHOT = """SELECT (SELECT row(coalesce(sum(uses), 0), count(*), count(revoked
         (SELECT 1 FROM certificate c WHERE c.device_id = device.id AND c.purpose = 'operational') OR quarantine_reason IS NOT NULL),
     (SELECT row(count(*), count(*) FILTER (WHERE enabled), sum(default_version)) FROM template), (SELECT count(*) FROM product),
     (SELECT row(count(*), count(*) FILTER (WHERE active)) FROM ca), (SELECT count(*) FROM unknown_issuer WHERE issuer NOT LIKE 'CN=Matrix %'),
-    (SELECT row(count(*), count(revoked_at)) FROM admin_token), (SELECT count(*) FROM audit)"""
+    (SELECT row(count(*), count(revoked_at)) FROM admin_token), (SELECT count(*) FROM audit),
+    (SELECT row(count(*), count(revoked_at), count(supersedes_id)) FROM claim)"""
 
 
 def ari_name(cert):
@@ -73,7 +74,8 @@ class World:
         self.db = psycopg2.connect(host="127.0.0.1", port=stack.pg_port, user="muster", dbname="muster", options="-c search_path=muster")
         self.db.autocommit = True
         stack.v1("POST", "/products", {"name": "matrix"})
-        for name, muster in (("matrix", matrix.TEMPLATE), ("matrix-waiting", {**matrix.TEMPLATE, "Approval": "manual"})):
+        for name, muster in (("matrix", matrix.TEMPLATE), ("matrix-waiting", {**matrix.TEMPLATE, "Approval": "manual"}),
+                             ("matrix-claim", {**matrix.TEMPLATE, "Credentials": ["claim"]})):
             stack.v1("PUT", f"/templates/{name}?product=matrix", {"Muster": muster})
         self.maker, self.closed = Authority("Matrix Maker"), Authority("Matrix Closed")
         self.maker.register(stack, "matrix-maker", "matrix")
@@ -385,6 +387,9 @@ class Objects:
 
     def token(self):
         return self.world.mint("matrix")["id"]
+
+    def claim(self):
+        return self.world.stack.v1("POST", "/claims", {"name": unique("mx-claim"), "template": "matrix-claim"})["name"]
 
     def fingerprint(self):
         return fingerprint(self.world.enrolled().cert)

@@ -19,6 +19,10 @@ enum err token_one_after(struct service *service, struct exchange *x, const json
                          json_t *answer);
 enum err admin_token_before(struct service *service, struct exchange *x, json_t *args);
 
+/* claims.c: certificate and key are made here, and the key is told once */
+enum err claim_create_handle(struct service *service, struct exchange *x) MUST_CHECK;
+enum err claim_rotate_handle(struct service *service, struct exchange *x) MUST_CHECK;
+
 /* cas.c */
 enum err ca_register_before(struct service *service, struct exchange *x, json_t *args);
 

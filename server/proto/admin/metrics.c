@@ -123,6 +123,13 @@ static const struct {
     {"unknown_issuers", "muster_unknown_issuers", NULL,
      "Issuers of client certificates that nobody registered"},
     {"verify_overdue", "muster_devices_verify_overdue", NULL, "Devices whose first use is overdue"},
+    {"claims", "muster_claims", "state", "Claims by state"},
+    {"claims_expiring", "muster_claims_expiring", "within",
+     "Claims without successor whose enrolment ends within that time"},
+    {"claim_budget_used", "muster_claim_budget_used_ratio", NULL,
+     "The fullest budget of the claims in use that have no successor"},
+    {"claim_certificates_pending", "muster_claim_certificates_pending", NULL,
+     "Certificates made for claims that wait for their registration"},
     {"quarantine_spared", "muster_quarantine_spared", NULL,
      "Devices that a quarantine storm spared within the last hour"},
 };

@@ -7,7 +7,9 @@ enum {
     MAX_IMPORT_BYTES = 8 << 20,
     YEAR_S = 31536000,
     SMALL_BODY_BYTES = 64 * 1024,
-    MAX_TOKENS_AT_ONCE = 10000
+    MAX_TOKENS_AT_ONCE = 10000,
+    MAX_PEM_BYTES = 32768,
+    MAX_CLAIM_TEMPLATES = 32
 };
 
 #define V1 "/admin/v1"
@@ -47,6 +49,22 @@ enum {
 #define BODY_MUST(name)                                                                            \
     {                                                                                              \
         name, ARG_BODY, ARG_TEXT, true, 0, 0, NULL                                                 \
+    }
+#define BODY_INT(name, min, max)                                                                   \
+    {                                                                                              \
+        name, ARG_BODY, ARG_INT, false, min, max, NULL                                             \
+    }
+/* What a claim is made with, anew or from its predecessor. */
+#define CLAIM_BODY                                                                                 \
+    BODY_MUST("name"), {"csr", ARG_BODY, ARG_TEXT, false, 0, MAX_PEM_BYTES, NULL},                 \
+        {"certificate", ARG_BODY, ARG_TEXT, false, 0, MAX_PEM_BYTES, NULL},                        \
+        BODY_INT("validity_s", 60, 100 * (int64_t)YEAR_S),                                         \
+        BODY_INT("enrol_for_s", 1, 100 * (int64_t)YEAR_S),                                         \
+        BODY_INT("grace_s", 0, 10 * (int64_t)YEAR_S), BODY_INT("budget", 1, 1000000000),           \
+        BODY_INT("rate_per_second", 0, 100000), BODY_INT("rate_burst", 0, 1000000),                \
+        BODY_INT("max_pending", 1, 1000000), {"batch", ARG_BODY, ARG_TEXT, false, 0, 128, NULL},   \
+    {                                                                                              \
+        "note", ARG_BODY, ARG_TEXT, false, 0, 256, NULL                                            \
     }
 #define CALL(...) (&(const struct admin_call){__VA_ARGS__})
 #define GET(pattern, role, ...)                                                                    \
@@ -129,6 +147,27 @@ static const struct route routes[] = {
     ACT("/tokens/{}/revoke", ADMIN_OPERATOR, .desk = DESK_TOKEN_REVOKE, .args = {PATH_ID("id")}),
     ACT("/tokens/{}/regenerate", ADMIN_OPERATOR, .desk = DESK_TOKEN_REGENERATE, .status = 201,
         .before = token_one_before, .after = token_one_after, .args = {PATH_ID("id")}),
+
+    GET("/claims", ADMIN_VIEWER, .desk = DESK_CLAIM_LIST, .list = true,
+        .args = {QUERY_WORD("state", "active grace exhausted expired revoked"), QUERY("product"),
+                 QUERY("template")}),
+    GET("/claims:stock", ADMIN_VIEWER, .desk = DESK_CLAIM_STOCK, .list = true,
+        .args = {QUERY("product")}),
+    {HTTP_POST, V1 "/claims", "application/json", ADMIN_MAX_BODY_BYTES, ADMIN_OPERATOR,
+     claim_create_handle,
+     CALL(.desk = DESK_CLAIM_CREATE,
+          .args = {BODY_MUST("template"),
+                   {"templates", ARG_BODY, ARG_TEXTS, false, 1, MAX_CLAIM_TEMPLATES, NULL},
+                   {"temporary", ARG_BODY, ARG_BOOL, false, 0, 0, NULL},
+                   CLAIM_BODY})},
+    GET("/claims/{}", ADMIN_VIEWER, .desk = DESK_CLAIM_SHOW, .args = {PATH("name")}),
+    {HTTP_POST, V1 "/claims/{}/rotate", "application/json", ADMIN_MAX_BODY_BYTES, ADMIN_OPERATOR,
+     claim_rotate_handle,
+     CALL(.desk = DESK_CLAIM_ROTATE,
+          .args = {PATH("old"), BODY_INT("old_enrol_for_s", 0, 100 * (int64_t)YEAR_S),
+                   CLAIM_BODY})},
+    ACT("/claims/{}/revoke", ADMIN_OPERATOR, .desk = DESK_CLAIM_REVOKE,
+        .args = {PATH("name"), BODY_WORD("mode", true, "stop-new hard")}),
 
     GET("/cas", ADMIN_VIEWER, .desk = DESK_CA_LIST, .list = true),
     GET("/cas/{}", ADMIN_VIEWER, .desk = DESK_CA_SHOW, .args = {PATH("name")}),
