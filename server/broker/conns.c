@@ -7,7 +7,7 @@
 #include "model/broker_wire.h"
 
 /* Never grown, so that no connect takes long: with a million connections a chain has 15. */
-enum { BUCKETS = 1 << 16, SWEEP_BUCKETS = 1024, TICKS_UNDER_WAY = 2 };
+enum { BUCKETS = 1 << 16, SWEEP_BUCKETS = 256, TICKS_UNDER_WAY = 2 };
 
 LIST_HEAD(conn_list, conn);
 
@@ -200,18 +200,22 @@ struct conn *conns_next_due(struct conns *c)
     return LIST_FIRST(&c->due);
 }
 
+void conns_sweep_begin(struct conns *c)
+{
+    c->swept = 0;
+}
+
 bool conns_sweep(struct conns *c, bool (*known)(void *arg, const struct conn *n), void *arg)
 {
     struct conn *n;
-    for (size_t i = 0; i < SWEEP_BUCKETS; i++, c->swept++) {
+    for (size_t i = 0; i < SWEEP_BUCKETS && c->swept < BUCKETS; i++, c->swept++) {
         LIST_FOREACH(n, &c->by_id[c->swept], by_id)
         {
             if (n->client && !known(arg, n))
                 due_enter(&c->due, n);
         }
     }
-    c->swept %= BUCKETS;
-    return c->swept > 0;
+    return c->swept < BUCKETS;
 }
 
 void conns_tick(struct conns *c)

@@ -62,8 +62,9 @@ void conns_doom(struct conns *c, const uint8_t cert[SHA256_BYTES]);
 /* The connection to be ended next, NULL when there is none; it stays until conns_end. */
 struct conn *conns_next_due(struct conns *c);
 
-/* Dooms the connections whose certificate is not known any more, looking at a part of all at a
- * time. False when that was the last part. */
+/* Dooms the connections whose certificate is not known any more, a small part of all with each call
+ * from the beginning on. False when that was the last part. */
+void conns_sweep_begin(struct conns *c);
 bool conns_sweep(struct conns *c, bool (*known)(void *arg, const struct conn *n), void *arg);
 
 /* A turn of the broker's loop is over. */

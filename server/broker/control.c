@@ -90,6 +90,14 @@ static enum err batch_apply(struct plugin *p, const struct batch *b)
     return e;
 }
 
+/* Sessions whose certificate went with the table before are now found and ended. */
+static void table_complete(struct plugin *p)
+{
+    p->ready = true;
+    p->sweeping = true;
+    conns_sweep_begin(p->conns);
+}
+
 static void batch_take(struct plugin *p, struct bytes payload)
 {
     struct batch b;
@@ -101,10 +109,9 @@ static void batch_take(struct plugin *p, struct bytes payload)
             p->ready = false;
             mosquitto_log_printf(MOSQ_LOG_ERR, "mosquitto_muster: no memory for a batch");
         } else {
-            bool complete = (b.flags & WIRE_BATCH_READY) && !p->ready;
             p->position = b.position;
-            p->ready = p->ready || complete;
-            p->sweeping = p->sweeping || complete;
+            if ((b.flags & WIRE_BATCH_READY) && !p->ready)
+                table_complete(p);
         }
     }
     post_status(p, clock_mono_us());

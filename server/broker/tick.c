@@ -4,7 +4,7 @@
 #include "broker/plugin.h"
 #include "broker/post.h"
 
-enum { STATUS_EVERY_US = 1000000, ENDING_US = 1000 };
+enum { STATUS_EVERY_US = 1000000, WORK_US = 1000 };
 
 static bool is_known(void *arg, const struct conn *n)
 {
@@ -14,11 +14,17 @@ static bool is_known(void *arg, const struct conn *n)
     return who.who != WHO_NOBODY;
 }
 
-/* Ends sessions for at most a millisecond; they may do nothing any more in any case. */
+static bool time_left(int64_t begin_us)
+{
+    return clock_mono_us() - begin_us < WORK_US;
+}
+
+/* What is not done in this turn is done in the next: meanwhile nobody may do what the table
+ * does not say. At least one session ends in each. */
 static void sessions_end(struct plugin *p, int64_t begin_us)
 {
     struct conn *n;
-    while ((n = conns_next_due(p->conns)) && clock_mono_us() - begin_us < ENDING_US) {
+    for (bool more = true; more && (n = conns_next_due(p->conns)); more = time_left(begin_us)) {
         char id[WIRE_MAX_CLIENT_CHARS + 1];
         const void *client = n->client;
         memcpy(id, n->id, strlen(n->id) + 1);
@@ -32,7 +38,7 @@ void tick_run(struct plugin *p)
     int64_t now_us = clock_mono_us();
     conns_tick(p->conns);
     p->reloading = false;
-    if (p->sweeping)
+    while (p->sweeping && time_left(now_us))
         p->sweeping = conns_sweep(p->conns, is_known, p);
     sessions_end(p, now_us);
     table_tidy(p->table);

@@ -249,12 +249,14 @@ def test_attempts_are_told_but_not_more_than_five_a_second(place):
         assert told(place, lambda: c.publish("secret/" + "x" * 300, b"x")) == {**common, "topic": "secret/" + "x" * 193, "what": "publish"}
         assert told(place, lambda: c.subscribe("sp\u00e4t/#")) == {**common, "topic": "sp??t/#", "what": "subscribe"}
         begin = time.monotonic()
-        for _ in range(100):
+        tries = 0
+        while time.monotonic() - begin < 1.5:
             c.publish("other", b"x")
+            tries += 1
         took = time.monotonic() - begin
         place.service.client.ping()
         notes = [m for m in place.service.client.messages if m.topic == DENIED]
-        assert 1 <= len(notes) <= 5 * (int(took) + 2)
+        assert 1 <= len(notes) <= 5 * (int(took) + 2) < tries
 
 
 def test_wills_reach_nobody(place):
