@@ -1,3 +1,4 @@
+#include <dlfcn.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -35,13 +36,28 @@ static char **order_field(struct order *o, const char *name)
     return strcmp(name, WIRE_TOPIC) == 0 ? &o->topic : NULL;
 }
 
-static void order_read(const mosquitto_property *properties, struct order *o)
+/* Debian's Mosquitto shows this function to its plugins; one built with upstream's Makefile does
+ * not, and there the client library of the same version has it. */
+enum err control_init(struct plugin *p)
+{
+    static const char name[] = "mosquitto_property_read_string_pair";
+    void *found = dlsym(RTLD_DEFAULT, name);
+    void *library = found ? NULL : dlopen("libmosquitto.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (library)
+        found = dlsym(library, name);
+    if (!found)
+        return ERR_NOT_FOUND;
+    memcpy(&p->read_pair, &found, sizeof(found));
+    return ERR_OK;
+}
+
+static void order_read(const struct plugin *p, const mosquitto_property *properties,
+                       struct order *o)
 {
     const mosquitto_property *at = properties;
     bool skip_first = false;
     char *name = NULL, *value = NULL;
-    while ((at = mosquitto_property_read_string_pair(at, MQTT_PROP_USER_PROPERTY, &name, &value,
-                                                     skip_first))) {
+    while ((at = p->read_pair(at, MQTT_PROP_USER_PROPERTY, &name, &value, skip_first))) {
         char **field = order_field(o, name);
         if (field && !*field)
             *field = TAKE_PTR(value);
@@ -124,7 +140,7 @@ void control_take(struct plugin *p, const struct mosquitto_evt_control *ev)
     identity_of_client(p, ev->client, &who);
     if (who.who != WHO_SERVICE)
         return;
-    order_read(ev->properties, &o);
+    order_read(p, ev->properties, &o);
     struct bytes payload = bytes_of(ev->payload, ev->payloadlen);
     if (o.operation && strcmp(o.operation, WIRE_OP_ANSWER) == 0)
         answer_take(p, &o, payload);

@@ -173,6 +173,10 @@ static enum err plugin_fill(struct plugin *p, const struct mosquitto_opt *option
                              "mosquitto_muster: plugin_opt_service_certificates is missing");
         return ERR_INVALID;
     }
+    if (control_init(p)) {
+        mosquitto_log_printf(MOSQ_LOG_ERR, "mosquitto_muster: libmosquitto.so.1 is missing");
+        return ERR_NOT_FOUND;
+    }
     if (table_new(&p->table) || conns_new(&p->conns) ||
         secret_random(&p->counter, sizeof(p->counter)))
         return ERR_NO_MEMORY;

@@ -27,8 +27,14 @@ struct sample {
     unsigned count;
 };
 
+/* mosquitto_property_read_string_pair */
+typedef const mosquitto_property *(*read_pair_function)(const mosquitto_property *properties,
+                                                        int identifier, char **name, char **value,
+                                                        bool skip_first);
+
 struct plugin {
     mosquitto_plugin_id_t *id;
+    read_pair_function read_pair;
     struct table *table;
     struct conns *conns;
     struct pins pins;
@@ -73,6 +79,9 @@ bool sample_take(struct sample *s, int64_t now_us);
 /* The callbacks of Mosquitto, by event. */
 int auth_check(struct plugin *p, struct mosquitto_evt_basic_auth *ev);
 int acl_check(struct plugin *p, struct mosquitto_evt_acl_check *ev);
+
+/* Finds what orders are read with; once, at the beginning. */
+enum err control_init(struct plugin *p) MUST_CHECK;
 void control_take(struct plugin *p, const struct mosquitto_evt_control *ev);
 
 /* Once in a turn of the broker's loop. */
