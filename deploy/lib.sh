@@ -125,7 +125,7 @@ CONF
     [ "$(id -u)" = 0 ] && printf 'user root\n' >>"$dir/mosquitto.conf"
     PATH=$PATH:/usr/sbin mosquitto -c "$dir/mosquitto.conf" >"$dir/log" 2>&1 &
     echo $! >"$dir/pid"
-    wait_until 10 port_open "$port" || die "Mosquitto does not start; see $dir/log"
+    wait_until 10 open_or_gone "$port" "$(cat "$dir/pid")" && port_open "$port" || die "Mosquitto does not start; see $dir/log"
 }
 
 # stop_pid FILE: ends the process whose id the file has, waiting for it
@@ -139,6 +139,7 @@ stop_pid() {
 }
 
 process_gone() { ! kill -0 "$1" 2>/dev/null; }
+open_or_gone() { port_open "$1" || process_gone "$2"; }
 port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # wait_until SECONDS COMMAND...: repeats the command until it succeeds

@@ -587,6 +587,15 @@ def test_a_reload_takes_new_pins_and_leaves_sessions_alone(place):
         assert place.code(other, "musterd-new") == REFUSED and c.nothing()
 
 
+@pytest.mark.parametrize("pem", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_without_pinned_certificates_the_broker_does_not_start(tmp_path, pem):
+    place = Place(tmp_path)
+    place.broker.service_file.write_bytes(pem)
+    with pytest.raises(AssertionError, match="does not start"):
+        place.broker.start()
+    assert "no or bad certificates" in place.broker.log_text()
+
+
 def test_garbage_does_not_hurt_the_broker(place):
     for raw in (b"\xff" * 100, packet(1, 0, b"\x00\x04MQTT"), packet(3, 0, b""), os.urandom(200)):
         with place.claim.open(place.broker) as c:
