@@ -27,14 +27,11 @@ struct sample {
     unsigned count;
 };
 
-/* mosquitto_property_read_string_pair */
-typedef const mosquitto_property *(*read_pair_function)(const mosquitto_property *properties,
-                                                        int identifier, char **name, char **value,
-                                                        bool skip_first);
-
 struct plugin {
     mosquitto_plugin_id_t *id;
-    read_pair_function read_pair;
+    /* mosquitto_property_read_string_pair */
+    const mosquitto_property *(*read_pair)(const mosquitto_property *properties, int identifier,
+                                           char **name, char **value, bool skip_first);
     struct table *table;
     struct conns *conns;
     struct pins pins;
