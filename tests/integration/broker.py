@@ -12,7 +12,7 @@ import time
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from client import cert_pem, fingerprint, key_pem
+from client import cert_pem, fingerprint, key_pem, unique
 from factory import Authority
 from mqtt import Mqtt
 from stack import BUILD, free_port, shell, wait_for
@@ -172,3 +172,48 @@ class Service:
     def answer(self, request, payload, kind="accepted"):
         p = request.properties
         self.control("answer", payload, client=p["client"], conn=p["conn"], topic=f"{p['topic']}/{kind}")
+
+
+class Place:
+    """A broker, its musterd, and certificates of every kind."""
+
+    def __init__(self, folder):
+        self.ca, self.folder = Authority("Device CA"), folder
+        for name in ("musterd", "claim", "claim2", "device", "device2", "stranger"):
+            setattr(self, name, Credential(folder, self.ca, name))
+        self.broker = Broker(folder / "broker", [cert_pem(self.ca.cert)], [self.musterd.pem])
+
+    def __enter__(self):
+        self.broker.start()
+        self.service = Service(self.broker, self.musterd)
+        assert self.fill()["ready"] == 1
+        return self
+
+    def __exit__(self, *exc):
+        self.service.client.close()
+        self.broker.stop()
+
+    def entries(self):
+        return [entry(CLAIM, self.claim.fingerprint), entry(CLAIM, self.claim2.fingerprint),
+                entry(OPERATIONAL, self.device.fingerprint, "pump-1"), entry(OPERATIONAL, self.device2.fingerprint, "pump-2")]
+
+    def fill(self):
+        return self.service.batch(*self.entries(), flags=CLEAR | READY)
+
+    def open(self, credential, client_id=None, version=5, **kw):
+        """A connected client."""
+        c = credential.open(self.broker, version)
+        code = c.connect(client_id or unique(), **kw)
+        assert code == 0, code
+        return c
+
+    def code(self, credential, client_id, version=5, **kw):
+        """The answer to a CONNECT."""
+        with credential.open(self.broker, version) as c:
+            return c.connect(client_id, **kw)
+
+    def again(self):
+        """A musterd that begins with nothing in its queues."""
+        self.service.client.close()
+        self.service = Service(self.broker, self.musterd)
+        self.fill()
