@@ -4,7 +4,7 @@
 # What building and running takes; tests/run adds its own.
 MUSTER_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libmicrohttpd-dev libgnutls28-dev
  libssl-dev libpq-dev libjansson-dev libinih-dev libsystemd-dev libcurl4-openssl-dev
- libpng-dev libqrencode-dev libcbor-dev libpaho-mqtt-dev
+ libpng-dev libqrencode-dev libcbor-dev libpaho-mqtt-dev libmosquitto-dev mosquitto-dev
  postgresql postgresql-client mosquitto mosquitto-clients curl openssl ca-certificates util-linux procps"
 
 say() { printf '%s\n' "$*"; }
@@ -103,6 +103,31 @@ CONF
     wait_until 10 port_open "$port" || die "Mosquitto does not start; see $dir/log"
 }
 
+# broker_start DIR PORT PLUGIN CAPATH CERT KEY SERVICE_PEM: Mosquitto with the plugin, over TLS; CAPATH has
+# the devices' CAs under their hashes (openssl rehash), SERVICE_PEM the certificates of musterd;
+# BROKER_OPTIONS are more lines of its configuration. Writes DIR/pid
+broker_start() {
+    local dir=$1 port=$2
+    mkdir -p "$dir"
+    cat >"$dir/mosquitto.conf" <<CONF
+listener $port 127.0.0.1
+certfile $5
+keyfile $6
+capath $4
+require_certificate true
+allow_anonymous false
+allow_zero_length_clientid false
+persistence false
+plugin $3
+plugin_opt_service_certificates $7
+${BROKER_OPTIONS:-}
+CONF
+    [ "$(id -u)" = 0 ] && printf 'user root\n' >>"$dir/mosquitto.conf"
+    PATH=$PATH:/usr/sbin mosquitto -c "$dir/mosquitto.conf" >"$dir/log" 2>&1 &
+    echo $! >"$dir/pid"
+    wait_until 10 open_or_gone "$port" "$(cat "$dir/pid")" && port_open "$port" || die "Mosquitto does not start; see $dir/log"
+}
+
 # stop_pid FILE: ends the process whose id the file has, waiting for it
 stop_pid() {
     local file=$1 pid
@@ -114,6 +139,7 @@ stop_pid() {
 }
 
 process_gone() { ! kill -0 "$1" 2>/dev/null; }
+open_or_gone() { port_open "$1" || process_gone "$2"; }
 port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # wait_until SECONDS COMMAND...: repeats the command until it succeeds

@@ -24,11 +24,13 @@ LEFT_OF = {
     "ops": {"base", "model", "pki", "store", "enroll", "proto"},
     "main": {"base", "model", "pki", "store", "enroll", "proto", "http", "ops"},
     "cli": {"base", "model"},
+    "broker": {"base", "model"},
 }
 
 # vendor header: where it may be included
 FENCES = {
-    r"openssl/": {"pki", "base/secret.c"},
+    r"openssl/": {"pki", "base/secret.c", "broker"},
+    r"mosquitto|mqtt_protocol\.h": {"broker"},
     r"libpq-fe\.h": {"store"},
     r"jansson\.h": {"enroll", "proto", "cli"},
     r"cbor\.h": {"proto/fleet/cbor.c"},

@@ -1,0 +1,48 @@
+/*
+ * The certificates the broker admits: fingerprint to state and thing name, for a million and more.
+ * It grows a segment at a time and is emptied at once, so that no call takes long (docs/broker.md
+ * has the figures). Only the first half of a fingerprint is kept: 128 bits that nobody can choose.
+ * Whoever made a table frees it. Threads: owner only.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/err.h"
+#include "base/secret.h"
+#include "model/broker_wire.h"
+
+struct table;
+
+struct table_entry {
+    enum wire_state state;
+    const char *thing; /* "" when it has none; valid until the table changes */
+};
+
+enum err table_new(struct table **ret_table) MUST_CHECK;
+void table_free(struct table *t);
+
+DEFINE_CLEANUP(struct table *, table_free);
+
+/* Adds the certificate, or gives it another state and name; thing has at most
+ * WIRE_MAX_THING_CHARS. After ERR_NO_MEMORY the certificate is as it was. */
+enum err table_put(struct table *t, const uint8_t fingerprint[SHA256_BYTES], enum wire_state state,
+                   const char *thing, size_t thing_len) MUST_CHECK;
+
+/* Whether it was there. */
+bool table_remove(struct table *t, const uint8_t fingerprint[SHA256_BYTES]);
+
+bool table_find(const struct table *t, const uint8_t fingerprint[SHA256_BYTES],
+                struct table_entry *ret_entry);
+
+/* Empties the table; table_tidy gives the memory back, a little with every call. */
+void table_clear(struct table *t);
+void table_tidy(struct table *t);
+
+size_t table_count(const struct table *t);
+
+/* Memory in use, without the allocator's own. */
+size_t table_bytes(const struct table *t);
