@@ -6,20 +6,25 @@
 #pragma once
 
 /* A device's request as the plugin stamped it: plugin to musterd, payload untouched. */
-#define WIRE_REQUEST_TOPIC "$muster/request"
+#define WIRE_REQUEST_TOPIC "muster/request"
 /* How replicas share the requests. */
 #define WIRE_REQUEST_SUBSCRIPTION "$share/muster/" WIRE_REQUEST_TOPIC
 /* What a claim tried and may not, sampled: plugin to musterd, no payload. */
-#define WIRE_DENIED_TOPIC "$muster/denied"
+#define WIRE_DENIED_TOPIC "muster/denied"
 #define WIRE_DENIED_SUBSCRIPTION "$share/muster/" WIRE_DENIED_TOPIC
 /* An operational certificate connected that was never used before: plugin to musterd, no payload.
  */
-#define WIRE_SEEN_TOPIC "$muster/seen"
+#define WIRE_SEEN_TOPIC "muster/seen"
 #define WIRE_SEEN_SUBSCRIPTION "$share/muster/" WIRE_SEEN_TOPIC
 /* How far the plugin's table has come: plugin to every musterd, text (WIRE_GATE_FORMAT). */
-#define WIRE_GATE_TOPIC "$muster/gate"
+#define WIRE_GATE_TOPIC "muster/gate"
 /* musterd to plugin. */
 #define WIRE_CONTROL_TOPIC "$CONTROL/muster/v1"
+/* What the plugin's own topics begin with. Not with '$': Mosquitto files a shared subscription to
+ * such a topic where no message is ever looked for. */
+#define WIRE_TOPIC_PREFIX "muster/"
+/* Client ids of musterd begin with this, and no others do. */
+#define WIRE_SERVICE_CLIENT_PREFIX "musterd-"
 
 /* User properties. */
 #define WIRE_CERTIFICATE "cert" /* SHA-256 of the certificate's DER, 64 hexadecimal digits */

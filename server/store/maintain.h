@@ -1,6 +1,6 @@
 /*
- * Keeping the partitioned tables: the next months' partitions exist, old ones go. Whoever holds
- * the advisory lock does it; the others do nothing. Threads: any.
+ * Keeping the partitioned tables: the next months' partitions exist, old ones go; and old rows of
+ * the gate's changes. Whoever holds the advisory lock does it; the others do nothing. Threads: any.
  */
 #pragma once
 
