@@ -60,6 +60,14 @@ NUMBER(limits, per_source_burst, 0, 0, 1000000, "and at once; 0: as many as a se
 NUMBER(limits, renewal_share, 20, 0, 90, "percent of a global or template rate that first enrolments cannot use up") \
 NUMBER(limits, queue_wait_ms, 5500, 100, 30000, "how long a request waits for its turn before it is told 429") \
 NUMBER(limits, queue_max_waiting, 1000, 0, 100000, "requests of a replica that wait so") \
+TEXT(mqtt, host, "", "name or address of the broker, as its certificate has it; empty: no MQTT") \
+NUMBER(mqtt, port, 8883, 1, 65535, "its port, for TLS") \
+TEXT(mqtt, ca, "", "PEM file: CAs of the broker's certificate; must be given with a host") \
+TEXT(mqtt, certificate, "", "PEM file: musterd's own certificate chain for the broker, leaf first, or credential:NAME; must be given with a host") \
+TEXT(mqtt, key, "", "PEM file: its key, readable by its owner only, or credential:NAME; must be given with a host") \
+NUMBER(mqtt, workers, 32, 1, 256, "requests by MQTT worked on at once, at most half of them of one claim") \
+NUMBER(mqtt, max_queued, 1000, 1, 100000, "requests by MQTT that wait for a worker; past it they are told 503") \
+NUMBER(mqtt, keep_alive_s, 20, 5, 3600, "how long the connection to the broker may be silent") \
 TEXT(log, level, "info", "debug, info, warn or error")
 
 #define CONFIG_LIVE(KEY) \
