@@ -240,36 +240,42 @@ static void unasked_write(const struct metrics *m, struct buf *b)
                       (double)value_of(&m->unasked[l]));
 }
 
-static void gauge_write(struct buf *b, const char *name, const char *help, double number)
+/* Without a value where no broker is configured. */
+static void mqtt_gauge_write(const struct metrics_mqtt *q, struct buf *b, const char *name,
+                             const char *help, double number)
 {
     metrics_head(b, name, "gauge", help);
-    metrics_value(b, name, NULL, NULL, number);
+    if (atomic_load(&q->used))
+        metrics_value(b, name, NULL, NULL, number);
 }
 
-static void mqtt_write(const struct metrics_mqtt *q, struct buf *b)
+static void answers_write(const struct metrics_mqtt *q, struct buf *b)
 {
     static const char *const results[] = {
         [ANSWER_ACCEPTED] = "accepted", [ANSWER_REJECTED] = "rejected",   [ANSWER_LOST] = "lost",
         [ANSWER_LATE] = "late",         [ANSWER_MALFORMED] = "malformed",
     };
-    int64_t age_us = clock_mono_us() - atomic_load(&q->gate_even_us);
-    if (!atomic_load(&q->used))
-        return;
-    gauge_write(b, "muster_mqtt_connected", "Whether the broker is there",
-                atomic_load(&q->connected));
-    gauge_write(b, "muster_mqtt_queue_length", "Requests by MQTT that wait for a worker",
-                atomic_load(&q->queued));
     metrics_head(b, "muster_mqtt_answers_total", "counter", "Requests by MQTT, by how they ended");
-    for (int i = 0; i < METRICS_ANSWER_COUNT; i++)
+    for (int i = 0; i < METRICS_ANSWER_COUNT && atomic_load(&q->used); i++)
         metrics_value(b, "muster_mqtt_answers_total", "result", results[i],
                       (double)value_of(&q->answers[i]));
-    gauge_write(b, "muster_gate_ready", "Whether the broker's table is complete",
-                atomic_load(&q->gate_ready));
-    gauge_write(b, "muster_gate_entries", "Certificates in the broker's table",
-                (double)atomic_load(&q->gate_entries));
-    gauge_write(b, "muster_gate_behind_seconds",
-                "Since the broker's table was as the registry has it; 0 within the first second",
-                age_us < EVEN_US ? 0 : (double)age_us / 1e6);
+}
+
+static void mqtt_write(const struct metrics_mqtt *q, struct buf *b)
+{
+    int64_t age_us = clock_mono_us() - atomic_load(&q->gate_even_us);
+    mqtt_gauge_write(q, b, "muster_mqtt_connected", "Whether the broker is there",
+                     atomic_load(&q->connected));
+    mqtt_gauge_write(q, b, "muster_mqtt_queue_length", "Requests by MQTT that wait for a worker",
+                     atomic_load(&q->queued));
+    answers_write(q, b);
+    mqtt_gauge_write(q, b, "muster_gate_ready", "Whether the broker's table is complete",
+                     atomic_load(&q->gate_ready));
+    mqtt_gauge_write(q, b, "muster_gate_entries", "Certificates in the broker's table",
+                     (double)atomic_load(&q->gate_entries));
+    mqtt_gauge_write(q, b, "muster_gate_behind_seconds",
+                     "Since the broker's table was as the registry has it; 0 within a second",
+                     age_us < EVEN_US ? 0 : (double)age_us / 1e6);
 }
 
 struct metrics_mqtt *metrics_mqtt(struct metrics *m)

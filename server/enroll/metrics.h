@@ -48,7 +48,7 @@ enum metrics_answer {
     METRICS_ANSWER_COUNT
 };
 
-/* What mqtt/ tells of itself; shown once used is set. */
+/* What mqtt/ tells of itself; without values until used is set. */
 struct metrics_mqtt {
     atomic_bool used;
     atomic_bool connected;
