@@ -1,32 +1,35 @@
 #include "enroll/metrics.h"
 
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/process.h"
 #include "base/text.h"
 
-enum { MAX_LABEL_BYTES = 512 };
+enum { MAX_LABEL_BYTES = 512, EVEN_US = 1000000 };
 
 struct metrics {
     double started_s; /* constant */
     atomic_uint_fast64_t requests[METRICS_LISTENER_COUNT][PROTOCOL_COUNT][FAULT_COUNT];
     struct histogram durations[PROTOCOL_COUNT];
-    atomic_uint_fast64_t unasked[METRICS_LISTENER_COUNT];
+    atomic_uint_fast64_t unasked[METRICS_SOCKETS];
     struct histogram steps[METRICS_MAX_STEPS];
     _Atomic(const char *) step_names[METRICS_MAX_STEPS];
-    atomic_uint_fast64_t opened[METRICS_LISTENER_COUNT];
-    atomic_uint_fast64_t closed[METRICS_LISTENER_COUNT];
+    atomic_uint_fast64_t opened[METRICS_SOCKETS];
+    atomic_uint_fast64_t closed[METRICS_SOCKETS];
     atomic_uint_fast64_t reloads[2]; /* refused, taken */
     atomic_bool last_reload_taken;
+    struct metrics_mqtt mqtt;
 };
 
 const char *metrics_listener_name(enum metrics_listener listener)
 {
-    static const char *const names[] = {
-        [METRICS_DEVICE] = "device", [METRICS_ADMIN] = "admin", [METRICS_PROXY] = "proxy"};
+    static const char *const names[] = {[METRICS_DEVICE] = "device",
+                                        [METRICS_ADMIN] = "admin",
+                                        [METRICS_PROXY] = "proxy",
+                                        [METRICS_MQTT] = "mqtt"};
     return names[listener];
 }
 
@@ -198,16 +201,16 @@ static void requests_write(const struct metrics *m, struct buf *b)
 
 static void connections_write(const struct metrics *m, struct buf *b)
 {
-    uint64_t closed[METRICS_LISTENER_COUNT];
+    uint64_t closed[METRICS_SOCKETS];
     metrics_head(b, "muster_connections_open", "gauge", "Connections open now");
-    for (int l = 0; l < METRICS_LISTENER_COUNT; l++) {
+    for (int l = 0; l < METRICS_SOCKETS; l++) {
         closed[l] = value_of(&m->closed[l]); /* first: never more closed than opened */
         metrics_value(b, "muster_connections_open", "listener",
                       metrics_listener_name((enum metrics_listener)l),
                       (double)(value_of(&m->opened[l]) - closed[l]));
     }
     metrics_head(b, "muster_connections_total", "counter", "Connections accepted");
-    for (int l = 0; l < METRICS_LISTENER_COUNT; l++)
+    for (int l = 0; l < METRICS_SOCKETS; l++)
         metrics_value(b, "muster_connections_total", "listener",
                       metrics_listener_name((enum metrics_listener)l),
                       (double)value_of(&m->opened[l]));
@@ -231,10 +234,53 @@ static void unasked_write(const struct metrics *m, struct buf *b)
 {
     metrics_head(b, "muster_connections_without_request_total", "counter",
                  "Connections that ended before a request");
-    for (int l = 0; l < METRICS_LISTENER_COUNT; l++)
+    for (int l = 0; l < METRICS_SOCKETS; l++)
         metrics_value(b, "muster_connections_without_request_total", "listener",
                       metrics_listener_name((enum metrics_listener)l),
                       (double)value_of(&m->unasked[l]));
+}
+
+/* Without a value where no broker is configured. */
+static void mqtt_gauge_write(const struct metrics_mqtt *q, struct buf *b, const char *name,
+                             const char *help, double number)
+{
+    metrics_head(b, name, "gauge", help);
+    if (atomic_load(&q->used))
+        metrics_value(b, name, NULL, NULL, number);
+}
+
+static void answers_write(const struct metrics_mqtt *q, struct buf *b)
+{
+    static const char *const results[] = {
+        [ANSWER_ACCEPTED] = "accepted", [ANSWER_REJECTED] = "rejected",   [ANSWER_LOST] = "lost",
+        [ANSWER_LATE] = "late",         [ANSWER_MALFORMED] = "malformed",
+    };
+    metrics_head(b, "muster_mqtt_answers_total", "counter", "Requests by MQTT, by how they ended");
+    for (int i = 0; i < METRICS_ANSWER_COUNT && atomic_load(&q->used); i++)
+        metrics_value(b, "muster_mqtt_answers_total", "result", results[i],
+                      (double)value_of(&q->answers[i]));
+}
+
+static void mqtt_write(const struct metrics_mqtt *q, struct buf *b)
+{
+    int64_t age_us = clock_mono_us() - atomic_load(&q->gate_even_us);
+    mqtt_gauge_write(q, b, "muster_mqtt_connected", "Whether the broker is there",
+                     atomic_load(&q->connected));
+    mqtt_gauge_write(q, b, "muster_mqtt_queue_length", "Requests by MQTT that wait for a worker",
+                     atomic_load(&q->queued));
+    answers_write(q, b);
+    mqtt_gauge_write(q, b, "muster_gate_ready", "Whether the broker's table is complete",
+                     atomic_load(&q->gate_ready));
+    mqtt_gauge_write(q, b, "muster_gate_entries", "Certificates in the broker's table",
+                     (double)atomic_load(&q->gate_entries));
+    mqtt_gauge_write(q, b, "muster_gate_behind_seconds",
+                     "Since the broker's table was as the registry has it; 0 within a second",
+                     age_us < EVEN_US ? 0 : (double)age_us / 1e6);
+}
+
+struct metrics_mqtt *metrics_mqtt(struct metrics *m)
+{
+    return &m->mqtt;
 }
 
 void metrics_write(const struct metrics *m, struct buf *b)
@@ -249,6 +295,7 @@ void metrics_write(const struct metrics *m, struct buf *b)
         if (name)
             metrics_histogram(b, "muster_step_seconds", "step", name, &m->steps[i]);
     }
+    mqtt_write(&m->mqtt, b);
     reloads_write(m, b);
     metrics_head(b, "process_start_time_seconds", "gauge", "Start of the process, since 1970");
     metrics_value(b, "process_start_time_seconds", NULL, NULL, m->started_s);

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -12,7 +13,14 @@
 #include "base/histogram.h"
 #include "model/fault.h"
 
-enum metrics_listener { METRICS_DEVICE, METRICS_ADMIN, METRICS_PROXY, METRICS_LISTENER_COUNT };
+enum metrics_listener {
+    METRICS_DEVICE,
+    METRICS_ADMIN,
+    METRICS_PROXY,
+    METRICS_SOCKETS,                /* those before have connections of their own */
+    METRICS_MQTT = METRICS_SOCKETS, /* what comes by the broker */
+    METRICS_LISTENER_COUNT
+};
 
 /* Which door of a listener a request came through; a route table says it of its rows. */
 enum metrics_protocol {
@@ -29,6 +37,27 @@ enum metrics_protocol {
 enum { METRICS_MAX_STEPS = 16 };
 
 struct metrics;
+
+/* How a request that came by the broker ended. */
+enum metrics_answer {
+    ANSWER_ACCEPTED,
+    ANSWER_REJECTED,
+    ANSWER_LOST,      /* it could not be sent */
+    ANSWER_LATE,      /* none: the device had given up */
+    ANSWER_MALFORMED, /* none: not to be read as a request */
+    METRICS_ANSWER_COUNT
+};
+
+/* What mqtt/ tells of itself; without values until used is set. */
+struct metrics_mqtt {
+    atomic_bool used;
+    atomic_bool connected;
+    atomic_uint queued;
+    atomic_uint_fast64_t answers[METRICS_ANSWER_COUNT];
+    atomic_bool gate_ready;
+    _Atomic(int64_t) gate_entries;
+    _Atomic(int64_t) gate_even_us; /* monotonic: as of when the broker's table was right */
+};
 
 enum err metrics_new(struct metrics **ret_metrics) MUST_CHECK;
 void metrics_free(struct metrics *m);
@@ -53,6 +82,9 @@ void metrics_step(struct metrics *m, unsigned number, const char *name, int64_t 
 
 /* A reload of the configuration: whether it was taken. */
 void metrics_reload(struct metrics *m, bool taken);
+
+/* Borrowed for the life of the metrics. */
+struct metrics_mqtt *metrics_mqtt(struct metrics *m);
 
 /* Appends everything in the text format of Prometheus, version 0.0.4. */
 void metrics_write(const struct metrics *m, struct buf *b);

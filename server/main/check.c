@@ -130,6 +130,20 @@ static void proxies_check(struct check *k)
     anchors_check(k, "hook.ca", c->hook_ca);
 }
 
+static void mqtt_check(struct check *k)
+{
+    const struct config *c = k->config;
+    if (c->mqtt_host[0] == '\0')
+        return;
+    if (c->mqtt_ca[0] == '\0' || c->mqtt_certificate[0] == '\0' || c->mqtt_key[0] == '\0') {
+        problem(k, "mqtt.ca", "", "mqtt.certificate and mqtt.key must be given with mqtt.host");
+        return;
+    }
+    anchors_check(k, "mqtt.ca", c->mqtt_ca);
+    (void)file_check(k, "mqtt.certificate", c->mqtt_certificate, false);
+    (void)file_check(k, "mqtt.key", c->mqtt_key, true);
+}
+
 static void words_check(struct check *k)
 {
     static const char *const modes[] = {"",        "disable",   "allow",      "prefer",
@@ -175,6 +189,7 @@ unsigned check_config(const struct config *config, bool database, FILE *out)
     ca_check(&k);
     addresses_check(&k);
     proxies_check(&k);
+    mqtt_check(&k);
     words_check(&k);
     credentials_check(&k);
     if (database)

@@ -19,6 +19,7 @@
 #include "http/random.h"
 #include "http/socket.h"
 #include "http/tls.h"
+#include "mqtt/mqtt.h"
 #include "ops/credential.h"
 #include "ops/jobs.h"
 #include "pki/chain.h"
@@ -62,6 +63,7 @@ struct server {
     struct listener *device;
     struct listener *admin;
     struct listener *proxy; /* NULL: none is configured */
+    struct mqtt *mqtt;      /* NULL: no broker is configured */
     struct jobs *jobs;
 };
 
@@ -333,6 +335,40 @@ static enum err proxy_listen(struct server *s, const struct route_table *const *
     return e ? failed(message, e, "proxy listener: address or port") : ERR_OK;
 }
 
+static enum err mqtt_files_check(const struct config *c, char *message)
+{
+    _cleanup_(credential_done) struct buf key = {0};
+    if (c->mqtt_ca[0] == '\0' || c->mqtt_certificate[0] == '\0' || c->mqtt_key[0] == '\0')
+        return failed(message, ERR_INVALID,
+                      "[mqtt] ca, certificate and key must be given with a host");
+    buf_init(&key, MAX_CA_FILE_BYTES);
+    enum err e = file_load_private(c->mqtt_key, &key);
+    return e ? failed(message, e, "[mqtt] key") : ERR_OK;
+}
+
+/* The broker may be away, now and later. */
+static enum err mqtt_make(struct server *s, char *message)
+{
+    const struct config *c = s->config;
+    const struct mqtt_config mc = {
+        .client = {.host = c->mqtt_host,
+                   .port = (uint16_t)c->mqtt_port,
+                   .ca = c->mqtt_ca,
+                   .certificate = c->mqtt_certificate,
+                   .key = c->mqtt_key,
+                   .keep_alive_s = (unsigned)c->mqtt_keep_alive_s},
+        .requests = {.workers = (unsigned)c->mqtt_workers,
+                     .max_queued = (unsigned)c->mqtt_max_queued},
+    };
+    if (c->mqtt_host[0] == '\0')
+        return ERR_OK;
+    enum err e = mqtt_files_check(c, message);
+    if (e)
+        return e;
+    e = mqtt_new(&mc, &s->service, &s->mqtt);
+    return e ? failed(message, e, "[mqtt]") : ERR_OK;
+}
+
 static enum err ports_publish(const struct server *s, char *message)
 {
     _cleanup_(buf_donep) struct buf b = {0};
@@ -384,6 +420,8 @@ enum err server_new(const struct config *config, const struct route_table *const
         e = proxy_listen(s, device_tables, device_count, message);
     if (!e)
         e = admin_listen(s, admin_tables, admin_count, message);
+    if (!e)
+        e = mqtt_make(s, message);
     if (!e)
         e = jobs_make(s, message);
     if (!e)
@@ -506,7 +544,7 @@ static unsigned requests_under_way(const struct server *s)
     unsigned sum = 0;
     for (size_t i = listeners_of(s, all); i > 0; i--)
         sum += listener_active(all[i - 1]);
-    return sum;
+    return s->mqtt ? sum + mqtt_active(s->mqtt) : sum;
 }
 
 static unsigned connections_open(const struct server *s)
@@ -529,6 +567,8 @@ void server_drain(struct server *s)
     atomic_store(&s->service.draining, true);
     for (size_t i = 0; i < count; i++)
         listener_quiesce(all[i]);
+    if (s->mqtt)
+        mqtt_quiesce(s->mqtt);
     for (; settle > 0 && connections_open(s) > 0; settle--)
         look_again();
     while (looks-- > 0 && requests_under_way(s) > 0)
@@ -544,6 +584,7 @@ void server_free(struct server *s)
     if (!s)
         return;
     jobs_free(s->jobs);
+    mqtt_free(s->mqtt);
     listener_free(s->proxy);
     listener_free(s->admin);
     listener_free(s->device);

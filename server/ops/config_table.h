@@ -64,6 +64,14 @@ TEXT(hook, secret_file, "", "file with the secret that signs the calls of pre-pr
 TEXT(hook, ca, "", "PEM file: CAs of https hooks; empty: the system's") \
 NUMBER(hook, workers, 8, 1, 64, "hooks asked at once") \
 NUMBER(hook, max_waiting, 24, 0, 1000, "requests that wait for a hook to be asked; past it they are told 503") \
+TEXT(mqtt, host, "", "name or address of the broker, as its certificate has it; empty: no MQTT") \
+NUMBER(mqtt, port, 8883, 1, 65535, "its port, for TLS") \
+TEXT(mqtt, ca, "", "PEM file: CAs of the broker's certificate; must be given with a host") \
+TEXT(mqtt, certificate, "", "PEM file: musterd's own certificate chain for the broker, leaf first, or credential:NAME; must be given with a host") \
+TEXT(mqtt, key, "", "PEM file: its key, readable by its owner only, or credential:NAME; must be given with a host") \
+NUMBER(mqtt, workers, 32, 1, 256, "requests by MQTT worked on at once, at most half of them of one claim") \
+NUMBER(mqtt, max_queued, 1000, 1, 100000, "requests by MQTT that wait for a worker; past it they are told 503") \
+NUMBER(mqtt, keep_alive_s, 20, 5, 3600, "how long the connection to the broker may be silent") \
 TEXT(log, level, "info", "debug, info, warn or error")
 
 #define CONFIG_LIVE(KEY) \

@@ -1,7 +1,7 @@
 /*
- * What is done without being asked: partitions are kept, certificates that no claim's device
- * registered are revoked, claims that near their end are told of. Whoever holds the advisory lock
- * of a job does it; the others do nothing. Threads: any.
+ * What is done without being asked: partitions are kept, old rows of the gate's changes go,
+ * certificates that no claim's device registered are revoked, claims that near their end are told
+ * of. Whoever holds the advisory lock of a job does it; the others do nothing. Threads: any.
  */
 #pragma once
 

@@ -21,8 +21,9 @@ LEFT_OF = {
     "enroll": {"base", "model", "pki", "store"},
     "proto": {"base", "model", "pki", "store", "enroll"},
     "http": {"base", "model", "pki", "store", "enroll", "proto"},
+    "mqtt": {"base", "model", "pki", "store", "enroll", "proto"},
     "ops": {"base", "model", "pki", "store", "enroll", "proto"},
-    "main": {"base", "model", "pki", "store", "enroll", "proto", "http", "ops"},
+    "main": {"base", "model", "pki", "store", "enroll", "proto", "http", "mqtt", "ops"},
     "cli": {"base", "model"},
     "broker": {"base", "model"},
 }
@@ -34,6 +35,7 @@ FENCES = {
     r"libpq-fe\.h": {"store"},
     r"jansson\.h": {"enroll", "proto", "cli"},
     r"cbor\.h": {"proto/fleet/cbor.c"},
+    r"MQTTAsync\.h": {"mqtt"},
     r"microhttpd\.h": {"http"},
     r"gnutls/": {"http"},
     r"ini\.h": {"ops"},
