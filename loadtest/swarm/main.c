@@ -57,6 +57,7 @@ static const struct option options[] = {
     {"keys", required_argument, NULL, 'k'},
     {"server-pid", required_argument, NULL, 'p'},
     {"database-pid", required_argument, NULL, 'd'},
+    {"broker-pid", required_argument, NULL, 'b'},
     {"clients", required_argument, NULL, 'c'},
     {"requests", required_argument, NULL, 'n'},
     {"rounds", required_argument, NULL, 'r'},
@@ -109,6 +110,9 @@ static bool option_take(struct command_line *l, int c)
     case 'd':
         l->processes.database = atoi(optarg);
         return l->processes.database > 0;
+    case 'b':
+        l->processes.broker = atoi(optarg);
+        return l->processes.broker > 0;
     case 'c':
         return clients_take(l, optarg);
     case 'n':

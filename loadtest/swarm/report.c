@@ -55,14 +55,16 @@ static double seconds_of(const struct report *r)
     return (double)r->took_us / 1e6;
 }
 
-/* CPU microseconds of both for every device that was asked for. */
+/* CPU microseconds of each for every device that was asked for. */
 static json_t *cost_json(const struct report *r)
 {
     size_t n = r->devices > 0 ? r->devices : 1;
-    return json_pack("{s:I,s:I,s:I,s:I}", "server_cpu_us_per_device",
+    return json_pack("{s:I,s:I,s:I,s:I,s:I}", "server_cpu_us_per_device",
                      (json_int_t)((r->after.server_us - r->before.server_us) / (int64_t)n),
                      "database_cpu_us_per_device",
                      (json_int_t)((r->after.database_us - r->before.database_us) / (int64_t)n),
+                     "broker_cpu_us_per_device",
+                     (json_int_t)((r->after.broker_us - r->before.broker_us) / (int64_t)n),
                      "server_kib_before", (json_int_t)r->before.server_kib, "server_kib_after",
                      (json_int_t)r->after.server_kib);
 }
@@ -272,11 +274,14 @@ static enum err html_write(const struct report *r, const char *path)
     text_write(f, r->scenario->about);
     fprintf(f,
             "</p><p>%s, template %s: %zu devices in %.1f s, %zu failed. CPU per device: musterd "
-            "%lld &micro;s, PostgreSQL %lld &micro;s. Memory of musterd %.1f to %.1f MiB.</p>\n",
+            "%lld &micro;s, PostgreSQL %lld &micro;s, Mosquitto %lld &micro;s. Memory of musterd "
+            "%.1f to %.1f MiB.</p>\n",
             began, r->scenario->template_name, r->devices, seconds_of(r), r->failed,
             (long long)((r->after.server_us - r->before.server_us) /
                         (int64_t)(r->devices + !r->devices)),
             (long long)((r->after.database_us - r->before.database_us) /
+                        (int64_t)(r->devices + !r->devices)),
+            (long long)((r->after.broker_us - r->before.broker_us) /
                         (int64_t)(r->devices + !r->devices)),
             r->before.server_kib / 1024.0, r->after.server_kib / 1024.0);
     audit_write(f, r->audit);
