@@ -221,6 +221,7 @@ static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows, co
             .id = r->id,
             .kind = ca_kind(r->kind),
             .active = r->active,
+            .has_claims = r->has_claims,
             .name = r->name,
             .der = r->der,
             .template_id = r->template_id,

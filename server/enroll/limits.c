@@ -229,8 +229,9 @@ static enum err line_refuse(struct passage *p, struct hold *h, int64_t now_us)
     p->l->counts[n->kind].refusals++;
     p->fault->retry_after_s =
         limit_retry_s(&n->retry_us, now_us, (int64_t)p->config.wait_ms * 1000, plan.common_gap_us);
-    return fault_set(p->fault, FAULT_RATE_LIMITED, "%s limit: %u a second, the queue is full",
-                     kind_names[n->kind], h->rate.per_second);
+    return fault_set(p->fault, n->kind == LIMIT_CLAIM ? FAULT_CLAIM_RATE : FAULT_RATE_LIMITED,
+                     "%s limit: %u a second, the queue is full", kind_names[n->kind],
+                     h->rate.per_second);
 }
 
 /* With the lock held: a slot for the hold, leased if need be. */

@@ -60,7 +60,8 @@ struct limits_ask {
     struct gate *gate; /* the caller is inside; NULL: in none */
 };
 
-/* Returns when it is the caller's turn. ERR_DENIED with load.rate_limited or db.unavailable. */
+/* Returns when it is the caller's turn. ERR_DENIED with load.rate_limited,
+ * claim.rate_limited or db.unavailable. */
 enum err limits_pass(struct limits *l, const struct limits_ask *ask,
                      struct fault *fault) MUST_CHECK;
 

@@ -20,12 +20,13 @@ enum metrics_protocol {
     PROTOCOL_EST,
     PROTOCOL_JSON,
     PROTOCOL_CONFIG,
+    PROTOCOL_FLEET,
     PROTOCOL_HEALTH,
     PROTOCOL_ADMIN,
     PROTOCOL_COUNT
 };
 
-enum { METRICS_MAX_STEPS = 12 };
+enum { METRICS_MAX_STEPS = 16 };
 
 struct metrics;
 

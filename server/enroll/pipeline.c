@@ -12,25 +12,36 @@
 
 enum { MAX_STEPS_TEXT_BYTES = 2048, MAX_FAILURE_BYTES = 16384 };
 
+/* The ways as bits. */
+enum {
+    ENROL = 1 << FLOW_ENROL,
+    CREATE = 1 << FLOW_CREATE,
+    REGISTER = 1 << FLOW_REGISTER,
+    ALL = ENROL | CREATE | REGISTER,
+};
+
 static const struct step {
     const char *name;
     enum err (*run)(struct enrolment *e);
     const char *reached; /* the state an attempt has come to once the step passed */
+    unsigned flows;      /* that it belongs to */
 } steps[] = {
-    {"authenticate", step_authenticate, "UNPROVISIONED"},
-    {"identify", step_identify, "BOOTSTRAP"},
-    {"decode", step_decode, "ENROLL"},
-    {"link", step_link, "ENROLL"},
-    {"authorize", step_authorize, "ENROLL"},
-    {"limit", step_limit, "ENROLL"},
-    {"evaluate", step_evaluate, "ENROLL"},
-    {"issue", step_issue, "ENROLL"},
-    {"record", step_record, "REGISTER"},
+    {"authenticate", step_authenticate, "UNPROVISIONED", ALL},
+    {"identify", step_identify, "BOOTSTRAP", ALL},
+    {"own", step_own, "BOOTSTRAP", REGISTER},
+    {"decode", step_decode, "ENROLL", ENROL | CREATE},
+    {"link", step_link, "ENROLL", ENROL},
+    {"authorize", step_authorize, "ENROLL", ENROL | CREATE},
+    {"limit", step_limit, "ENROLL", ALL},
+    {"hook", step_hook, "ENROLL", ENROL | REGISTER},
+    {"evaluate", step_evaluate, "ENROLL", ENROL | REGISTER},
+    {"issue", step_issue, "ENROLL", ALL},
+    {"record", step_record, "REGISTER", ALL},
 };
 
 const char *credential_name(enum credential_kind k)
 {
-    static const char *const names[] = {"none", "token", "factory", "device"};
+    static const char *const names[] = {"none", "token", "factory", "device", "claim"};
     return names[k];
 }
 
@@ -46,7 +57,10 @@ static enum err steps_run(struct enrolment *e)
     buf_init(&times, MAX_STEPS_TEXT_BYTES);
     json_begin_array(&times);
     enum err err = ERR_OK;
-    for (size_t i = 0; i < ARRAY_LEN(steps) && !err; i++) {
+    for (size_t i = 0; i < ARRAY_LEN(steps) && !err && !e->answered; i++) {
+        if (!(steps[i].flows & 1u << e->rq->flow))
+            continue;
+        e->step = steps[i].name;
         int64_t began_us = clock_mono_us();
         e->steps = arena_printf(e->arena, "%s]", buf_text(&times));
         err = e->steps ? steps[i].run(e) : enrolment_no_memory(e);
@@ -67,11 +81,24 @@ static enum err steps_run(struct enrolment *e)
 }
 
 /* Faults that say nothing of the attempt itself stay out of the trail; that one waits is in it
- * already. */
+ * already. That a claim asks too often is what a leak looks like. */
 static bool belongs_in_trail(enum fault_code code)
 {
     return code != FAULT_AUTH_REQUIRED && code != FAULT_DB_UNAVAILABLE &&
            code != FAULT_OVERLOADED && code != FAULT_RATE_LIMITED && code != FAULT_APPROVAL_PENDING;
+}
+
+static void failure_certificate(struct buf *b, const struct enrolment *e)
+{
+    struct bytes fp = bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES);
+    if (e->credential < CREDENTIAL_FACTORY)
+        return;
+    if (e->credential == CREDENTIAL_CLAIM) {
+        fp = e->claim_fingerprint;
+        json_int(b, "claim_id", e->claim.id);
+        json_text(b, "claim", e->claim.name);
+    }
+    json_raw(b, "fingerprint", arena_printf(e->arena, "\"\\\\x%s\"", text_hex(e->arena, fp)));
 }
 
 /* FAULT_KEY_CONFLICT says what another request did, the rest what this device did. */
@@ -104,11 +131,7 @@ static void failure_write(struct buf *b, const struct enrolment *e)
         json_raw(b, "token_hash",
                  arena_printf(e->arena, "\"\\\\x%s\"",
                               text_hex(e->arena, bytes_of(e->token_hash, SHA256_BYTES))));
-    if (e->credential >= CREDENTIAL_FACTORY)
-        json_raw(
-            b, "fingerprint",
-            arena_printf(e->arena, "\"\\\\x%s\"",
-                         text_hex(e->arena, bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES))));
+    failure_certificate(b, e);
     json_raw(b, "steps", e->steps);
     json_end_object(b);
 }
@@ -140,7 +163,8 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
                       struct arena *arena, struct enrollment_result *ret_result,
                       struct enrollment_report *ret_report, struct fault *fault)
 {
-    *ret_report = (struct enrollment_report){.credential = "none", .serial = rq->claimed_serial};
+    *ret_report = (struct enrollment_report){
+        .credential = "none", .serial = rq->claimed_serial, .step = "begin"};
     _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
     if (catalog_get(service->catalog, &snapshot))
         return fault_set(fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
@@ -153,6 +177,7 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
                           .arena = arena,
                           .fault = fault,
                           .reached = "UNPROVISIONED",
+                          .step = "begin",
                           .steps = "[]"};
     err = steps_run(&e);
     if (err) {
@@ -162,6 +187,7 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
     csr_done(&e.csr);
     ret_report->credential = credential_name(e.credential);
     ret_report->proven = e.proven;
+    ret_report->step = e.step;
     if (e.template)
         ret_report->template = arena_strdup(arena, e.template->label);
     if (e.serial_known)

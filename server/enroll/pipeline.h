@@ -1,10 +1,12 @@
 /*
  * The way of an enrolment, whatever protocol it came by:
  *
- *   authenticate > identify > decode > link > authorize > limit > evaluate > issue > record
+ *   authenticate > identify > decode > link > authorize > limit > hook > evaluate > issue > record
  *
- * The steps are a table; each is timed, and on failure the attempt goes into the trail with how
- * far it came. Announcing is the outbox row that record writes with everything else.
+ * or in two steps, by a claim: a certificate for nobody in particular (FLOW_CREATE, without hook
+ * and evaluate), then the device it is for (FLOW_REGISTER, with own in place of decode, link and
+ * authorize). The steps are a table; each is timed, and on failure the attempt goes into the trail
+ * with how far it came. Announcing is the outbox row that record writes with everything else.
  * Nothing is consumed before record, and record is one transaction. Threads: any.
  */
 #pragma once
@@ -18,8 +20,9 @@
 /* What the transport logs of an enrolment besides its outcome. */
 struct enrollment_report {
     const char *serial;     /* NULL: not known */
-    const char *credential; /* token, factory, device, none */
+    const char *credential; /* token, factory, device, claim, none */
     const char *template;   /* its label; NULL: not known */
+    const char *step;       /* the last that was begun; a constant */
     bool proven;            /* the credential proves that very device */
 };
 

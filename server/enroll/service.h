@@ -12,8 +12,10 @@
 #include "store/db.h"
 
 struct catalog;
+struct claims;
 struct committer;
 struct gate;
+struct hooks;
 struct limits;
 struct metrics;
 struct source_limit;
@@ -21,11 +23,13 @@ struct source_limit;
 struct service {
     struct db *db;
     struct catalog *catalog;
+    struct claims *claims;
     struct committer *committer;
     struct source_limit *trail_limit; /* refusals of strangers written down */
     struct source_limit *token_limit; /* refused bootstrap tokens */
     struct source_limit *login_limit; /* failed admin logins */
     struct limits *limits;            /* how many enrolments may pass */
+    struct hooks *hooks;              /* whom templates ask before they provision */
     struct metrics *metrics;
     struct gate *device_gate; /* enrolments are inside; a step that waits leaves it meanwhile */
     struct gate *admin_gate;

@@ -51,6 +51,37 @@ static enum err device_certificate(struct enrolment *e)
     return ERR_OK;
 }
 
+/* ERR_NOT_FOUND: it is none. */
+static enum err claim_certificate(struct enrolment *e, struct bytes fingerprint)
+{
+    enum err err = claims_find(e->service->claims, fingerprint, e->arena, &e->claim);
+    if (err == ERR_NOT_FOUND)
+        return err;
+    if (err)
+        return fault_set(e->fault, FAULT_DB_UNAVAILABLE, "looking up the claim: %s", err_name(err));
+    e->credential = CREDENTIAL_CLAIM;
+    e->claim_fingerprint = fingerprint;
+    return ERR_OK;
+}
+
+/* Claims made here say so; others are looked for below registered CAs that are known to have some.
+ */
+static enum err known_certificate(struct enrolment *e)
+{
+    const char *urn = e->peer.leaf.urn;
+    struct bytes fp = bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES);
+    bool ours = e->peer_ca->kind != CATALOG_REGISTERED;
+    bool perhaps =
+        ours ? urn && strncmp(urn, CLAIM_URN, strlen(CLAIM_URN)) == 0 : e->peer_ca->has_claims;
+    enum err err = perhaps ? claim_certificate(e, fp) : ERR_NOT_FOUND;
+    if (err != ERR_NOT_FOUND)
+        return err;
+    if (ours)
+        return device_certificate(e);
+    e->credential = CREDENTIAL_FACTORY;
+    return ERR_OK;
+}
+
 static enum err certificate_authenticate(struct enrolment *e)
 {
     const struct enrollment_request *rq = e->rq;
@@ -69,15 +100,18 @@ static enum err certificate_authenticate(struct enrolment *e)
     e->peer_ca = snapshot_ca(e->snapshot, e->peer.anchor_id);
     if (!e->peer_ca)
         return fault_set(e->fault, FAULT_INTERNAL, "the chain's anchor is not in the catalog");
-    if (e->peer_ca->kind != CATALOG_REGISTERED)
-        return device_certificate(e);
-    e->credential = CREDENTIAL_FACTORY;
-    return ERR_OK;
+    return known_certificate(e);
 }
 
-enum err step_authenticate(struct enrolment *e)
+static enum err credential_find(struct enrolment *e)
 {
     const struct enrollment_request *rq = e->rq;
+    if (rq->claim.len > 0) {
+        enum err err = claim_certificate(e, rq->claim);
+        return err == ERR_NOT_FOUND ? fault_set(e->fault, FAULT_CLAIM_REQUIRED,
+                                                "the certificate the broker saw is no claim")
+                                    : err;
+    }
     if (rq->token && !rq->renew) {
         e->credential = CREDENTIAL_TOKEN;
         /* whether a token is good is known when it is recorded; guesses must not cost a signature
@@ -94,4 +128,19 @@ enum err step_authenticate(struct enrolment *e)
     return fault_set(e->fault, FAULT_AUTH_REQUIRED,
                      rq->renew ? "a renewal is authenticated by the certificate it renews, in TLS"
                                : "no token and no client certificate");
+}
+
+/* The two steps of AWS are for claims; so is nothing that a claim must not do. */
+enum err step_authenticate(struct enrolment *e)
+{
+    enum err err = credential_find(e);
+    if (err)
+        return err;
+    bool claim = e->credential == CREDENTIAL_CLAIM;
+    if (!claim && e->rq->flow != FLOW_ENROL)
+        return fault_set(e->fault, FAULT_CLAIM_REQUIRED, "the credential is a %s",
+                         credential_name(e->credential));
+    if (claim && e->rq->renew)
+        return fault_set(e->fault, FAULT_CERT_PURPOSE, "a claim certificate cannot renew");
+    return ERR_OK;
 }

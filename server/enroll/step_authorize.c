@@ -26,9 +26,11 @@ static enum err renewal_check(struct enrolment *e)
     return ERR_OK;
 }
 
+/* A certificate for a claim is for nobody yet: a serial in its CSR is only remembered. */
 enum err step_authorize(struct enrolment *e)
 {
-    enum err err = e->serial_known ? ERR_OK : enrolment_serial(e);
+    bool serial_wanted = e->rq->flow == FLOW_ENROL && !e->serial_known;
+    enum err err = serial_wanted ? enrolment_serial(e) : ERR_OK;
     if (!err)
         err = key_check(e);
     if (!err)

@@ -14,9 +14,25 @@ static enum err keygen_check(struct enrolment *e)
     return err;
 }
 
+/* A claim's wish for a key of ours has no request: the template says which kind. */
+static enum err key_choose(struct enrolment *e)
+{
+    static const enum key_kind order[] = {KEY_P256,    KEY_P384,    KEY_RSA2048,
+                                          KEY_RSA3072, KEY_RSA4096, KEY_ED25519};
+    if (!e->settings->server_keygen)
+        return fault_set(e->fault, FAULT_KEYGEN_REFUSED, "template %s", e->template->label);
+    for (size_t i = 0; i < ARRAY_LEN(order) && e->csr.kind == 0; i++) {
+        if (e->settings->keys & order[i])
+            e->csr.kind = order[i];
+    }
+    return ERR_OK;
+}
+
 enum err step_decode(struct enrolment *e)
 {
     struct bytes der;
+    if (e->rq->flow == FLOW_CREATE && e->rq->server_key)
+        return key_choose(e);
     enum err err = csr_unwrap(e->arena, e->rq->csr, &der);
     if (err == ERR_NO_MEMORY)
         return enrolment_no_memory(e);

@@ -8,6 +8,11 @@
  * a wildcard in a policy. */
 static enum err params_fill(struct enrolment *e)
 {
+    for (size_t i = 0; i < e->given_count; i++) {
+        bool serial = strcmp(e->given[i].name, "SerialNumber") == 0;
+        if (!serial && template_params_add(&e->params, e->given[i].name, e->given[i].value))
+            return fault_set(e->fault, FAULT_INTERNAL, "too many template values");
+    }
     static const struct cert_info nobody;
     const struct cert_info *leaf = e->credential == CREDENTIAL_FACTORY ? &e->peer.leaf : &nobody;
     const struct template_param values[] = {
@@ -51,14 +56,18 @@ static enum err identity_ensure(struct enrolment *e)
 enum err step_evaluate(struct enrolment *e)
 {
     const struct template *t = e->template->compiled;
+    bool made = e->rq->flow == FLOW_REGISTER;
+    enum err err = made || e->given_count > 0 ? enrolment_serial(e) : ERR_OK;
+    if (err)
+        return err;
     if (e->credential == CREDENTIAL_DEVICE) {
         e->profile = *template_renewal_profile(t);
         return ERR_OK;
     }
-    enum err err = params_fill(e);
-    if (!err)
+    err = params_fill(e);
+    if (!err && !made)
         err = template_profile(t, &e->params, e->arena, &e->profile, e->fault);
     if (err && e->fault->code == FAULT_NONE)
         return fault_set(e->fault, FAULT_INTERNAL, "evaluating the template: %s", err_name(err));
-    return err ? err : identity_ensure(e);
+    return err || made ? err : identity_ensure(e);
 }

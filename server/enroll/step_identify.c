@@ -3,6 +3,20 @@
 
 #include "enroll/steps.h"
 
+static enum err claim_template_choose(struct enrolment *e)
+{
+    const char *label = e->rq->template_name;
+    e->template = label ? snapshot_template(e->snapshot, label)
+                        : snapshot_template_by_id(e->snapshot, e->claim.template_id);
+    if (!e->template)
+        return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%.80s\"",
+                         label ? label : "of the claim");
+    if (!claim_row_allows(&e->claim, e->template->id))
+        return fault_set(e->fault, FAULT_CLAIM_TEMPLATE, "claim %s is not for template %s",
+                         e->claim.name, e->template->label);
+    return ERR_OK;
+}
+
 static enum err template_choose(struct enrolment *e)
 {
     const char *label = e->rq->template_name;
@@ -12,6 +26,8 @@ static enum err template_choose(struct enrolment *e)
             return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "the device's template is disabled");
         return ERR_OK;
     }
+    if (e->credential == CREDENTIAL_CLAIM)
+        return claim_template_choose(e);
     if (e->peer_ca && e->peer_ca->template_id != 0 && !e->peer_ca->template)
         return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "the template of CA %s is disabled",
                          e->peer_ca->name);
@@ -41,8 +57,7 @@ static const char *urn_serial(const char *urn)
     return at ? at + 1 : NULL;
 }
 
-/* The serial in the factory certificate, or in the CSR of a token holder. */
-static const char *serial_from_names(const struct enrolment *e)
+const char *enrolment_named_serial(const struct enrolment *e)
 {
     bool factory = e->credential == CREDENTIAL_FACTORY;
     switch (e->settings->serial) {
@@ -56,11 +71,22 @@ static const char *serial_from_names(const struct enrolment *e)
     return NULL;
 }
 
+/* What the device or the hook says; where a registration says nothing, what the CSR said. */
+static const char *serial_from_parameters(const struct enrolment *e)
+{
+    const char *text = enrolment_given(e, e->settings->serial_parameter);
+    return text || e->rq->flow != FLOW_REGISTER ? text : e->owned.csr_serial;
+}
+
 static enum err serial_missing(struct enrolment *e)
 {
     if (e->credential == CREDENTIAL_FACTORY)
         return fault_set(e->fault, FAULT_CERT_NO_SERIAL, "factory certificate %s",
                          e->peer.leaf.subject_text);
+    if (e->rq->flow == FLOW_REGISTER)
+        return fault_set(e->fault, FAULT_SERIAL_MISSING,
+                         "parameter \"%s\" is missing, and the CSR named no serial",
+                         e->settings->serial_parameter);
     return fault_set(e->fault, FAULT_SERIAL_MISSING,
                      "neither the credential nor the CSR names a serial");
 }
@@ -73,8 +99,10 @@ enum err enrolment_serial(struct enrolment *e)
     const char *text = claimed;
     if (e->credential == CREDENTIAL_DEVICE)
         text = e->owner.serial;
+    else if (e->rq->flow == FLOW_REGISTER || e->given_count > 0)
+        text = serial_from_parameters(e);
     else if (e->credential == CREDENTIAL_FACTORY || !claimed)
-        text = serial_from_names(e);
+        text = enrolment_named_serial(e);
     if (!text)
         return serial_missing(e);
     if (serial_parse(rule, text, &e->serial))
@@ -82,7 +110,7 @@ enum err enrolment_serial(struct enrolment *e)
     e->serial_known = true;
     e->proven = e->credential == CREDENTIAL_DEVICE || e->credential == CREDENTIAL_FACTORY;
     struct serial also;
-    if (text != claimed && claimed &&
+    if (text != claimed && claimed && e->given_count == 0 &&
         (serial_parse(rule, claimed, &also) || strcmp(also.canonical, e->serial.canonical) != 0))
         return fault_set(e->fault, FAULT_SERIAL_MISMATCH,
                          "the certificate is for %s, the request says \"%.80s\"", e->serial.given,
@@ -114,12 +142,13 @@ static enum err credential_check(struct enrolment *e)
     if (e->rq->renew)
         return fault_set(e->fault, FAULT_CERT_PURPOSE,
                          "a factory certificate cannot renew; use simpleenroll");
-    unsigned need =
-        e->credential == CREDENTIAL_TOKEN ? CREDENTIAL_SET_TOKEN : CREDENTIAL_SET_FACTORY;
-    if (!(e->settings->credentials & need))
+    static const unsigned needs[] = {[CREDENTIAL_TOKEN] = CREDENTIAL_SET_TOKEN,
+                                     [CREDENTIAL_FACTORY] = CREDENTIAL_SET_FACTORY,
+                                     [CREDENTIAL_CLAIM] = CREDENTIAL_SET_CLAIM};
+    if (!(e->settings->credentials & needs[e->credential]))
         return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL, "template %s does not take a %s",
                          e->template->label, credential_name(e->credential));
-    if (e->peer_ca && e->peer_ca->template_id != 0 &&
+    if (e->credential == CREDENTIAL_FACTORY && e->peer_ca->template_id != 0 &&
         e->peer_ca->product_id != e->template->product->id)
         return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL,
                          "CA %s is registered for another product than %s of template %s",
@@ -130,8 +159,9 @@ static enum err credential_check(struct enrolment *e)
 /* How long after its end a certificate may still ask, if everything else about it is right. */
 static enum err expiry_check(struct enrolment *e)
 {
-    int64_t grace_s = e->credential == CREDENTIAL_DEVICE ? e->settings->expired_renewal_s
-                                                         : e->settings->expired_enrolment_s;
+    int64_t grace_s = e->credential == CREDENTIAL_DEVICE  ? e->settings->expired_renewal_s
+                      : e->credential == CREDENTIAL_CLAIM ? e->claim.grace_s
+                                                          : e->settings->expired_enrolment_s;
     if (e->expired.code == FAULT_NONE || e->peer.leaf_expired_s <= grace_s)
         return ERR_OK;
     *e->fault = e->expired;
@@ -149,7 +179,8 @@ enum err step_identify(struct enrolment *e)
         err = credential_check(e);
     if (err)
         return err;
-    if (e->credential == CREDENTIAL_TOKEN && !e->rq->claimed_serial)
-        return ERR_OK; /* the CSR names it */
+    bool shared = e->credential == CREDENTIAL_TOKEN || e->credential == CREDENTIAL_CLAIM;
+    if (e->rq->flow != FLOW_ENROL || (shared && !e->rq->claimed_serial))
+        return ERR_OK; /* the CSR names it, or the parameters do */
     return enrolment_serial(e);
 }

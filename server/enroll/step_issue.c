@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/id.h"
 #include "base/text.h"
 #include "enroll/steps.h"
 
@@ -18,6 +19,8 @@ static enum err issuer_choose(struct enrolment *e, int64_t now_s)
 /* A stranger's word must not cost an RSA key. */
 static enum err keygen_allowed(struct enrolment *e)
 {
+    if (e->rq->flow == FLOW_CREATE)
+        return create_allowed(e);
     struct enrol_outcome o = {0};
     const struct enrol_record r = {
         .request_id = e->rq->request_id,
@@ -31,16 +34,11 @@ static enum err keygen_allowed(struct enrolment *e)
                                                         : bytes_of(NULL, 0),
         .allowlist_required = e->settings->allowlist_required,
         .approval = e->settings->approval_required && e->credential != CREDENTIAL_DEVICE,
+        .claim_id = e->credential == CREDENTIAL_CLAIM ? e->claim.id : 0,
+        .claim_late = e->expired.code != FAULT_NONE,
     };
     enum err err = enrol_keygen_check(e->service->db, &r, e->arena, &o);
-    if (err)
-        return fault_set(e->fault, err == ERR_UNAVAILABLE ? FAULT_DB_UNAVAILABLE : FAULT_INTERNAL,
-                         "asking the registry: %s", err_name(err));
-    if (strcmp(o.code, "ok") == 0)
-        return ERR_OK;
-    e->fault->retry_after_s =
-        strcmp(o.code, "approval.pending") == 0 ? (int)e->settings->approval_poll_s : 0;
-    return fault_set(e->fault, fault_parse(o.code), "%s", o.detail);
+    return enrolment_judged(e, err, &o, "asking the registry");
 }
 
 /* The device's key, where it is made here, ready to travel: an enrolment that could not be
@@ -58,6 +56,26 @@ static enum err key_make(struct enrolment *e)
         err = keygen_deliver(e->arena, key, &e->wish, e->issuer, &e->result.private_key);
     e->result.key_enveloped = e->wish.encrypted;
     return err ? fault_set(e->fault, FAULT_INTERNAL, "making a key: %s", err_name(err)) : ERR_OK;
+}
+
+/* Whoever it will be: a name that no other certificate has (RFC 9562). Template and device are not
+ * known yet, so the rest comes from the claim's template. */
+static enum err profile_for_nobody(struct enrolment *e)
+{
+    char id[ID_TEXT_BYTES];
+    if (id_new(id))
+        return fault_set(e->fault, FAULT_INTERNAL, "random numbers");
+    const char *uuid =
+        arena_printf(e->arena, "%.8s-%.4s-%.4s-%.4s-%.12s", id, id + 8, id + 12, id + 16, id + 20);
+    const char *urn = uuid ? arena_printf(e->arena, "urn:uuid:%s", uuid) : NULL;
+    if (!urn)
+        return enrolment_no_memory(e);
+    e->profile = *template_renewal_profile(e->template->compiled);
+    e->profile.subject[0] = (struct rdn){"CN", uuid};
+    e->profile.subject_count = 1;
+    e->profile.san[0] = (struct san){SAN_URI, urn};
+    e->profile.san_count = 1;
+    return ERR_OK;
 }
 
 static enum err sign(struct enrolment *e)
@@ -80,8 +98,10 @@ static enum err sign(struct enrolment *e)
 
 enum err step_issue(struct enrolment *e)
 {
-    enum err err = sign(e);
-    if (err || e->credential == CREDENTIAL_DEVICE)
+    enum err err = e->rq->flow == FLOW_CREATE ? profile_for_nobody(e) : ERR_OK;
+    if (!err && e->rq->flow != FLOW_REGISTER)
+        err = sign(e);
+    if (err || e->rq->flow == FLOW_CREATE || e->credential == CREDENTIAL_DEVICE)
         return err;
     const char *id = text_hex(e->arena, bytes_of(e->issued.fingerprint, SHA256_BYTES));
     if (!id)

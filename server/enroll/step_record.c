@@ -1,4 +1,6 @@
 /* Everything an enrolment consumes and creates, in one transaction. */
+#include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/json_out.h"
@@ -48,7 +50,20 @@ static const char *policies_json(struct enrolment *e)
     return b.overflow ? NULL : arena_strdup(e->arena, buf_text(&b));
 }
 
-static void record_request(const struct enrolment *e, struct enrol_record *r)
+static void record_claim(const struct enrolment *e, struct enrol_record *r)
+{
+    r->claim_id = e->claim.id;
+    r->claim_name = e->claim.name;
+    r->claim_late = e->expired.code != FAULT_NONE;
+    r->client_id = e->rq->client_id;
+    if (e->rq->flow == FLOW_ENROL)
+        return;
+    r->ownership_hash = bytes_of(e->ownership_hash, SHA256_BYTES);
+    if (e->rq->flow == FLOW_REGISTER)
+        r->parameters_hash = bytes_of(e->parameters_hash, SHA256_BYTES);
+}
+
+void enrolment_origin(const struct enrolment *e, struct enrol_record *r)
 {
     r->request_id = e->rq->request_id;
     r->since_us = e->rq->since_us;
@@ -60,17 +75,21 @@ static void record_request(const struct enrolment *e, struct enrol_record *r)
     r->template_id = e->template->id;
     r->template_version = e->template->version;
     r->template_label = e->template->label;
-    r->serial = e->serial.given;
-    r->serial_canonical = e->serial.canonical;
     r->steps = e->steps;
+    if (e->serial_known) {
+        r->serial = e->serial.given;
+        r->serial_canonical = e->serial.canonical;
+    }
     if (e->credential == CREDENTIAL_TOKEN)
         r->token_hash = bytes_of(e->token_hash, SHA256_BYTES);
+    if (e->credential == CREDENTIAL_CLAIM)
+        record_claim(e, r);
 }
 
 static void record_peer(const struct enrolment *e, struct enrol_record *r)
 {
     const struct cert_info *leaf = &e->peer.leaf;
-    if (e->credential < CREDENTIAL_FACTORY)
+    if (e->credential < CREDENTIAL_FACTORY || e->credential == CREDENTIAL_CLAIM)
         return;
     r->peer_fingerprint = bytes_of(leaf->fingerprint, SHA256_BYTES);
     r->peer_spki = bytes_of(leaf->spki_sha256, SHA256_BYTES);
@@ -81,13 +100,13 @@ static void record_peer(const struct enrolment *e, struct enrol_record *r)
     r->peer_not_after = leaf->not_after_s;
 }
 
-static void record_certificate(const struct enrolment *e, struct enrol_record *r)
+void enrolment_certificate(const struct enrolment *e, struct enrol_record *r)
 {
     r->spki = bytes_of(e->csr.spki_sha256, SHA256_BYTES);
     r->fingerprint = bytes_of(e->issued.fingerprint, SHA256_BYTES);
     r->certificate = e->issued.der;
     r->serial_number = bytes_of(e->issued.serial_number, ISSUER_SERIAL_BYTES);
-    r->issuer_id = issuer_id(e->issuer);
+    r->issuer_id = e->rq->flow == FLOW_REGISTER ? e->owned.issuer_id : issuer_id(e->issuer);
     r->not_before = e->issued.not_before_s;
     r->not_after = e->issued.not_after_s;
 }
@@ -123,14 +142,48 @@ static void record_settings(const struct enrolment *e, struct enrol_record *r)
     r->server_key = e->rq->server_key;
 }
 
+enum err enrolment_judged(struct enrolment *e, enum err err, const struct enrol_outcome *o,
+                          const char *doing)
+{
+    if (err)
+        return fault_set(e->fault, err == ERR_UNAVAILABLE ? FAULT_DB_UNAVAILABLE : FAULT_INTERNAL,
+                         "%s: %s", doing, err_name(err));
+    if (strcmp(o->code, "ok") == 0 || strcmp(o->code, "replayed") == 0)
+        return ERR_OK;
+    if (strcmp(o->code, "approval.pending") == 0)
+        e->fault->retry_after_s = (int)e->settings->approval_poll_s;
+    return fault_set(e->fault, fault_parse(o->code), "%s", o->detail);
+}
+
+static const char *member_text(struct enrolment *e, const json_t *object, const char *name)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+    return text ? arena_strdup(e->arena, text) : NULL;
+}
+
+enum err enrolment_answer_again(struct enrolment *e, const struct enrol_outcome *o)
+{
+    json_t *answer = json_loads(o->answer, 0, NULL);
+    char *configuration = json_dumps(json_object_get(answer, "configuration"), JSON_COMPACT);
+    e->result.replayed = true;
+    e->answered = true;
+    e->result.serial = member_text(e, answer, "serial");
+    e->result.thing_name = member_text(e, answer, "thing_name");
+    e->result.configuration = configuration ? arena_strdup(e->arena, configuration) : NULL;
+    free(configuration);
+    json_decref(answer);
+    return e->result.serial && e->result.configuration ? ERR_OK : enrolment_no_memory(e);
+}
+
 static enum err outcome_judge(struct enrolment *e, const struct enrol_outcome *o)
 {
     bool replayed = strcmp(o->code, "replayed") == 0;
     e->proven = o->proven;
-    if (strcmp(o->code, "approval.pending") == 0)
-        e->fault->retry_after_s = (int)e->settings->approval_poll_s;
-    if (!replayed && strcmp(o->code, "ok") != 0)
-        return fault_set(e->fault, fault_parse(o->code), "%s", o->detail);
+    enum err err = enrolment_judged(e, ERR_OK, o, "recording");
+    if (err)
+        return err;
+    if (o->answer)
+        return enrolment_answer_again(e, o);
     e->result.certificate = replayed ? o->certificate : e->issued.der;
     e->result.replayed = replayed;
     e->result.serial = arena_strdup(e->arena, e->serial.given);
@@ -144,9 +197,11 @@ enum err step_record(struct enrolment *e)
 {
     struct enrol_record r = {0};
     struct enrol_outcome outcome = {0};
-    record_request(e, &r);
+    if (e->rq->flow == FLOW_CREATE)
+        return create_record(e);
+    enrolment_origin(e, &r);
     record_peer(e, &r);
-    record_certificate(e, &r);
+    enrolment_certificate(e, &r);
     record_settings(e, &r);
     enum err err = record_registration(e, &r);
     if (err)

@@ -267,9 +267,15 @@ static enum err eval_given(const struct eval *ev, const struct template_param *g
                          TEMPLATE_MAX_VALUE_BYTES);
     for (const char *s = value; *s; s += n) {
         n = text_utf8_length(s);
+        bool widens = strchr("*?$", *s) != NULL;
         bool breaks_out = *s == '"' || *s == '\\' || (unsigned char)*s < ' ';
         if (n == 0)
             return eval_fail(ev, p, "the value of %.64s is not UTF-8", given->name);
+        if (ev->in_policy && widens)
+            return eval_fail(ev, p,
+                             "the value of %.64s has a wildcard or a variable, which must not come "
+                             "into a policy from outside",
+                             given->name);
         if (ev->in_text && breaks_out)
             return eval_fail(ev, p,
                              "the value of %.64s has a quote, backslash or control character, "

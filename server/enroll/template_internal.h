@@ -83,7 +83,8 @@ struct eval {
     const struct template_params *params;
     struct arena *arena;
     struct fault *fault;
-    bool in_text; /* inside JSON written as text: no given value may end a string of it */
+    bool in_policy; /* no given value may be a wildcard or a variable there */
+    bool in_text;   /* inside JSON written as text: no given value may end a string of it */
 };
 
 /* template.evaluation_failed with the path. */

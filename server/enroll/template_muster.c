@@ -213,6 +213,15 @@ static enum err check_issuer(struct check *c, json_t *node, const struct path *p
     return ERR_OK;
 }
 
+static enum err check_serial_parameter(struct check *c, json_t *node, const struct path *p)
+{
+    const char *name = json_string_value(node);
+    if (!name || name[0] == '\0' || strlen(name) > TEMPLATE_MAX_KEY_BYTES || strchr(name, ':'))
+        return check_fail(c, p, "must be the name of a parameter that devices give");
+    c->t->settings.serial_parameter = name;
+    return ERR_OK;
+}
+
 static enum err check_quarantine(struct check *c, json_t *node, const struct path *p)
 {
     static const char *const members[] = {"Failures", NULL};
@@ -404,6 +413,7 @@ static const struct {
 } keys[] = {
     {"Credentials", check_credentials},
     {"Serial", check_serial},
+    {"SerialParameter", check_serial_parameter},
     {"Subject", check_subject},
     {"SubjectAltNames", check_names},
     {"Keys", check_keys},
@@ -427,6 +437,7 @@ static void defaults_set(struct template *t)
     t->settings = (struct template_settings){
         .credentials = CREDENTIAL_SET_TOKEN | CREDENTIAL_SET_FACTORY,
         .serial = SERIAL_FROM_CN,
+        .serial_parameter = "SerialNumber",
         .keys = KEY_P256 | KEY_P384,
         .allowlist_required = true,
         .reprovision = REPROVISION_REFUSE,

@@ -218,8 +218,10 @@ static enum err policy_document(const struct eval *ev, json_t *node, const struc
     const char *text = NULL;
     bool escaped = json_is_string(node) || expr_is_function(node);
     struct eval inside = *ev;
-    inside.in_text = true;
-    enum err e = escaped ? eval_text(&inside, node, p, &text) : policy_build(ev, node, p, &built);
+    inside.in_policy = true;
+    inside.in_text = escaped;
+    enum err e =
+        escaped ? eval_text(&inside, node, p, &text) : policy_build(&inside, node, p, &built);
     if (e)
         return e;
     _cleanup_(freep) char *compact =

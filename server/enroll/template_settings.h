@@ -28,6 +28,8 @@ enum serial_source {
 struct template_settings {
     unsigned credentials; /* enum credential_set bits; default token | factory */
     enum serial_source serial;
+    const char *serial_parameter; /* Muster.SerialParameter: names it in RegisterThing;
+                                     default "SerialNumber" */
     unsigned keys;                /* enum key_kind bits; default P-256 | P-384 */
     bool allowlist_required;      /* Muster.Allowlist: "required" (default) | "optional" */
     enum reprovision reprovision; /* Muster.Reprovision: "refuse" (default) | "replace" */

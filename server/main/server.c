@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/secret.h"
 #include "enroll/catalog.h"
+#include "enroll/claims.h"
 #include "enroll/limits.h"
 #include "enroll/service.h"
 #include "http/probe.h"
@@ -186,6 +187,8 @@ static enum err service_make(struct server *s, char *message)
     s->service.device_gate = &s->device_gate;
     s->service.admin_gate = &s->admin_gate;
     enum err e = catalog_new(s->db, c->ca_directory, &s->service.catalog);
+    if (!e)
+        e = claims_new(s->db, &s->service.claims);
     if (!e)
         e = metrics_new(&s->service.metrics);
     if (!e)
@@ -540,6 +543,7 @@ void server_free(struct server *s)
     committer_free(s->service.committer);
     metrics_free(s->service.metrics);
     catalog_free(s->service.catalog);
+    claims_free(s->service.claims);
     db_free(s->db);
     while (s->loaded) {
         struct loaded *older = s->loaded->older;

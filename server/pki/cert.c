@@ -216,21 +216,26 @@ enum err cert_encode(struct arena *arena, X509 *x, struct bytes *ret_der)
     return ERR_OK;
 }
 
-char *cert_pem(struct arena *arena, struct bytes der)
+char *pem_text(struct arena *arena, const char *label, struct bytes der)
 {
     _cleanup_(buf_donep) struct buf text = {0};
     _cleanup_(buf_donep) struct buf pem = {0};
     buf_init(&text, 2 * CERT_MAX_BYTES);
     buf_init(&pem, 3 * CERT_MAX_BYTES + PEM_OVERHEAD);
     base64_encode(&text, der);
-    buf_add_text(&pem, "-----BEGIN CERTIFICATE-----\n");
+    buf_printf(&pem, "-----BEGIN %s-----\n", label);
     for (size_t at = 0; at < text.len; at += PEM_LINE_CHARS) {
         size_t rest = text.len - at;
         buf_add(&pem, text.data + at, rest < PEM_LINE_CHARS ? rest : PEM_LINE_CHARS);
         buf_add_char(&pem, '\n');
     }
-    buf_add_text(&pem, "-----END CERTIFICATE-----\n");
+    buf_printf(&pem, "-----END %s-----\n", label);
     if (text.overflow || pem.overflow)
         return NULL;
     return arena_strdup(arena, buf_text(&pem));
+}
+
+char *cert_pem(struct arena *arena, struct bytes der)
+{
+    return pem_text(arena, "CERTIFICATE", der);
 }

@@ -69,7 +69,8 @@ enum err cert_issuer_der(struct bytes der, struct bytes *ret_name) MUST_CHECK;
 /* DER into the arena. */
 enum err cert_encode(struct arena *arena, X509 *cert, struct bytes *ret_der) MUST_CHECK;
 
-/* PEM text into the arena; NULL when out of memory. */
+/* PEM text (RFC 7468) of at most CERT_MAX_BYTES into the arena; NULL when out of memory. */
+char *pem_text(struct arena *arena, const char *label, struct bytes der);
 char *cert_pem(struct arena *arena, struct bytes der);
 
 /* Degenerate certs-only CMS SignedData (RFC 5272 3.1, RFC 7030 4.1.3): version 1, id-data

@@ -154,6 +154,8 @@ enum err keygen_make(struct csr *csr, EVP_PKEY **ret_key)
 {
     _cleanup_(key_freep) EVP_PKEY *key = NULL;
     enum err e = key_generate(csr->kind, &key);
+    if (!e && !csr->request && !(csr->request = X509_REQ_new()))
+        e = ERR_NO_MEMORY;
     if (!e && !X509_REQ_set_pubkey(csr->request, key))
         e = ERR_NO_MEMORY;
     if (!e)

@@ -34,7 +34,8 @@ enum err keygen_wish_check(struct keygen_wish *wish, struct bytes client_der,
                            struct fault *fault) MUST_CHECK;
 
 /* Makes a key of the request's kind and puts it into the request in place of the one it came
- * with. The caller frees with key_free. */
+ * with; where there was no request, into one that says nothing else. The caller frees with
+ * key_free. */
 enum err keygen_make(struct csr *csr, EVP_PKEY **ret_key) MUST_CHECK;
 
 /* PKCS#8 (RFC 5958) in the arena; or, where the wish is so, EnvelopedData around SignedData

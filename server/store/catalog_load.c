@@ -17,7 +17,7 @@ static const struct stmt stmts[] = {
      0},
     {"catalog_cas",
      "SELECT c.id, c.kind, c.name, c.certificate, c.key_reference, c.active,"
-     " coalesce(c.template_id, 0), coalesce(t.product_id, 0)"
+     " coalesce(c.template_id, 0), coalesce(t.product_id, 0), c.has_claims"
      " FROM ca c LEFT JOIN template t ON t.id = c.template_id ORDER BY c.id",
      0},
 };
@@ -97,6 +97,7 @@ static enum err ca_load(const PGresult *r, int i, struct arena *arena, struct ca
         .active = is_true(r, i, 5),
         .template_id = atoll(PQgetvalue(r, i, 6)),
         .product_id = atoll(PQgetvalue(r, i, 7)),
+        .has_claims = is_true(r, i, 8),
     };
     if (!ret->kind || !ret->name || (reference && !ret->key_reference))
         return ERR_NO_MEMORY;

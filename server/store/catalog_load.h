@@ -34,6 +34,7 @@ struct ca_cached_row {
     struct bytes der;
     const char *key_reference; /* NULL: not ours to sign with */
     bool active;
+    bool has_claims;     /* below this registered CA */
     int64_t template_id; /* 0: none */
     int64_t product_id;  /* of that template */
 };

@@ -12,7 +12,7 @@
 
 static const struct stmt batch_stmt = {
     "enrol_batch",
-    "SELECT ord, code, detail, proven, certificate, state FROM enrol_batch($1::jsonb)", 1};
+    "SELECT ord, code, detail, proven, certificate, state, answer FROM enrol_batch($1::jsonb)", 1};
 const struct stmt_set commit_statements = {&batch_stmt, 1};
 
 /* The larger a batch the less each enrolment costs, so a busy leader waits for others: when they
@@ -114,9 +114,22 @@ static void write_bytea(struct buf *b, const char *key, struct bytes value)
     buf_add_char(b, '"');
 }
 
+static void write_claim(struct buf *b, const struct enrol_record *r)
+{
+    if (r->claim_id == 0)
+        return;
+    json_int(b, "claim_id", r->claim_id);
+    json_text(b, "claim_name", r->claim_name);
+    json_bool(b, "claim_late", r->claim_late);
+    json_text(b, "client_id", r->client_id);
+    write_bytea(b, "ownership_hash", r->ownership_hash);
+    write_bytea(b, "parameters_hash", r->parameters_hash);
+}
+
 static void write_certificates(struct buf *b, const struct enrol_record *r)
 {
     write_bytea(b, "token_hash", r->token_hash);
+    write_claim(b, r);
     write_bytea(b, "peer_fingerprint", r->peer_fingerprint);
     write_bytea(b, "peer_der", r->peer_der);
     write_bytea(b, "peer_serial_number", r->peer_serial_number);
@@ -173,13 +186,15 @@ static enum err outcome_take(const PGresult *r, int row, struct waiter *w)
     const char *certificate = db_value(r, row, 4);
     const char *state = db_value(r, row, 5);
     const char *detail = db_value(r, row, 2);
+    const char *answer = db_value(r, row, 6);
     struct enrol_outcome o = {
         .code = arena_strdup(w->arena, PQgetvalue(r, row, 1)),
         .detail = arena_strdup(w->arena, detail ? detail : ""),
         .proven = PQgetvalue(r, row, 3)[0] == 't',
         .state = state ? arena_strdup(w->arena, state) : NULL,
+        .answer = answer ? arena_strdup(w->arena, answer) : NULL,
     };
-    if (!o.code || !o.detail || (state && !o.state))
+    if (!o.code || !o.detail || (state && !o.state) || (answer && !o.answer))
         return ERR_NO_MEMORY;
     enum err e = certificate ? db_parse_bytea(w->arena, certificate, &o.certificate) : ERR_OK;
     if (!e)

@@ -102,6 +102,9 @@ static void question_write(struct buf *b, const struct enrol_record *r, struct a
     json_text(b, "token_hash", db_bytea(arena, r->token_hash.data, r->token_hash.len));
     json_bool(b, "allowlist_required", r->allowlist_required);
     json_bool(b, "approval", r->approval);
+    if (r->claim_id != 0)
+        json_int(b, "claim_id", r->claim_id);
+    json_bool(b, "claim_late", r->claim_late);
     json_end_object(b);
 }
 

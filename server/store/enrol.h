@@ -21,7 +21,7 @@ struct enrol_record {
     int64_t since_us; /* of the request, monotonic; becomes an age when it is sent */
     const char *protocol;
     const char *operation;
-    const char *credential; /* token, factory, device */
+    const char *credential; /* token, factory, device, claim */
     const char *source;
     int64_t product_id;
     int64_t template_id;
@@ -30,6 +30,12 @@ struct enrol_record {
     const char *serial;
     const char *serial_canonical;
     struct bytes token_hash;
+    int64_t claim_id; /* 0: no claim */
+    const char *claim_name;
+    bool claim_late; /* the claim certificate itself has expired */
+    const char *client_id;
+    struct bytes ownership_hash;
+    struct bytes parameters_hash;
 
     struct bytes peer_fingerprint;
     struct bytes peer_der;
@@ -77,6 +83,7 @@ struct enrol_outcome {
     bool proven;              /* the credential proves that very device */
     struct bytes certificate; /* of a replay; empty otherwise */
     const char *state;        /* NULL on refusal */
+    const char *answer;       /* of a registration asked again: JSON; else NULL */
 };
 
 /* What a device's certificate says of it. */

@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "store/bootstrap.h"
 #include "store/catalog_load.h"
+#include "store/claim.h"
 #include "store/commit.h"
 #include "store/desk.h"
 #include "store/enrol.h"
@@ -12,8 +13,8 @@
 #include "store/migrate.h"
 
 const struct stmt_set *const statement_sets[] = {
-    &migrate_statements, &maintain_statements, &bootstrap_statements,
-    &catalog_statements, &enrol_statements,    &commit_statements,
-    &desk_statements,    &gauges_statements,   &lease_statements,
+    &migrate_statements, &maintain_statements, &bootstrap_statements, &catalog_statements,
+    &enrol_statements,   &commit_statements,   &desk_statements,      &gauges_statements,
+    &lease_statements,   &claim_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

@@ -56,7 +56,7 @@ static enum err body_read(struct exchange *x, json_t *json, struct body *ret_bod
     return ERR_OK;
 }
 
-static enum err request_fill(struct exchange *x, const struct body *b,
+static enum err request_fill(struct service *service, struct exchange *x, const struct body *b,
                              struct enrollment_request *rq)
 {
     const char *header = exchange_header(x, "Authorization");
@@ -77,6 +77,7 @@ static enum err request_fill(struct exchange *x, const struct body *b,
         .token = auth.token,
         .chain_count = x->chain_count,
         .channel_binding = x->channel_binding,
+        .gate = service->device_gate,
         .csr = bytes_text(b->csr),
     };
     memcpy(rq->chain, x->chain, sizeof(rq->chain));
@@ -128,7 +129,7 @@ static enum err enroll(struct service *service, struct exchange *x, const struct
     struct enrollment_request rq;
     struct enrollment_result result;
     struct enrollment_report report;
-    if (request_fill(x, b, &rq))
+    if (request_fill(service, x, b, &rq))
         return auth_refuse(x, false);
     enum err e = pipeline_run(service, &rq, x->arena, &result, &report, &x->fault);
     x->log_serial = report.serial;

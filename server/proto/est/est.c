@@ -78,8 +78,8 @@ static enum err csrattrs_handle(struct service *service, struct exchange *x)
     return e ? e : est_answer(x, "application/csrattrs", der);
 }
 
-static enum err request_fill(struct exchange *x, enum est_operation operation,
-                             struct enrollment_request *rq)
+static enum err request_fill(struct service *service, struct exchange *x,
+                             enum est_operation operation, struct enrollment_request *rq)
 {
     static const char *const names[] = {"simpleenroll", "simplereenroll", "serverkeygen"};
     bool renew = operation == EST_REENROLL;
@@ -94,6 +94,7 @@ static enum err request_fill(struct exchange *x, enum est_operation operation,
         .server_key = operation == EST_SERVERKEYGEN,
         .chain_count = x->chain_count,
         .channel_binding = x->channel_binding,
+        .gate = service->device_gate,
         .csr = x->body,
     };
     memcpy(rq->chain, x->chain, sizeof(rq->chain));
@@ -112,7 +113,7 @@ enum err est_enrol(struct service *service, struct exchange *x, enum est_operati
 {
     struct enrollment_request rq;
     struct enrollment_report report;
-    if (request_fill(x, operation, &rq))
+    if (request_fill(service, x, operation, &rq))
         return auth_refuse(x, false);
     enum err e = pipeline_run(service, &rq, x->arena, ret_result, &report, &x->fault);
     x->log_serial = report.serial;

@@ -57,4 +57,8 @@ struct fleet_reply {
 void fleet_run(struct service *service, const struct fleet_operation *op,
                const struct fleet_call *call, struct fleet_reply *ret_reply);
 
+/* The answer to a call that is not made, for the fault that is set. */
+void fleet_refuse(const struct fleet_operation *op, const char *request_id, struct arena *arena,
+                  struct fault *fault, struct fleet_reply *ret_reply);
+
 extern const struct route_table fleet_routes;
