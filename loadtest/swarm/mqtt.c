@@ -161,16 +161,11 @@ static enum err rest_read(uint8_t first, struct bytes rest, struct mqtt_packet *
         return publish_read(flags, rest, p);
     if (flags != 0)
         return ERR_INVALID;
-    switch (p->type) {
-    case MQTT_CONNACK:
+    if (p->type == MQTT_CONNACK)
         return connack_read(rest, p);
-    case MQTT_SUBACK:
+    if (p->type == MQTT_SUBACK)
         return suback_read(rest, p);
-    case MQTT_PUBACK:
-        return puback_read(rest, p);
-    default:
-        return ERR_INVALID;
-    }
+    return p->type == MQTT_PUBACK ? puback_read(rest, p) : ERR_INVALID;
 }
 
 enum err mqtt_read(struct bytes in, struct mqtt_packet *ret_packet, size_t *ret_len)
