@@ -42,12 +42,11 @@ static const char tokens_sql[] =
 /* What the run's claim was given and came to nothing: it waits for a registration, or the
  * certificate it became is not there. */
 static const char claimed_sql[] =
-    "SELECT coalesce(d.serial, k.csr_serial, '') FROM muster.claim_certificate k"
+    "SELECT coalesce(d.serial, k.csr_serial, '') COLLATE \"C\" FROM muster.claim_certificate k"
     " JOIN muster.claim m ON m.id = k.claim_id AND m.name = $1"
     " LEFT JOIN muster.device d ON d.id = k.device_id"
     " LEFT JOIN muster.certificate c ON c.device_id = k.device_id AND c.fingerprint = k.fingerprint"
-    " WHERE k.status = 'pending' OR (k.status = 'registered' AND c.id IS NULL) ORDER BY 1 COLLATE "
-    "\"C\"";
+    " WHERE k.status = 'pending' OR (k.status = 'registered' AND c.id IS NULL) ORDER BY 1";
 
 static const char devices_sql[] =
     "SELECT count(*) FROM muster.device d WHERE d.serial LIKE $1 || '-%'";
