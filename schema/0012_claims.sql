@@ -220,14 +220,14 @@ END $$;
 COMMENT ON FUNCTION claim_check IS 'Refuses claims that are revoked or past their grace; true: the grace runs';
 
 -- The certificate that an ownership token names, locked. What is wrong with the token is one refusal.
-CREATE FUNCTION ownership_take(claim bigint, client text, hash bytea) RETURNS claim_certificate LANGUAGE plpgsql AS $$
+CREATE FUNCTION ownership_take(number bigint, client text, hash bytea) RETURNS claim_certificate LANGUAGE plpgsql AS $$
 DECLARE
     o muster.claim_certificate;
 BEGIN
     SELECT * INTO o FROM muster.claim_certificate x WHERE x.token_hash = hash FOR UPDATE;
     IF NOT FOUND THEN
         PERFORM muster.refuse('ownership.invalid', 'no certificate has this ownership token');
-    ELSIF o.claim_id <> claim THEN
+    ELSIF o.claim_id <> number THEN
         PERFORM muster.refuse('ownership.invalid', 'the ownership token was given to another claim');
     ELSIF o.client_id IS DISTINCT FROM client THEN
         PERFORM muster.refuse('ownership.invalid', format('the ownership token was given to client id %s, not to %s',
@@ -726,11 +726,11 @@ END $$;
 -- spki, key_kind, fingerprint, certificate, issuer_id, serial_number, not_before, not_after, csr_serial,
 -- life_s, and what the trail wants. How many wait is looked at, not locked: requests that come in the same
 -- instant may pass it together, at most as many as there are database connections.
-CREATE FUNCTION claim_certificate_check(claim bigint, late boolean) RETURNS claim LANGUAGE plpgsql AS $$
+CREATE FUNCTION claim_certificate_check(number bigint, late boolean) RETURNS claim LANGUAGE plpgsql AS $$
 DECLARE
     c muster.claim;
 BEGIN
-    SELECT * INTO c FROM muster.claim WHERE id = claim;
+    SELECT * INTO c FROM muster.claim WHERE id = number;
     PERFORM muster.claim_check(c, late, false);
     IF c.devices >= c.budget THEN
         PERFORM muster.refuse('claim.budget_exhausted', format('claim %s has provisioned its %s devices', c.name, c.budget));

@@ -28,11 +28,11 @@ static const struct step {
 } steps[] = {
     {"authenticate", step_authenticate, "UNPROVISIONED", ALL},
     {"identify", step_identify, "BOOTSTRAP", ALL},
-    {"own", step_own, "BOOTSTRAP", REGISTER},
     {"decode", step_decode, "ENROLL", ENROL | CREATE},
     {"link", step_link, "ENROLL", ENROL},
     {"authorize", step_authorize, "ENROLL", ENROL | CREATE},
     {"limit", step_limit, "ENROLL", ALL},
+    {"own", step_own, "ENROLL", REGISTER},
     {"hook", step_hook, "ENROLL", ENROL | REGISTER},
     {"evaluate", step_evaluate, "ENROLL", ENROL | REGISTER},
     {"issue", step_issue, "ENROLL", ALL},
@@ -101,6 +101,17 @@ static void failure_certificate(struct buf *b, const struct enrolment *e)
     json_raw(b, "fingerprint", arena_printf(e->arena, "\"\\\\x%s\"", text_hex(e->arena, fp)));
 }
 
+/* As far as anybody has said it; a registration says it among its parameters. */
+static const char *claimed_serial(const struct enrolment *e)
+{
+    const struct enrollment_request *rq = e->rq;
+    for (size_t i = 0; i < rq->parameter_count && e->settings; i++) {
+        if (strcmp(rq->parameters[i].name, e->settings->serial_parameter) == 0)
+            return arena_printf(e->arena, "%.64s", rq->parameters[i].value);
+    }
+    return rq->claimed_serial;
+}
+
 /* FAULT_KEY_CONFLICT says what another request did, the rest what this device did. */
 static void failure_write(struct buf *b, const struct enrolment *e)
 {
@@ -117,7 +128,7 @@ static void failure_write(struct buf *b, const struct enrolment *e)
     json_text(b, "reached", e->reached);
     json_bool(b, "counts", fault_row(e->fault->code)->counts);
     json_bool(b, "proven", e->proven && !by_token);
-    json_text(b, "serial", e->serial_known ? e->serial.given : rq->claimed_serial);
+    json_text(b, "serial", e->serial_known ? e->serial.given : claimed_serial(e));
     if (e->serial_known)
         json_text(b, "serial_canonical", e->serial.canonical);
     if (e->template) {

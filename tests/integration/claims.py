@@ -55,9 +55,8 @@ class Rejected(Refused):
         super().__init__(status, headers, body)
         self.rejection = json.loads(body)
         if "statusCode" in self.rejection:
-            assert set(self.rejection) == {"statusCode", "errorCode", "errorMessage"}
             assert self.rejection["statusCode"] == status
-            self.code = self.rejection["errorMessage"].split(" ")[0]
+            assert self.rejection["errorMessage"].split(" ")[0] == self.code
             self.error = self.rejection["errorCode"]
 
 

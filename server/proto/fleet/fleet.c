@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/secret.h"
+#include "base/text.h"
 #include "enroll/pipeline.h"
 #include "enroll/template.h"
 #include "pki/cert.h"
@@ -16,6 +17,15 @@ enum {
     MAX_NAME_CHARS = 128,
     MAX_CLIENT_CHARS = 128,
     RETRY_SPREAD_S = 4,
+};
+
+/* Where a call ended that is refused. */
+struct refusal {
+    const struct fleet_operation *op;
+    const char *request_id;
+    const char *step;
+    struct arena *arena;
+    bool problem; /* the members of RFC 9457 as well */
 };
 
 /* One member as text. NULL where it is not there; a fault where it is something else. */
@@ -182,27 +192,51 @@ static const char *error_code(enum fault_code code, int status)
     return "InternalFailure";
 }
 
-/* All three members, always: clients read them without looking. */
-static void rejected_encode(const struct fleet_operation *op, const char *request_id,
-                            const char *step, struct arena *arena, struct fleet_reply *reply)
+/* What a rejection says, before it is written. */
+struct rejection {
+    const struct fault_row *row;
+    const char *word;
+    const char *message;
+    const char *detail; /* NULL: not told */
+};
+
+/* All three members, always: clients read them without looking. Over HTTPS they stand beside those
+ * of every other refusal (RFC 9457). */
+static json_t *rejection_json(const struct rejection *r, const char *problem_of)
 {
-    const struct fault *f = &reply->fault;
-    enum fault_code seen = fault_public(f->code, false);
-    const struct fault_row *row = fault_row(seen);
-    bool told = seen == f->code && seen != FAULT_INTERNAL && f->detail[0] != '\0';
-    const char *message =
-        arena_printf(arena, "%s at %s: %s%s%s (request %s)", row->code, step, row->title,
-                     told ? ": " : "", told ? f->detail : "", request_id);
-    reply->status = row->http_status;
-    json_t *object = json_pack("{s:i, s:s, s:s%}", "statusCode", row->http_status, "errorCode",
-                               error_code(seen, row->http_status), "errorMessage",
-                               message ? message : "", message ? strlen(message) : (size_t)0);
-    if (!object) /* the detail quotes bytes that are no text */
-        object = json_pack("{s:i, s:s, s:s}", "statusCode", row->http_status, "errorCode",
-                           error_code(seen, row->http_status), "errorMessage", row->title);
-    if (!object || payload_encode(op->format, object, arena, &reply->payload))
-        reply->payload = bytes_of(NULL, 0);
+    json_t *object = json_pack("{s:i, s:s, s:s}", "statusCode", r->row->http_status, "errorCode",
+                               r->word, "errorMessage", r->message);
+    if (!object || !problem_of)
+        return object;
+    int rc =
+        json_object_set_new(object, "type", json_sprintf("urn:muster:error:%s", r->row->code)) |
+        text_set(object, "title", r->row->title) |
+        json_object_set_new(object, "status", json_integer(r->row->http_status)) |
+        text_set(object, "code", r->row->code) | text_set(object, "request_id", problem_of);
+    if (r->detail)
+        rc |= text_set(object, "detail", r->detail);
+    if (!rc)
+        return object;
     json_decref(object);
+    return NULL;
+}
+
+/* Details may quote bytes that are no text; then they stay in the trail. */
+static struct rejection rejection_of(const struct refusal *f, struct fleet_reply *reply)
+{
+    const struct fault *fault = &reply->fault;
+    enum fault_code seen = fault_public(fault->code, false);
+    struct rejection r = {.row = fault_row(seen)};
+    bool told = seen == fault->code && seen != FAULT_INTERNAL && fault->detail[0] != '\0' &&
+                text_is_printable_utf8(fault->detail);
+    r.word = error_code(seen, r.row->http_status);
+    r.detail = told ? fault->detail : NULL;
+    r.message =
+        arena_printf(f->arena, "%s at %s: %s%s%s (request %s)", r.row->code, f->step, r.row->title,
+                     told ? ": " : "", told ? fault->detail : "", f->request_id);
+    if (!r.message)
+        r.message = r.row->title;
+    return r;
 }
 
 /* Where the fault does not say how long, clients are spread over a few seconds. */
@@ -215,20 +249,25 @@ static int retry_after(const struct fault *f)
     return 1 + r % RETRY_SPREAD_S;
 }
 
-static void refuse_at(const struct fleet_operation *op, const char *request_id, const char *step,
-                      struct arena *arena, const struct fault *fault, struct fleet_reply *reply)
+static void refuse(const struct refusal *f, const struct fault *fault, struct fleet_reply *reply)
 {
     reply->accepted = false;
     reply->fault = *fault;
     reply->retry_after_s = retry_after(fault);
-    rejected_encode(op, request_id, step, arena, reply);
+    struct rejection r = rejection_of(f, reply);
+    reply->status = r.row->http_status;
+    json_t *object = rejection_json(&r, f->problem ? f->request_id : NULL);
+    if (!object || payload_encode(f->op->format, object, f->arena, &reply->payload))
+        reply->payload = bytes_of(NULL, 0);
+    json_decref(object);
 }
 
 void fleet_refuse(const struct fleet_operation *op, const char *request_id, struct arena *arena,
                   struct fault *fault, struct fleet_reply *ret_reply)
 {
+    const struct refusal f = {op, request_id, "admission", arena, false};
     *ret_reply = (struct fleet_reply){.credential = "none"};
-    refuse_at(op, request_id, "admission", arena, fault, ret_reply);
+    refuse(&f, fault, ret_reply);
 }
 
 static enum err run(struct service *service, const struct fleet_operation *op,
@@ -259,7 +298,8 @@ void fleet_run(struct service *service, const struct fleet_operation *op,
     *ret_reply = (struct fleet_reply){.accepted = true, .status = 200};
     if (run(service, op, call, &report, ret_reply)) {
         struct fault fault = ret_reply->fault;
-        refuse_at(op, call->request_id, report.step, call->arena, &fault, ret_reply);
+        const struct refusal f = {op, call->request_id, report.step, call->arena, call->problem};
+        refuse(&f, &fault, ret_reply);
     }
     ret_reply->serial = report.serial;
     ret_reply->credential = report.credential;

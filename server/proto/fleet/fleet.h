@@ -40,6 +40,7 @@ struct fleet_call {
     struct bytes chain[ENROLLMENT_MAX_CHAIN];
     size_t chain_count;
     struct bytes payload;
+    bool problem; /* a rejection has the members of RFC 9457 as well */
 };
 
 struct fleet_reply {

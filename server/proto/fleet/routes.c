@@ -18,6 +18,7 @@ static void call_fill(struct service *service, struct exchange *x, struct fleet_
         .gate = service->device_gate,
         .chain_count = x->chain_count,
         .payload = x->body,
+        .problem = true,
     };
     memcpy(call->chain, x->chain, sizeof(call->chain));
 }
@@ -38,7 +39,8 @@ static enum err run(struct service *service, struct exchange *x, const struct fl
         reply.retry_after_s > 0 ? arena_printf(x->arena, "%d", reply.retry_after_s) : NULL;
     if (retry)
         exchange_add_header(x, "Retry-After", retry);
-    exchange_reply(x, reply.status, "application/json", reply.payload);
+    const char *type = reply.status < 400 ? "application/json" : "application/problem+json";
+    exchange_reply(x, reply.status, type, reply.payload);
     return ERR_OK;
 }
 
