@@ -265,7 +265,7 @@ static enum err claim_load(struct claim_door *door, const char *path)
     door->key = key_file ? PEM_read_PrivateKey(key_file, NULL, NULL, NULL) : NULL;
     (void)unlink(pem);
     (void)unlink(key);
-    return door->certificate && door->key ? ERR_OK : complain("the claim cannot be read", path);
+    return door->certificate && door->key ? ERR_OK : ERR_INVALID;
 }
 
 enum err world_claim(struct world *w, enum scenario_door door, const char *name,
@@ -277,13 +277,11 @@ enum err world_claim(struct world *w, enum scenario_door door, const char *name,
     if (door == DOOR_CLAIM_MQTT && broker_find(w))
         return ERR_INVALID;
     snprintf(path, sizeof(path), "%s/claim", folder);
-    json_t *made = muster("muster claim create %s --template %s --rate 0 --max-pending 100000"
-                          " --out '%s' --json",
-                          name, template_name, path);
-    enum err e = made ? claim_load(&w->claim, path)
-                      : complain("no claim was made for template", template_name);
-    json_decref(made);
-    return e;
+    json_decref(muster("muster claim create %s --template %s --rate 0 --max-pending 100000"
+                       " --out '%s' --json",
+                       name, template_name, path));
+    return claim_load(&w->claim, path) ? complain("no claim was made for template", template_name)
+                                       : ERR_OK;
 }
 
 static const char own_template[] =
