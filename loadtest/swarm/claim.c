@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 
-enum { TOO_MANY_REQUESTS = 429, SERVER_ERRORS = 500 };
+enum { ACCEPTED = 202, TOO_MANY_REQUESTS = 429, SERVER_ERRORS = 500 };
 
 static enum err json_store(json_t *o, struct buf *ret)
 {
@@ -91,22 +91,35 @@ const char *claim_take(struct claim *c, struct bytes payload)
     return why;
 }
 
+/* The fault's code: a member over HTTPS, and always the first word of the message. */
+static bool reason_read(const json_t *o, int status, char ret[TALLY_NAME_BYTES])
+{
+    const char *code = json_string_value(json_object_get(o, "code"));
+    const char *message = json_string_value(json_object_get(o, "errorMessage"));
+    bool whole = message && json_is_string(json_object_get(o, "errorCode")) &&
+                 json_integer_value(json_object_get(o, "statusCode")) == status;
+    if (whole)
+        snprintf(ret, TALLY_NAME_BYTES, "%.*s", (int)strcspn(message, " "), message);
+    else if (code)
+        snprintf(ret, TALLY_NAME_BYTES, "%s", code); /* refused before it came to provisioning */
+    return whole || code;
+}
+
+static bool worth_another(int status)
+{
+    return status == ACCEPTED || status == TOO_MANY_REQUESTS || status >= SERVER_ERRORS;
+}
+
 void claim_reject(struct claim *c, int status, struct bytes payload)
 {
     _cleanup_(json_decrefp) json_t *o =
         json_loadb((const char *)payload.data, payload.len, JSON_REJECT_DUPLICATES, NULL);
-    int named = (int)json_integer_value(json_object_get(o, "statusCode"));
-    const char *code = json_string_value(json_object_get(o, "errorCode"));
-    char outcome[TALLY_NAME_BYTES];
+    char outcome[TALLY_NAME_BYTES] = "a rejection without its reason";
     c->asked = false;
-    if (!code || !json_is_string(json_object_get(o, "errorMessage")) || named == 0 ||
-        (status != 0 && status != named))
-        code = "a rejection without its reason";
-    snprintf(outcome, sizeof(outcome), "%s", code);
-    status = status != 0 ? status : named;
-    claim_finish(
-        c, status == TOO_MANY_REQUESTS || status >= SERVER_ERRORS ? CLAIM_FAILED : CLAIM_REFUSED,
-        outcome);
+    if (status == 0)
+        status = (int)json_integer_value(json_object_get(o, "statusCode"));
+    bool told = reason_read(o, status, outcome);
+    claim_finish(c, told && worth_another(status) ? CLAIM_FAILED : CLAIM_REFUSED, outcome);
 }
 
 void claim_finish(struct claim *c, enum claim_end end, const char *outcome)
