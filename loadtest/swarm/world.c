@@ -276,9 +276,9 @@ enum err world_claim(struct world *w, enum scenario_door door, const char *name,
     w->claim.template_name = template_name;
     if (door == DOOR_CLAIM_MQTT && broker_find(w))
         return ERR_INVALID;
-    snprintf(path, sizeof(path), "%s/claim", folder);
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
     json_decref(muster("muster claim create %s --template %s --rate 0 --max-pending 100000"
-                       " --out '%s' --json",
+                       " --out '%s' >/dev/null",
                        name, template_name, path));
     return claim_load(&w->claim, path) ? complain("no claim was made for template", template_name)
                                        : ERR_OK;
