@@ -39,6 +39,15 @@ static const char tokens_sql[] =
     " EXISTS (SELECT 1 FROM muster.token_use u JOIN muster.certificate c ON c.id = u.certificate_id"
     " WHERE u.token_id = t.id)";
 
+/* What the run's claim was given and came to nothing: it waits for a registration, or the
+ * certificate it became is not there. */
+static const char claimed_sql[] =
+    "SELECT coalesce(d.serial, k.csr_serial, '') COLLATE \"C\" FROM muster.claim_certificate k"
+    " JOIN muster.claim m ON m.id = k.claim_id AND m.name = $1"
+    " LEFT JOIN muster.device d ON d.id = k.device_id"
+    " LEFT JOIN muster.certificate c ON c.device_id = k.device_id AND c.fingerprint = k.fingerprint"
+    " WHERE k.status = 'pending' OR (k.status = 'registered' AND c.id IS NULL) ORDER BY 1";
+
 static const char devices_sql[] =
     "SELECT count(*) FROM muster.device d WHERE d.serial LIKE $1 || '-%'";
 
@@ -102,17 +111,40 @@ static void device_judge(const struct fleet_device_view *v, const PGresult *live
     }
 }
 
+/* Both are sorted by serial; a row may stand only where an answer was lost. */
+static void claimed_judge(const struct fleet *fleet, const PGresult *claimed, FILE *out,
+                          struct audit *a)
+{
+    size_t n = 0;
+    for (int row = 0; row < PQntuples(claimed); row++) {
+        const char *serial = PQgetvalue(claimed, row, 0);
+        struct fleet_device_view v = {.serial = ""};
+        for (; n < fleet_count(fleet); n++) {
+            fleet_view(fleet, n, &v);
+            if (strcmp(v.serial, serial) >= 0)
+                break;
+        }
+        if (n < fleet_count(fleet) && strcmp(v.serial, serial) == 0 && v.answer_lost)
+            continue;
+        a->orphaned++;
+        complain(out, a->orphaned, "made for the claim but not registered", serial);
+    }
+}
+
 enum err audit_run(const char *database, const char *prefix, const struct fleet *fleet, FILE *out,
                    struct audit *ret_audit)
 {
     struct audit a = {.devices = 0};
     _cleanup_(connectionp) PGconn *c = PQconnectdb(database);
     _cleanup_(resultp) PGresult *live = NULL;
+    _cleanup_(resultp) PGresult *claimed = NULL;
     if (PQstatus(c) != CONNECTION_OK) {
         fprintf(out, "audit: %s", PQerrorMessage(c));
         return ERR_UNAVAILABLE;
     }
     enum err e = ask(c, live_sql, prefix, out, &live);
+    if (!e)
+        e = ask(c, claimed_sql, prefix, out, &claimed);
     if (!e)
         e = count(c, doubled_sql, prefix, out, &a.doubled);
     if (!e)
@@ -131,6 +163,7 @@ enum err audit_run(const char *database, const char *prefix, const struct fleet 
         a.orphaned += (size_t)(PQntuples(live) - at);
         complain(out, 1, "serials that no device of the run has", PQgetvalue(live, at, 0));
     }
+    claimed_judge(fleet, claimed, out, &a);
     *ret_audit = a;
     return ERR_OK;
 }

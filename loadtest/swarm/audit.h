@@ -15,7 +15,8 @@ struct audit {
     size_t held;     /* certificates that devices hold */
     size_t lost;     /* held, but not live in the registry */
     size_t doubled;  /* serials with more than one device, or more live certificates than may be */
-    size_t orphaned; /* live in the registry, held by nobody who ever asked in vain */
+    size_t orphaned; /* live in the registry, or made for the run's claim and not registered, and
+                      * held by nobody who ever asked in vain */
     size_t tokens;   /* bound tokens consumed without a certificate, or the reverse */
 };
 

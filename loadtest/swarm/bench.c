@@ -29,11 +29,13 @@ DEFINE_CLEANUP(EVP_PKEY_CTX *, EVP_PKEY_CTX_free);
 struct piece {
     struct batch *batch;
     struct call call;
+    struct claim claim; /* instead */
     struct timer timer; /* when it is its turn, at a pace */
-    EVP_PKEY *key;      /* the factory's, in TLS */
+    EVP_PKEY *key;      /* the factory's, in TLS, or the device's that has a claim */
     X509 *cert;         /* likewise */
     struct buf body;
     int64_t took_us;
+    char serial[BENCH_PREFIX_BYTES + 64];
     char authorization[MAX_AUTHORIZATION_BYTES];
 };
 
@@ -49,8 +51,9 @@ struct batch {
 
 const char *bench_name(enum bench_kind kind)
 {
-    static const char *const names[] = {"GET /healthz", "token enrolment",
-                                        "GET, client certificate", "certificate enrolment"};
+    static const char *const names[] = {
+        "GET /healthz",          "token enrolment",  "GET, client certificate",
+        "certificate enrolment", "claim over HTTPS", "claim over MQTT"};
     return names[kind];
 }
 
@@ -66,16 +69,29 @@ static void piece_end(struct batch *t, bool good)
         loop_stop(t->bench->world.loop);
 }
 
+static bool by_claim(enum bench_kind kind)
+{
+    return kind == BENCH_CLAIM_HTTPS || kind == BENCH_CLAIM_MQTT;
+}
+
 static void piece_start(struct piece *p)
 {
     p->batch->started++;
-    if (call_start(&p->call))
+    if (by_claim(p->batch->order->kind) ? claim_start(&p->claim) : call_start(&p->call))
         piece_end(p->batch, false);
 }
 
 static void piece_due(struct timer *t)
 {
     piece_start((struct piece *)((char *)t - offsetof(struct piece, timer)));
+}
+
+/* The next one's turn. */
+static void piece_pass(struct batch *t, bool good)
+{
+    if (t->order->per_s <= 0 && t->started < t->order->requests)
+        piece_start(&t->pieces[t->started]);
+    piece_end(t, good);
 }
 
 static void piece_done(struct call *c)
@@ -87,15 +103,25 @@ static void piece_done(struct call *c)
     if (!good && t->done == t->good)
         fprintf(stderr, "swarm: HTTP %d %.*s\n", c->status, (int)c->answer.len,
                 c->answer.data ? (const char *)c->answer.data : "");
-    if (t->order->per_s <= 0 && t->started < t->order->requests)
-        piece_start(&t->pieces[t->started]);
-    piece_end(t, good);
+    piece_pass(t, good);
+}
+
+static void piece_claimed(struct claim *c)
+{
+    struct piece *p = c->owner;
+    struct batch *t = p->batch;
+    bool good = c->end == CLAIM_DONE;
+    p->took_us = c->ended_us - c->began_us;
+    if (!good && t->done == t->good)
+        fprintf(stderr, "swarm: %s\n", c->outcome);
+    piece_pass(t, good);
 }
 
 static void pieces_free(struct batch *t)
 {
     for (size_t n = 0; t->pieces && n < t->order->requests; n++) {
         struct piece *p = &t->pieces[n];
+        claim_forget(&p->claim);
         EVP_PKEY_free(p->key);
         X509_free(p->cert);
         buf_done(&p->body);
@@ -123,24 +149,32 @@ static enum err request_make(struct bench *b, struct piece *p, const char *seria
     return ERR_OK;
 }
 
-static enum err piece_make(struct batch *t, size_t n, const char *prefix, char *const *tokens)
+static enum err claim_make(struct bench *b, struct piece *p, bool mqtt)
 {
-    struct bench *b = t->bench;
-    struct piece *p = &t->pieces[n];
-    enum bench_kind kind = t->order->kind;
+    p->key = key_next(b);
+    p->claim = (struct claim){
+        .door = mqtt ? &b->mqtt : &b->https,
+        .target = mqtt ? &b->world.broker : &b->world.target,
+        .serial = p->serial,
+        .key = p->key,
+        .done = piece_claimed,
+        .owner = p,
+    };
+    return p->key ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static enum err call_make(struct piece *p, const char *token)
+{
+    struct bench *b = p->batch->bench;
+    enum bench_kind kind = p->batch->order->kind;
     bool enrolment = kind == BENCH_TOKEN || kind == BENCH_CERT;
     bool certificate = kind == BENCH_GET_CERT || kind == BENCH_CERT;
-    char serial[BENCH_PREFIX_BYTES + 64];
-    snprintf(serial, sizeof(serial), "%s-%06zu", prefix, n);
-    enum err e =
-        enrolment ? request_make(b, p, serial, kind == BENCH_TOKEN ? tokens[n] : NULL) : ERR_OK;
+    enum err e = enrolment ? request_make(b, p, p->serial, token) : ERR_OK;
     if (!e && certificate) {
         p->key = key_next(b);
-        p->cert = p->key ? credential_factory(p->key, serial, b->ca, b->ca_key) : NULL;
+        p->cert = p->key ? credential_factory(p->key, p->serial, b->ca, b->ca_key) : NULL;
         e = p->cert ? ERR_OK : ERR_NO_MEMORY;
     }
-    p->batch = t;
-    p->timer.due = piece_due;
     p->call = (struct call){
         .target = &b->world.target,
         .method = enrolment ? "POST" : "GET",
@@ -156,6 +190,17 @@ static enum err piece_make(struct batch *t, size_t n, const char *prefix, char *
     return e;
 }
 
+static enum err piece_make(struct batch *t, size_t n, const char *prefix, char *const *tokens)
+{
+    struct piece *p = &t->pieces[n];
+    enum bench_kind kind = t->order->kind;
+    p->batch = t;
+    p->timer.due = piece_due;
+    snprintf(p->serial, sizeof(p->serial), "%s-%06zu", prefix, n);
+    return by_claim(kind) ? claim_make(t->bench, p, kind == BENCH_CLAIM_MQTT)
+                          : call_make(p, kind == BENCH_TOKEN ? tokens[n] : NULL);
+}
+
 static enum err pieces_make(struct batch *t)
 {
     struct bench *b = t->bench;
@@ -166,9 +211,10 @@ static enum err pieces_make(struct batch *t)
     struct scenario s = {.devices = (int64_t)t->order->requests,
                          .bound_tokens = kind == BENCH_TOKEN,
                          .allowlist = 1,
+                         .door = by_claim(kind) ? DOOR_CLAIM_HTTPS : DOOR_EST,
                          .template_name = WORLD_TEMPLATE};
     snprintf(prefix, sizeof(prefix), "%s%zu", b->prefix, b->next_key); /* never the same twice */
-    enum err e = kind == BENCH_TOKEN || kind == BENCH_CERT
+    enum err e = kind == BENCH_TOKEN || kind == BENCH_CERT || by_claim(kind)
                      ? world_prepare(&s, prefix, b->folder, &tokens, &count)
                      : ERR_OK;
     t->pieces = calloc(t->order->requests, sizeof(*t->pieces));
@@ -211,6 +257,7 @@ static void result_fill(struct batch *t, const struct usage_reading *before,
     *ret_result = (struct bench_result){
         .server_us = (double)(after->server_us - before->server_us) / (double)n,
         .database_us = (double)(after->database_us - before->database_us) / (double)n,
+        .broker_us = (double)(after->broker_us - before->broker_us) / (double)n,
         .per_s = (double)n * US_PER_S / (double)(wall_us > 0 ? wall_us : 1),
         .p50_us = (double)t->pieces[n / 2].took_us,
         .p99_us = (double)t->pieces[n * 99 / 100].took_us,
@@ -280,6 +327,7 @@ enum err bench_open(struct bench *b, const struct usage *processes, const char *
              (unsigned)getpid() & 0xffffu);
     b->world.usage = *processes;
     b->folder = folder;
+    b->kinds = BENCH_CLAIM_HTTPS;
     enum err e = world_open(&b->world);
     if (!e && (b->world.usage.server == 0 || b->world.usage.database == 0)) {
         fprintf(stderr, "swarm: name the processes with --server-pid and --database-pid\n");
@@ -292,6 +340,17 @@ enum err bench_open(struct bench *b, const struct usage *processes, const char *
     if (!e && !b->ca)
         e = ERR_NO_MEMORY;
     return e ? e : world_register(b->ca, b->prefix, folder);
+}
+
+enum err bench_claims(struct bench *b)
+{
+    bool mqtt = getenv("MUSTER_MQTT_PORT") != NULL;
+    enum err e = world_claim(&b->world, mqtt ? DOOR_CLAIM_MQTT : DOOR_CLAIM_HTTPS, b->prefix,
+                             WORLD_TEMPLATE, b->folder);
+    b->https = b->mqtt = b->world.claim;
+    b->https.kind = DOOR_CLAIM_HTTPS;
+    b->kinds = mqtt ? BENCH_KIND_COUNT : BENCH_CLAIM_MQTT;
+    return e;
 }
 
 void bench_close(struct bench *b)

@@ -8,7 +8,15 @@
 #include "usage.h"
 #include "world.h"
 
-enum bench_kind { BENCH_GET, BENCH_TOKEN, BENCH_GET_CERT, BENCH_CERT, BENCH_KIND_COUNT };
+enum bench_kind {
+    BENCH_GET,
+    BENCH_TOKEN,
+    BENCH_GET_CERT,
+    BENCH_CERT,
+    BENCH_CLAIM_HTTPS, /* both steps */
+    BENCH_CLAIM_MQTT,
+    BENCH_KIND_COUNT
+};
 
 enum { BENCH_PREFIX_BYTES = 32, BENCH_MAX_REQUESTS = 10000 };
 
@@ -21,6 +29,9 @@ struct bench {
     char prefix[BENCH_PREFIX_BYTES];
     EVP_PKEY *ca_key; /* of the factory */
     X509 *ca;
+    size_t kinds; /* that can be measured, the first of them */
+    struct claim_door https;
+    struct claim_door mqtt;
 };
 
 struct bench_order {
@@ -34,6 +45,7 @@ struct bench_order {
 struct bench_result {
     double server_us; /* of CPU */
     double database_us;
+    double broker_us;
     double per_s;
     double p50_us;
     double p99_us;
@@ -45,6 +57,10 @@ const char *bench_name(enum bench_kind kind);
  * Registers a template and a factory CA of its own; says on standard error what is wrong. */
 enum err bench_open(struct bench *b, const struct usage *processes, const char *keys_path,
                     size_t keys, const char *folder) MUST_CHECK;
+
+/* Makes a claim besides, so that both kinds of claims can be measured; that over MQTT where the
+ * environment has a broker. */
+enum err bench_claims(struct bench *b) MUST_CHECK;
 void bench_close(struct bench *b);
 
 enum err bench_measure(struct bench *b, const struct bench_order *o,

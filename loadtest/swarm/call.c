@@ -1,9 +1,6 @@
 #include "call.h"
 
-#include <errno.h>
-#include <netinet/tcp.h>
 #include <openssl/ssl.h>
-#include <openssl/x509_vfy.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,11 +31,22 @@ static void release(struct call *c)
     buf_done(&c->request);
 }
 
+/* Keeps the connection for what done will do with it. */
+static void rest(struct call *c)
+{
+    loop_untimer(c->target->loop, &c->timer);
+    loop_unwatch(c->target->loop, &c->watch);
+    buf_done(&c->request);
+}
+
 static void end(struct call *c)
 {
     struct buf received = c->received;
     c->ended_us = clock_mono_us();
-    release(c);
+    if (c->keep && c->stage == CALL_DONE)
+        rest(c);
+    else
+        release(c);
     if (c->stage == CALL_DONE)
         c->answer = bytes_of(received.data + c->header_len, received.len - c->header_len);
     c->received = (struct buf){0};
@@ -61,8 +69,8 @@ static void request_write(struct call *c)
 {
     struct buf *b = &c->request;
     buf_init(b, MAX_REQUEST_BYTES);
-    buf_printf(b, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n", c->method, c->path,
-               c->target->host);
+    buf_printf(b, "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\n", c->method, c->path,
+               c->target->host, c->keep ? "keep-alive" : "close");
     if (c->authorization)
         buf_printf(b, "Authorization: %s\r\n", c->authorization);
     if (c->type)
@@ -121,12 +129,7 @@ static void answer_read(struct call *c)
             return;
         }
     }
-    int why = SSL_get_error(c->ssl, n);
-    if (why == SSL_ERROR_WANT_READ)
-        loop_rewatch(c->target->loop, &c->watch, EPOLLIN);
-    else if (why == SSL_ERROR_WANT_WRITE)
-        loop_rewatch(c->target->loop, &c->watch, EPOLLOUT);
-    else
+    if (!dial_wait(c->target, &c->watch, c->ssl, n))
         end(c);
 }
 
@@ -135,11 +138,7 @@ static void request_send(struct call *c)
     while (c->sent < c->request.len) {
         int n = SSL_write(c->ssl, c->request.data + c->sent, (int)(c->request.len - c->sent));
         if (n <= 0) {
-            int why = SSL_get_error(c->ssl, n);
-            if (why == SSL_ERROR_WANT_WRITE || why == SSL_ERROR_WANT_READ)
-                loop_rewatch(c->target->loop, &c->watch,
-                             why == SSL_ERROR_WANT_WRITE ? EPOLLOUT : EPOLLIN);
-            else
+            if (!dial_wait(c->target, &c->watch, c->ssl, n))
                 end(c);
             return;
         }
@@ -169,18 +168,13 @@ static void handshake(struct call *c)
             request_send(c);
         return;
     }
-    int why = SSL_get_error(c->ssl, n);
-    if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE)
-        loop_rewatch(c->target->loop, &c->watch, why == SSL_ERROR_WANT_READ ? EPOLLIN : EPOLLOUT);
-    else
+    if (!dial_wait(c->target, &c->watch, c->ssl, n))
         end(c);
 }
 
 static void connected(struct call *c)
 {
-    int error = 0;
-    socklen_t len = sizeof(error);
-    if (getsockopt(c->watch.fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error != 0) {
+    if (!dial_connected(c->watch.fd)) {
         end(c);
         return;
     }
@@ -210,56 +204,49 @@ static void ready(struct watch *w, uint32_t events)
     }
 }
 
-static enum err tls_make(struct call *c)
+/* Forgets the answer before, and writes the request. */
+static enum err begin(struct call *c)
 {
-    c->ssl = SSL_new(c->target->tls);
-    if (!c->ssl || !SSL_set_fd(c->ssl, c->watch.fd))
-        return ERR_NO_MEMORY;
-    SSL_set_connect_state(c->ssl);
-    /* an address is no name: each stands in the certificate in a place of its own */
-    if (!X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(c->ssl), c->target->host) &&
-        !SSL_set1_host(c->ssl, c->target->host))
-        return ERR_NO_MEMORY;
-    if (c->certificate && (SSL_use_certificate(c->ssl, c->certificate) != 1 ||
-                           SSL_use_PrivateKey(c->ssl, c->key) != 1))
-        return ERR_INVALID;
-    return ERR_OK;
+    c->status = c->retry_after_s = 0;
+    c->sent = c->header_len = c->content_len = 0;
+    c->began_us = clock_mono_us();
+    c->ended_us = 0;
+    c->answer = bytes_of(NULL, 0);
+    buf_init(&c->received, CALL_MAX_ANSWER_BYTES);
+    request_write(c);
+    return c->request.overflow ? ERR_INVALID : ERR_OK;
 }
 
-static enum err socket_open(struct call *c)
+static enum err await(struct call *c)
 {
-    const int on = 1;
-    c->watch.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (c->watch.fd < 0)
-        return ERR_SYSTEM;
-    (void)setsockopt(c->watch.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    if (connect(c->watch.fd, (const struct sockaddr *)&c->target->address,
-                sizeof(c->target->address)) != 0 &&
-        errno != EINPROGRESS)
-        return ERR_SYSTEM;
-    return ERR_OK;
+    enum err e = loop_watch(c->target->loop, &c->watch);
+    return e ? e : loop_timer(c->target->loop, &c->timer, c->began_us + CALL_TIMEOUT_US);
 }
 
 enum err call_start(struct call *c)
 {
     c->stage = CALL_CONNECT;
-    c->status = c->retry_after_s = 0;
-    c->sent = c->header_len = c->content_len = 0;
-    c->began_us = clock_mono_us();
-    c->handshaken_us = c->ended_us = 0;
-    c->answer = bytes_of(NULL, 0);
+    c->handshaken_us = 0;
     c->ssl = NULL;
     c->timer = (struct timer){.due = timed_out};
     c->watch = (struct watch){.fd = -1, .events = EPOLLOUT, .ready = ready};
-    buf_init(&c->received, CALL_MAX_ANSWER_BYTES);
-    request_write(c);
-    enum err e = c->request.overflow ? ERR_INVALID : socket_open(c);
+    enum err e = begin(c);
     if (!e)
-        e = tls_make(c);
+        e = dial_open(c->target, c->certificate, c->key, &c->watch.fd, &c->ssl);
     if (!e)
-        e = loop_watch(c->target->loop, &c->watch);
+        e = await(c);
+    if (e)
+        call_abandon(c);
+    return e;
+}
+
+enum err call_again(struct call *c)
+{
+    c->stage = CALL_SEND;
+    c->watch.events = EPOLLOUT;
+    enum err e = begin(c);
     if (!e)
-        e = loop_timer(c->target->loop, &c->timer, c->began_us + CALL_TIMEOUT_US);
+        e = await(c);
     if (e)
         call_abandon(c);
     return e;

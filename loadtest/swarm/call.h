@@ -1,31 +1,22 @@
 /*
  * One HTTPS request on a connection of its own, without blocking: connect, handshake, send, read
- * the answer, close. The owner embeds or allocates a call, fills what is asked, starts it, and is
- * told once. A call may be abandoned at any time, as by a power cut. Threads: the loop's own.
+ * the answer, close, or ask again. The owner embeds or allocates a call, fills what is asked,
+ * starts it, and is told once. A call may be abandoned at any time, as by a power cut. Threads: the
+ * loop's own.
  */
 #pragma once
 
-#include <netinet/in.h>
-#include <openssl/types.h>
-
 #include "base/buf.h"
-#include "loop.h"
+#include "dial.h"
 
 enum { CALL_MAX_ANSWER_BYTES = 256 * 1024, CALL_TIMEOUT_US = 60 * 1000000 };
 
 /* How far a call came; the last is success, whatever the status. */
 enum call_stage { CALL_CONNECT, CALL_HANDSHAKE, CALL_SEND, CALL_READ, CALL_DONE };
 
-struct call_target {
-    struct loop *loop;
-    struct sockaddr_in address;
-    SSL_CTX *tls;
-    const char *host; /* the name or address the server's certificate must have */
-};
-
 struct call {
     /* asked */
-    const struct call_target *target;
+    const struct dial_target *target;
     const char *method;
     const char *path;
     const char *type;          /* Content-Type, NULL: no body */
@@ -34,6 +25,7 @@ struct call {
     X509 *certificate;         /* client certificate, NULL: none; borrowed */
     EVP_PKEY *key;
     bool hold; /* done is called after the handshake, and the connection stays until abandoned */
+    bool keep; /* after an answer the connection stays: done calls call_again or call_abandon */
     void (*done)(struct call *c);
     void *owner;
 
@@ -59,6 +51,9 @@ struct call {
 
 /* Begins; done is called later, never from here. ERR_SYSTEM when no socket can be had. */
 enum err call_start(struct call *c) MUST_CHECK;
+
+/* From done only, of a call that was kept: asks what was filled in anew on the same connection. */
+enum err call_again(struct call *c) MUST_CHECK;
 
 /* Ends it without a word: what the server does with it is its own affair. */
 void call_abandon(struct call *c);

@@ -1,6 +1,9 @@
 #include "credential.h"
 
+#include <openssl/bio.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/pkcs7.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
@@ -12,6 +15,7 @@
 
 enum { MAX_ANSWER_BYTES = 512 * 1024, YEAR_S = 365 * 86400 };
 
+DEFINE_CLEANUP(BIO *, BIO_free);
 DEFINE_CLEANUP(X509_REQ *, X509_REQ_free);
 DEFINE_CLEANUP(X509_NAME *, X509_NAME_free);
 DEFINE_CLEANUP(X509 *, X509_free);
@@ -30,14 +34,22 @@ static X509_NAME *name_make(const char *serial)
     return name;
 }
 
-enum err credential_request(EVP_PKEY *key, const char *serial, const X509_NAME *subject,
-                            struct buf *ret)
+static X509_REQ *request_make(EVP_PKEY *key, const char *serial, const X509_NAME *subject)
 {
     _cleanup_(X509_REQ_freep) X509_REQ *rq = X509_REQ_new();
     _cleanup_(X509_NAME_freep) X509_NAME *own =
         subject ? X509_NAME_dup(subject) : name_make(serial);
     if (!rq || !own || !X509_REQ_set_subject_name(rq, own) || !X509_REQ_set_pubkey(rq, key) ||
         X509_REQ_sign(rq, key, EVP_sha256()) <= 0)
+        return NULL;
+    return TAKE_PTR(rq);
+}
+
+enum err credential_request(EVP_PKEY *key, const char *serial, const X509_NAME *subject,
+                            struct buf *ret)
+{
+    _cleanup_(X509_REQ_freep) X509_REQ *rq = request_make(key, serial, subject);
+    if (!rq)
         return ERR_SYSTEM;
     unsigned char *der = NULL;
     int len = i2d_X509_REQ(rq, &der);
@@ -45,6 +57,18 @@ enum err credential_request(EVP_PKEY *key, const char *serial, const X509_NAME *
         return ERR_NO_MEMORY;
     base64_encode(ret, bytes_of(der, (size_t)len));
     OPENSSL_free(der);
+    return ret->overflow ? ERR_NO_MEMORY : ERR_OK;
+}
+
+enum err credential_request_pem(EVP_PKEY *key, const char *serial, struct buf *ret)
+{
+    _cleanup_(X509_REQ_freep) X509_REQ *rq = request_make(key, serial, NULL);
+    _cleanup_(BIO_freep) BIO *out = BIO_new(BIO_s_mem());
+    char *text;
+    if (!rq || !out || !PEM_write_bio_X509_REQ(out, rq))
+        return ERR_SYSTEM;
+    long len = BIO_get_mem_data(out, &text);
+    buf_add(ret, text, (size_t)len);
     return ret->overflow ? ERR_NO_MEMORY : ERR_OK;
 }
 
@@ -77,11 +101,20 @@ const char *credential_check(X509 *x, EVP_PKEY *key, const char *serial, X509_ST
         X509_STORE_CTX_set_flags(ctx, X509_V_FLAG_NO_CHECK_TIME);
     if (X509_check_private_key(x, key) != 1)
         return "another key";
-    if (!names_serial(x, serial))
+    if (serial && !names_serial(x, serial))
         return "another serial";
     if (X509_verify_cert(ctx) != 1)
         return X509_verify_cert_error_string(X509_STORE_CTX_get_error(ctx));
     return NULL;
+}
+
+X509 *credential_cert_pem(struct bytes pem)
+{
+    _cleanup_(BIO_freep) BIO *in = BIO_new_mem_buf(pem.data, (int)pem.len);
+    _cleanup_(X509_freep) X509 *x = in ? PEM_read_bio_X509(in, NULL, NULL, NULL) : NULL;
+    _cleanup_(X509_freep) X509 *more = x ? PEM_read_bio_X509(in, NULL, NULL, NULL) : NULL;
+    ERR_clear_error(); /* the end of the text is one */
+    return more ? NULL : TAKE_PTR(x);
 }
 
 size_t credential_certs(struct bytes answer, X509 **ret_certs, size_t max)

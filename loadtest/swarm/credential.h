@@ -16,10 +16,17 @@
 enum err credential_request(EVP_PKEY *key, const char *serial, const X509_NAME *subject,
                             struct buf *ret) MUST_CHECK;
 
+/* The same in PEM. */
+enum err credential_request_pem(EVP_PKEY *key, const char *serial, struct buf *ret) MUST_CHECK;
+
 /* Why a certificate is not what was asked for; NULL: it is. trust holds the roots, between the
- * CAs below them. A device that does not know the time cannot judge validity. */
+ * CAs below them. serial NULL: it names none. A device that does not know the time cannot judge
+ * validity. */
 const char *credential_check(X509 *x, EVP_PKEY *key, const char *serial, X509_STORE *trust,
                              STACK_OF(X509) * between, bool knows_time);
+
+/* The only certificate in PEM; NULL: it is none. The caller frees. */
+X509 *credential_cert_pem(struct bytes pem);
 
 /* The certificates in a certs-only CMS in base64, in order, at most max; the caller frees each.
  * Returns how many, 0 when it does not parse. */

@@ -19,6 +19,8 @@ enum {
     RESTART_MAX_MS = 600,
     POWER_WINDOW_US = 60000, /* the power fails within this time of the request */
     HONOUR_SPREAD_MS = 250,
+    ADMISSION_US = 10000000, /* within which a broker must know a new certificate */
+    ADMISSION_PAUSE_MS = 300,
 };
 
 enum step { STEP_ENROL, STEP_VERIFY, STEP_RENEW };
@@ -42,7 +44,9 @@ struct device {
     EVP_PKEY *next_key; /* of a renewal under way */
     struct call call;
     bool calling;
-    struct timer timer; /* arrival, pauses */
+    struct claim claim;
+    int64_t admitted_by_us; /* by the broker */
+    struct timer timer;     /* arrival, pauses */
     struct timer power;
     struct buf body;
     char path[MAX_PATH_BYTES];
@@ -107,7 +111,15 @@ static int64_t backoff_ms(const struct device *d)
     return random_below(ms < MAX_BACKOFF_MS ? ms : MAX_BACKOFF_MS) + 1;
 }
 
-static void device_retry(struct device *d)
+/* Whether the present step goes through the door of the claim. */
+static bool by_claim(const struct device *d)
+{
+    const struct claim_door *door = d->fleet->s.claim;
+    return door &&
+           (d->step == STEP_ENROL || (d->step == STEP_VERIFY && door->kind == DOOR_CLAIM_MQTT));
+}
+
+static void device_retry(struct device *d, int retry_after_s)
 {
     d->tries++;
     if (d->tries >= d->fleet->s.scenario->tries) {
@@ -115,9 +127,8 @@ static void device_retry(struct device *d)
         device_end(d, FLEET_GAVE_UP);
         return;
     }
-    device_wait(d, d->call.retry_after_s > 0
-                       ? d->call.retry_after_s * 1000 + random_below(HONOUR_SPREAD_MS)
-                       : backoff_ms(d));
+    device_wait(d, retry_after_s > 0 ? retry_after_s * 1000 + random_below(HONOUR_SPREAD_MS)
+                                     : backoff_ms(d));
 }
 
 static enum err body_make(struct device *d)
@@ -167,7 +178,7 @@ static void call_fill(struct device *d)
     };
 }
 
-static void device_ask(struct device *d)
+static enum err call_ask(struct device *d)
 {
     enum err e = d->step == STEP_VERIFY ? ERR_OK : body_make(d);
     if (!e && d->step == STEP_ENROL)
@@ -177,11 +188,31 @@ static void device_ask(struct device *d)
         e = call_start(&d->call);
     }
     d->calling = !e;
-    if (e) {
+    return e;
+}
+
+static void claim_done(struct claim *c);
+
+static enum err claim_ask(struct device *d)
+{
+    const struct fleet_settings *s = &d->fleet->s;
+    struct claim *c = &d->claim;
+    c->door = s->claim;
+    c->target = d->knows_time ? s->claim_target : s->lost_claim_target;
+    c->serial = d->serial;
+    c->key = d->key;
+    c->done = claim_done;
+    c->owner = d;
+    return d->step == STEP_ENROL ? claim_start(c) : claim_connect(c);
+}
+
+static void device_ask(struct device *d)
+{
+    if (by_claim(d) ? claim_ask(d) : call_ask(d)) {
         tally_outcome(d->fleet->s.tally, "no socket");
-        device_retry(d);
+        device_retry(d, 0);
     } else if (d->step == STEP_ENROL && d->power_fails &&
-               loop_timer(loop_of(d), &d->power, d->call.began_us + random_below(POWER_WINDOW_US)))
+               loop_timer(loop_of(d), &d->power, clock_mono_us() + random_below(POWER_WINDOW_US)))
         abort();
 }
 
@@ -207,6 +238,7 @@ static void device_go_on(struct device *d)
     d->tries = 0;
     if (d->step == STEP_ENROL && s->verify) {
         d->step = STEP_VERIFY;
+        d->admitted_by_us = clock_mono_us() + ADMISSION_US;
         device_ask(d);
     } else if (d->renewals_left > 0 || endless) {
         d->renewals_left -= d->renewals_left > 0;
@@ -218,15 +250,26 @@ static void device_go_on(struct device *d)
     }
 }
 
-/* Takes the certificate where it is what was asked for. */
+/* The certificates that were got: one, where all is well. */
+static size_t certificates_got(struct device *d, X509 *ret_certs[2])
+{
+    if (!by_claim(d))
+        return credential_certs(d->call.answer, ret_certs, 2);
+    ret_certs[0] = X509_up_ref(d->claim.cert) ? d->claim.cert : NULL;
+    return ret_certs[0] ? 1 : 0;
+}
+
+/* Takes the certificate where it is what was asked for. One that was made for a claim was made
+ * before it was known for whom. */
 static const char *certificate_take(struct device *d)
 {
     const struct fleet *f = d->fleet;
     EVP_PKEY *key = d->step == STEP_RENEW ? d->next_key : d->key;
+    const char *serial = f->s.claim ? NULL : d->serial;
     X509 *certs[2] = {0};
-    size_t n = credential_certs(d->call.answer, certs, 2);
+    size_t n = certificates_got(d, certs);
     const char *why =
-        n == 1 ? credential_check(certs[0], key, d->serial, f->s.trust, f->between, d->knows_time)
+        n == 1 ? credential_check(certs[0], key, serial, f->s.trust, f->between, d->knows_time)
                : "not one certificate";
     if (!why && credential_fingerprint(certs[0], d->fingerprint))
         why = "no fingerprint";
@@ -272,31 +315,59 @@ static bool worth_another(const struct call *c)
     return c->stage != CALL_DONE || c->status == 202 || c->status == 429 || c->status >= 500;
 }
 
-static void call_done(struct call *c)
+static void refused(struct device *d)
+{
+    tally_outcome(d->fleet->s.tally, "refused for good");
+    device_end(d, FLEET_REFUSED);
+}
+
+/* One try, whatever it came by. */
+static void try_count(struct device *d, const char *outcome, bool good, int64_t handshake_us,
+                      int64_t took_us)
 {
     static const enum tally_kind kinds[] = {TALLY_ENROL, TALLY_VERIFY, TALLY_RENEW};
-    struct device *d = c->owner;
     struct tally *t = d->fleet->s.tally;
+    if (handshake_us > 0)
+        tally_latency(t, TALLY_HANDSHAKE, handshake_us);
+    if (good)
+        tally_latency(t, kinds[d->step], took_us);
+    tally_outcome(t, outcome);
+    tally_request(t, good, took_us);
+}
+
+static void call_done(struct call *c)
+{
+    struct device *d = c->owner;
     char name[TALLY_NAME_BYTES] = "ok";
     bool good = c->stage == CALL_DONE && c->status == 200;
     d->calling = false;
-    if (c->handshaken_us > 0)
-        tally_latency(t, TALLY_HANDSHAKE, c->handshaken_us - c->began_us);
-    if (good)
-        tally_latency(t, kinds[d->step], c->ended_us - c->began_us);
-    else
+    if (!good)
         outcome_name(c, name);
-    tally_outcome(t, name);
-    tally_request(t, good, c->ended_us - c->began_us);
+    try_count(d, name, good, c->handshaken_us - c->began_us, c->ended_us - c->began_us);
     d->answer_lost = d->answer_lost || c->stage == CALL_READ;
-    if (good) {
+    if (good)
         answer_take(d);
-    } else if (worth_another(c)) {
-        device_retry(d);
-    } else {
-        tally_outcome(t, "refused for good");
-        device_end(d, FLEET_REFUSED);
-    }
+    else if (worth_another(c))
+        device_retry(d, c->retry_after_s);
+    else
+        refused(d);
+}
+
+static void claim_done(struct claim *c)
+{
+    struct device *d = c->owner;
+    bool good = c->end == CLAIM_DONE;
+    bool early = d->step == STEP_VERIFY && c->ended_us < d->admitted_by_us;
+    try_count(d, c->outcome, good, c->handshaken_us - c->began_us, c->ended_us - c->began_us);
+    d->answer_lost = d->answer_lost || c->answer_lost;
+    if (good)
+        answer_take(d);
+    else if (c->end == CLAIM_FAILED && early)
+        device_wait(d, 1 + random_below(ADMISSION_PAUSE_MS));
+    else if (c->end == CLAIM_FAILED)
+        device_retry(d, c->retry_after_s);
+    else
+        refused(d);
 }
 
 /* The power fails: what is under way is lost, and perhaps the key and what came for it. */
@@ -307,6 +378,7 @@ static void power_lost(struct timer *t)
         return;
     if (d->calling)
         call_abandon(&d->call);
+    claim_forget(&d->claim);
     loop_untimer(loop_of(d), &d->timer);
     tally_outcome(d->fleet->s.tally, "power lost");
     d->calling = d->power_fails = false;
@@ -390,6 +462,7 @@ void fleet_free(struct fleet *f)
         struct device *d = &f->devices[n];
         if (d->calling)
             call_abandon(&d->call);
+        claim_forget(&d->claim);
         EVP_PKEY_free(d->key);
         EVP_PKEY_free(d->next_key);
         X509_free(d->cert);

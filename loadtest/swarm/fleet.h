@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 #include "call.h"
+#include "claim.h"
 #include "keys.h"
 #include "scenario.h"
 #include "tally.h"
@@ -17,9 +18,12 @@ enum { FLEET_SERIAL_BYTES = 48, FLEET_TOKEN_BYTES = 64, FLEET_MAX_CAS = 16 };
 /* The world the devices live in. Everything is borrowed. */
 struct fleet_settings {
     const struct scenario *scenario;
-    const struct call_target *target;      /* of devices that know the time */
-    const struct call_target *lost_target; /* of those that do not */
-    const struct keys *keys;               /* two a device: the second for who forgot the first */
+    const struct dial_target *target;       /* of devices that know the time */
+    const struct dial_target *lost_target;  /* of those that do not */
+    const struct claim_door *claim;         /* NULL: devices enrol over EST with tokens */
+    const struct dial_target *claim_target; /* where they come with it: server or broker */
+    const struct dial_target *lost_claim_target;
+    const struct keys *keys; /* two a device: the second for who forgot the first */
     struct tally *tally;
     X509_STORE *trust;
     X509 *between[FLEET_MAX_CAS];

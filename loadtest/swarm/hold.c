@@ -6,7 +6,7 @@
 enum { AT_ONCE = 64 };
 
 struct hold {
-    const struct call_target *target;
+    const struct dial_target *target;
     struct call *calls;
     size_t count;
     size_t started;
@@ -40,7 +40,7 @@ static void one_done(struct call *c)
         loop_stop(h->target->loop);
 }
 
-enum err hold_open(const struct call_target *target, size_t count, struct hold **ret_hold)
+enum err hold_open(const struct dial_target *target, size_t count, struct hold **ret_hold)
 {
     struct hold *h = calloc(1, sizeof(*h));
     if (!h || !(h->calls = calloc(count, sizeof(*h->calls)))) {

@@ -10,7 +10,7 @@ struct hold;
 
 /* Opens count connections, and returns when all are there: it runs the target's loop meanwhile.
  * ERR_UNAVAILABLE when one did not come about. */
-enum err hold_open(const struct call_target *target, size_t count,
+enum err hold_open(const struct dial_target *target, size_t count,
                    struct hold **ret_hold) MUST_CHECK;
 
 /* How many the server has closed since. */

@@ -15,7 +15,7 @@ struct hostile;
 
 struct hostile_settings {
     const struct scenario *scenario;
-    const struct call_target *target;
+    const struct dial_target *target;
     const struct keys *keys;
     struct tally *tally;     /* its own: outcomes are "KIND: outcome" */
     const char *spent_token; /* one that was used; NULL: none yet */

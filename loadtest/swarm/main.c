@@ -25,28 +25,29 @@ static const char usage[] =
     "swarm " MUSTER_VERSION ": simulated devices against a Muster server\n"
     "\n"
     "  swarm run SCENARIO --out DIR [--set KEY=VALUE]... [--keys FILE]\n"
-    "            [--server-pid PID] [--database-pid PID]\n"
+    "            [--server-pid PID] [--database-pid PID] [--broker-pid PID]\n"
     "      SCENARIO is a file, or the name of one of loadtest/scenarios. Writes DIR/result.json "
     "and\n"
     "      DIR/report.html, and audits the registry against what the devices hold.\n"
     "  swarm ratio [--clients N[,N]...] [--requests N] [--rounds N] [--pace PERCENT] [--idle N]\n"
-    "            [--keys FILE] [--server-pid PID] [--database-pid PID]\n"
+    "            [--claims] [--keys FILE] [--server-pid PID] [--database-pid PID]\n"
+    "            [--broker-pid PID]\n"
     "      CPU time of whole enrolments against bare GETs of the same listener, by turns, at each\n"
-    "      number of clients at once; then latencies at PERCENT of what enrolments reach; all "
-    "this\n"
-    "      beside N idle TLS connections. The last lines are \"ratio token N.NN\" and \"ratio "
-    "cert\n"
-    "      N.NN\", of the last number of clients (32 clients, 800 requests, 5 rounds).\n"
+    "      number of clients at once; then latencies at PERCENT of what enrolments reach; beside "
+    "N\n"
+    "      idle TLS connections. --claims: also of devices with a claim, over HTTPS and, where\n"
+    "      MUSTER_MQTT_PORT is set, over MQTT. The last lines are \"ratio token N.NN\" and "
+    "\"ratio\n"
+    "      cert N.NN\", of the last number of clients (32 clients, 800 requests, 5 rounds).\n"
     "  swarm keys COUNT [--keys FILE]   makes keys ahead until FILE has so many\n"
     "  swarm --help | --version\n"
     "\n"
     "The environment is that of .dev/env: MUSTER_URL, MUSTER_CACERT, MUSTER_ADMIN_URL,\n"
-    "MUSTER_ADMIN_TOKEN, MUSTER_TEMPLATE, and MUSTER_DATABASE for the audit. Keys are made once "
-    "and\n"
-    "kept in FILE (default: swarm.keys in the folder of temporary files, for this user).\n"
-    "CPU and memory are measured of the processes named (musterd, and PostgreSQL's first), or of "
-    "the\n"
-    "only ones of their name on this machine.\n"
+    "MUSTER_ADMIN_TOKEN, MUSTER_TEMPLATE, MUSTER_DATABASE for the audit, and MUSTER_MQTT_HOST and\n"
+    "MUSTER_MQTT_PORT for claims over MQTT. Keys are made once and kept in FILE (default:\n"
+    "swarm.keys in the folder of temporary files, for this user).\n"
+    "CPU and memory are measured of the processes named (musterd, PostgreSQL's first, Mosquitto),\n"
+    "or of the only ones of their name on this machine.\n"
     "Exit codes: 0 all devices succeeded and the audit is clean, 1 not so, 2 it could not be run.\n"
     "\n"
     "A scenario is a file of KEY = VALUE:\n\n";
@@ -57,11 +58,13 @@ static const struct option options[] = {
     {"keys", required_argument, NULL, 'k'},
     {"server-pid", required_argument, NULL, 'p'},
     {"database-pid", required_argument, NULL, 'd'},
+    {"broker-pid", required_argument, NULL, 'b'},
     {"clients", required_argument, NULL, 'c'},
     {"requests", required_argument, NULL, 'n'},
     {"rounds", required_argument, NULL, 'r'},
     {"pace", required_argument, NULL, 'a'},
     {"idle", required_argument, NULL, 'i'},
+    {"claims", no_argument, NULL, 'm'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'v'},
     {NULL, 0, NULL, 0},
@@ -76,6 +79,7 @@ struct command_line {
     int64_t requests, rounds, pace_percent, idle;
     char *settings[MAX_SETTINGS];
     size_t setting_count;
+    bool claims;
     bool help;
     bool version;
 };
@@ -109,6 +113,9 @@ static bool option_take(struct command_line *l, int c)
     case 'd':
         l->processes.database = atoi(optarg);
         return l->processes.database > 0;
+    case 'b':
+        l->processes.broker = atoi(optarg);
+        return l->processes.broker > 0;
     case 'c':
         return clients_take(l, optarg);
     case 'n':
@@ -123,6 +130,9 @@ static bool option_take(struct command_line *l, int c)
         if (l->setting_count == MAX_SETTINGS || !strchr(optarg, '='))
             return false;
         l->settings[l->setting_count++] = optarg;
+        return true;
+    case 'm':
+        l->claims = true;
         return true;
     case 'h':
         l->help = true;
@@ -194,6 +204,7 @@ static int ratio_command(const struct command_line *l)
                                       .requests = (size_t)l->requests,
                                       .rounds = (size_t)l->rounds,
                                       .idle = (size_t)l->idle,
+                                      .claims = l->claims,
                                       .pace_percent = (size_t)l->pace_percent,
                                       .processes = l->processes,
                                       .keys_path = keys,

@@ -7,7 +7,7 @@
 #include "bench.h"
 #include "hold.h"
 
-enum { KEYS_PER_ROUND = 4, EXIT_UNABLE = 2 };
+enum { KEYS_PER_ROUND = 4, CLAIM_KEYS_PER_ROUND = 2, EXIT_UNABLE = 2 };
 
 /* Of one load, the rounds of every kind. */
 struct rounds {
@@ -35,6 +35,7 @@ static struct bench_result medians(const struct bench_result *results, size_t n)
     return (struct bench_result){
         .server_us = median(results, n, offsetof(struct bench_result, server_us)),
         .database_us = median(results, n, offsetof(struct bench_result, database_us)),
+        .broker_us = median(results, n, offsetof(struct bench_result, broker_us)),
         .per_s = median(results, n, offsetof(struct bench_result, per_s)),
         .p50_us = median(results, n, offsetof(struct bench_result, p50_us)),
         .p99_us = median(results, n, offsetof(struct bench_result, p99_us)),
@@ -43,7 +44,7 @@ static struct bench_result medians(const struct bench_result *results, size_t n)
 
 static double cpu_us(const struct bench_result *r)
 {
-    return r->server_us + r->database_us;
+    return r->server_us + r->database_us + r->broker_us;
 }
 
 /* Every kind by turns; the first round warms everything up and is forgotten. */
@@ -53,27 +54,48 @@ static enum err rounds_measure(struct bench *b, const struct ratio_settings *s, 
     static struct rounds all;
     enum err e = ERR_OK;
     for (size_t round = 0; round <= s->rounds && !e; round++) {
-        for (int k = 0; k < BENCH_KIND_COUNT && !e; k++) {
+        for (size_t k = 0; k < b->kinds && !e; k++) {
             const struct bench_order order = {
                 .kind = (enum bench_kind)k, .requests = s->requests, .clients = clients};
             e = bench_measure(b, &order, &all.kinds[k][round > 0 ? round - 1 : 0]);
         }
     }
-    for (int k = 0; k < BENCH_KIND_COUNT && !e; k++)
+    for (size_t k = 0; k < b->kinds && !e; k++)
         ret_medians[k] = medians(all.kinds[k], s->rounds);
     return e;
 }
 
-static void load_tell(size_t clients, const struct bench_result r[BENCH_KIND_COUNT])
+/* Of an enrolment to the GET that has as much of a handshake. */
+static double ratio_of(const struct bench_result r[BENCH_KIND_COUNT], enum bench_kind kind)
 {
-    for (int k = 0; k < BENCH_KIND_COUNT; k++)
-        printf("%7zu  %-24s %8.0f %8.0f %11.0f %8.0f %8.1f %8.1f\n", clients,
+    return cpu_us(&r[kind]) / cpu_us(&r[kind == BENCH_TOKEN ? BENCH_GET : BENCH_GET_CERT]);
+}
+
+static void load_tell(const struct bench *b, size_t clients,
+                      const struct bench_result r[BENCH_KIND_COUNT])
+{
+    for (size_t k = 0; k < b->kinds; k++)
+        printf("%7zu  %-24s %8.0f %8.0f %11.0f %10.0f %8.0f %8.1f %8.1f\n", clients,
                bench_name((enum bench_kind)k), cpu_us(&r[k]), r[k].server_us, r[k].database_us,
-               r[k].per_s, r[k].p50_us / 1e3, r[k].p99_us / 1e3);
-    printf("%7zu  ratio: token %.2f, cert %.2f\n", clients,
-           cpu_us(&r[BENCH_TOKEN]) / cpu_us(&r[BENCH_GET]),
-           cpu_us(&r[BENCH_CERT]) / cpu_us(&r[BENCH_GET_CERT]));
+               r[k].broker_us, r[k].per_s, r[k].p50_us / 1e3, r[k].p99_us / 1e3);
+    printf("%7zu  ratio: token %.2f, cert %.2f", clients, ratio_of(r, BENCH_TOKEN),
+           ratio_of(r, BENCH_CERT));
+    if (b->kinds > BENCH_CLAIM_HTTPS)
+        printf(", claim-https %.2f", ratio_of(r, BENCH_CLAIM_HTTPS));
+    if (b->kinds > BENCH_CLAIM_MQTT)
+        printf(", claim-mqtt %.2f", ratio_of(r, BENCH_CLAIM_MQTT));
+    printf("\n");
     fflush(stdout);
+}
+
+static void ratios_tell(const struct bench *b, const struct bench_result r[BENCH_KIND_COUNT])
+{
+    if (b->kinds > BENCH_CLAIM_HTTPS)
+        printf("ratio claim-https %.2f\n", ratio_of(r, BENCH_CLAIM_HTTPS));
+    if (b->kinds > BENCH_CLAIM_MQTT)
+        printf("ratio claim-mqtt %.2f\n", ratio_of(r, BENCH_CLAIM_MQTT));
+    printf("ratio token %.2f\nratio cert %.2f\n", ratio_of(r, BENCH_TOKEN),
+           ratio_of(r, BENCH_CERT));
 }
 
 static enum err raw_tell(void)
@@ -149,13 +171,13 @@ static enum err measure(struct bench *b, const struct ratio_settings *s)
         e = idle_open(b, s, &idle);
     if (!e)
         printf("%zu requests of each kind, medians of %zu rounds; CPU in us a request\n"
-               "clients  %-24s %8s %8s %11s %8s %8s %8s\n",
-               s->requests, s->rounds, "", "CPU", "musterd", "PostgreSQL", "per s", "p50 ms",
-               "p99 ms");
+               "clients  %-24s %8s %8s %11s %10s %8s %8s %8s\n",
+               s->requests, s->rounds, "", "CPU", "musterd", "PostgreSQL", "Mosquitto", "per s",
+               "p50 ms", "p99 ms");
     for (size_t i = 0; i < s->loads && !e; i++) {
         e = rounds_measure(b, s, s->clients[i], r);
         if (!e)
-            load_tell(s->clients[i], r);
+            load_tell(b, s->clients[i], r);
     }
     if (!e && s->pace_percent > 0)
         e = pace_tell(b, s, BENCH_GET, BENCH_TOKEN, r[BENCH_TOKEN].per_s);
@@ -165,9 +187,7 @@ static enum err measure(struct bench *b, const struct ratio_settings *s)
         e = idle_check(idle);
     hold_close(idle);
     if (!e)
-        printf("ratio token %.2f\nratio cert %.2f\n",
-               cpu_us(&r[BENCH_TOKEN]) / cpu_us(&r[BENCH_GET]),
-               cpu_us(&r[BENCH_CERT]) / cpu_us(&r[BENCH_GET_CERT]));
+        ratios_tell(b, r);
     return e;
 }
 
@@ -175,8 +195,11 @@ int ratio_run(const struct ratio_settings *s)
 {
     struct bench b = {.next_key = 0};
     size_t passes = s->loads * (s->rounds + 1) + (s->pace_percent > 0 ? s->rounds : 0);
-    enum err e = bench_open(&b, &s->processes, s->keys_path, KEYS_PER_ROUND * s->requests * passes,
-                            s->folder);
+    size_t keys = KEYS_PER_ROUND + (s->claims ? CLAIM_KEYS_PER_ROUND : 0);
+    enum err e =
+        bench_open(&b, &s->processes, s->keys_path, keys * s->requests * passes, s->folder);
+    if (!e && s->claims)
+        e = bench_claims(&b);
     if (!e)
         e = measure(&b, s);
     bench_close(&b);

@@ -55,16 +55,21 @@ static double seconds_of(const struct report *r)
     return (double)r->took_us / 1e6;
 }
 
-/* CPU microseconds of both for every device that was asked for. */
+/* For every device that was asked for. */
+static json_int_t each(const struct report *r, int64_t before, int64_t after)
+{
+    return (after - before) / (int64_t)(r->devices > 0 ? r->devices : 1);
+}
+
+/* CPU microseconds. */
 static json_t *cost_json(const struct report *r)
 {
-    size_t n = r->devices > 0 ? r->devices : 1;
-    return json_pack("{s:I,s:I,s:I,s:I}", "server_cpu_us_per_device",
-                     (json_int_t)((r->after.server_us - r->before.server_us) / (int64_t)n),
-                     "database_cpu_us_per_device",
-                     (json_int_t)((r->after.database_us - r->before.database_us) / (int64_t)n),
-                     "server_kib_before", (json_int_t)r->before.server_kib, "server_kib_after",
-                     (json_int_t)r->after.server_kib);
+    const struct usage_reading *b = &r->before, *a = &r->after;
+    return json_pack("{s:I,s:I,s:I,s:I,s:I}", "server_cpu_us_per_device",
+                     each(r, b->server_us, a->server_us), "database_cpu_us_per_device",
+                     each(r, b->database_us, a->database_us), "broker_cpu_us_per_device",
+                     each(r, b->broker_us, a->broker_us), "server_kib_before",
+                     (json_int_t)b->server_kib, "server_kib_after", (json_int_t)a->server_kib);
 }
 
 static json_t *seconds_json(const struct tally *t)
@@ -246,6 +251,18 @@ static void audit_write(FILE *f, const struct audit *a)
             a->devices, a->held, a->lost, a->doubled, a->orphaned, a->tokens);
 }
 
+static void cost_write(FILE *f, const struct report *r)
+{
+    const struct usage_reading *b = &r->before, *a = &r->after;
+    fprintf(f, "CPU per device: musterd %lld &micro;s, PostgreSQL %lld &micro;s",
+            (long long)each(r, b->server_us, a->server_us),
+            (long long)each(r, b->database_us, a->database_us));
+    if (r->scenario->door == DOOR_CLAIM_MQTT)
+        fprintf(f, ", Mosquitto %lld &micro;s", (long long)each(r, b->broker_us, a->broker_us));
+    fprintf(f, ". Memory of musterd %.1f to %.1f MiB.</p>\n", b->server_kib / 1024.0,
+            a->server_kib / 1024.0);
+}
+
 static const char head[] =
     "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" "
     "content=\"width=device-width\"><title>Swarm report</title><style>body{font:16px/1.5 "
@@ -270,15 +287,9 @@ static enum err html_write(const struct report *r, const char *path)
     fprintf(f, ": <span class=\"%s\">%s</span></h1><p>", r->passed ? "ok" : "bad",
             r->passed ? "passed" : "failed");
     text_write(f, r->scenario->about);
-    fprintf(f,
-            "</p><p>%s, template %s: %zu devices in %.1f s, %zu failed. CPU per device: musterd "
-            "%lld &micro;s, PostgreSQL %lld &micro;s. Memory of musterd %.1f to %.1f MiB.</p>\n",
-            began, r->scenario->template_name, r->devices, seconds_of(r), r->failed,
-            (long long)((r->after.server_us - r->before.server_us) /
-                        (int64_t)(r->devices + !r->devices)),
-            (long long)((r->after.database_us - r->before.database_us) /
-                        (int64_t)(r->devices + !r->devices)),
-            r->before.server_kib / 1024.0, r->after.server_kib / 1024.0);
+    fprintf(f, "</p><p>%s, template %s: %zu devices in %.1f s, %zu failed. ", began,
+            r->scenario->template_name, r->devices, seconds_of(r), r->failed);
+    cost_write(f, r);
     audit_write(f, r->audit);
     for (size_t i = 0; i < ARRAY_LEN(plots); i++)
         plot_write(f, &plots[i], s, n);

@@ -97,7 +97,7 @@ static enum err hostile_make(struct run *r)
         .scenario = r->scenario,
         .target = &r->world.target,
         .keys = r->keys,
-        .spent_token = r->tokens[0],
+        .spent_token = r->tokens ? r->tokens[0] : NULL,
     };
     if (!any_hostile(r->scenario))
         return ERR_OK;
@@ -109,19 +109,24 @@ static enum err hostile_make(struct run *r)
 
 static enum err fleet_make(struct run *r)
 {
+    struct world *w = &r->world;
+    bool mqtt = r->scenario->door == DOOR_CLAIM_MQTT;
     struct fleet_settings s = {
         .scenario = r->scenario,
-        .target = &r->world.target,
-        .lost_target = &r->world.lost_target,
+        .target = &w->target,
+        .lost_target = &w->lost_target,
+        .claim = r->scenario->door == DOOR_EST ? NULL : &w->claim,
+        .claim_target = mqtt ? &w->broker : &w->target,
+        .lost_claim_target = mqtt ? &w->lost_broker : &w->lost_target,
         .keys = r->keys,
         .tally = r->tally,
-        .trust = r->world.trust,
-        .between_count = r->world.ca_count,
+        .trust = w->trust,
+        .between_count = w->ca_count,
         .prefix = r->prefix,
         .token = token_of,
         .token_owner = r,
     };
-    memcpy(s.between, r->world.cas, sizeof(s.between));
+    memcpy(s.between, w->cas, sizeof(s.between));
     return fleet_new(&s, &r->fleet);
 }
 
@@ -137,6 +142,9 @@ static enum err prepare(struct run *r, const char *folder, const char *keys_path
         e = tally_new(&r->tally);
     if (!e)
         e = world_prepare(r->scenario, r->prefix, folder, &r->tokens, &r->token_count);
+    if (!e && r->scenario->door != DOOR_EST)
+        e = world_claim(&r->world, r->scenario->door, r->prefix, r->scenario->template_name,
+                        folder);
     if (!e)
         e = fleet_make(r);
     return e ? e : hostile_make(r);

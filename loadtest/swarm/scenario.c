@@ -36,6 +36,20 @@ static enum err text_set(char *slot, size_t len, const char *value, char *messag
     return ERR_INVALID;
 }
 
+static const char *const door_names[] = {"est", "claim-https", "claim-mqtt"};
+
+static enum err door_set(struct scenario *s, const char *value, char *message)
+{
+    for (size_t i = 0; i < ARRAY_LEN(door_names); i++) {
+        if (strcmp(value, door_names[i]) == 0) {
+            s->door = (enum scenario_door)i;
+            return ERR_OK;
+        }
+    }
+    snprintf(message, SCENARIO_MESSAGE_BYTES, "door must be est, claim-https or claim-mqtt");
+    return ERR_INVALID;
+}
+
 enum err scenario_set(struct scenario *s, const char *key, const char *value,
                       char message[SCENARIO_MESSAGE_BYTES])
 {
@@ -43,6 +57,8 @@ enum err scenario_set(struct scenario *s, const char *key, const char *value,
         return text_set(s->about, sizeof(s->about), value, message);
     if (strcmp(key, "template") == 0)
         return text_set(s->template_name, sizeof(s->template_name), value, message);
+    if (strcmp(key, "door") == 0)
+        return door_set(s, value, message);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         const struct row *r = &rows[i];
         if (strcmp(r->key, key) != 0)
@@ -101,6 +117,7 @@ void scenario_describe(void)
 {
     printf("  %-20s %s\n", "about", "one sentence for the report");
     printf("  %-20s %s\n", "template", "the template, EST label (default: MUSTER_TEMPLATE)");
+    printf("  %-20s %s\n", "door", "est, claim-https or claim-mqtt: how devices enrol (est)");
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         printf("  %-20s %s (%lld)\n", rows[i].key, rows[i].help, (long long)rows[i].number);
 }

@@ -37,10 +37,14 @@ NUMBER(hostile_replay, 0, 0, 1000, "requests a second that present a token which
 NUMBER(seconds, 0, 0, 86400, "0: until every device is done; else the devices go on renewing until then")
 /* clang-format on */
 
+/* How devices come to their first certificate. */
+enum scenario_door { DOOR_EST, DOOR_CLAIM_HTTPS, DOOR_CLAIM_MQTT };
+
 struct scenario {
     char name[SCENARIO_NAME_BYTES];
     char about[256];
     char template_name[SCENARIO_NAME_BYTES];
+    enum scenario_door door;
 #define SCENARIO_FIELD(key, ...) int64_t key;
     SCENARIO_TABLE(SCENARIO_FIELD)
 #undef SCENARIO_FIELD

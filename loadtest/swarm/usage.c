@@ -69,4 +69,6 @@ void usage_read(const struct usage *u, struct usage_reading *ret_reading)
     int parent;
     if (u->server > 0)
         (void)stat_read(u->server, &parent, &ret_reading->server_us);
+    if (u->broker > 0)
+        (void)stat_read(u->broker, &parent, &ret_reading->broker_us);
 }

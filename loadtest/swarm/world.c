@@ -29,19 +29,24 @@ static enum err complain(const char *what, const char *object)
     return ERR_INVALID;
 }
 
+static enum err address_find(struct dial_target *t, const char *host, const char *port)
+{
+    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
+    if (getaddrinfo(host, port, &hints, &found) != 0)
+        return complain("no such host", host);
+    memcpy(&t->address, found->ai_addr, sizeof(t->address));
+    freeaddrinfo(found);
+    t->host = host;
+    return ERR_OK;
+}
+
 /* https://HOST:PORT */
 static enum err address_take(struct world *w, const char *url)
 {
     char port[8] = "";
-    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
     if (!url || sscanf(url, "https://%255[^:/]:%7[0-9]", w->host, port) != 2)
         return complain("MUSTER_URL must be https://HOST:PORT; run `. .dev/env` first", "");
-    if (getaddrinfo(w->host, port, &hints, &found) != 0)
-        return complain("no such host", w->host);
-    memcpy(&w->target.address, found->ai_addr, sizeof(w->target.address));
-    freeaddrinfo(found);
-    w->target.host = w->host;
-    return ERR_OK;
+    return address_find(&w->target, w->host, port);
 }
 
 static enum err tls_make(const char *cafile, bool knows_time, SSL_CTX **ret)
@@ -140,6 +145,8 @@ enum err world_open(struct world *w)
         w->usage.server = process_find("musterd");
     if (w->usage.database == 0)
         w->usage.database = process_find("postgres");
+    if (w->usage.broker == 0)
+        w->usage.broker = process_find("mosquitto");
     return e;
 }
 
@@ -147,6 +154,8 @@ void world_close(struct world *w)
 {
     for (size_t i = 0; i < w->ca_count; i++)
         X509_free(w->cas[i]);
+    X509_free(w->claim.certificate);
+    EVP_PKEY_free(w->claim.key);
     X509_STORE_free(w->trust);
     SSL_CTX_free(w->target.tls);
     SSL_CTX_free(w->lost_target.tls);
@@ -212,7 +221,11 @@ enum err world_prepare(const struct scenario *s, const char *prefix, const char 
     enum err e = serials_write(s, prefix, path);
     if (!e && s->allowlist)
         e = allowlist_fill(s, path);
-    if (e)
+    *ret_tokens = NULL;
+    *ret_count = 0;
+    if (!e && s->door != DOOR_EST)
+        (void)unlink(path);
+    if (e || s->door != DOOR_EST)
         return e;
     json_t *minted = s->bound_tokens
                          ? muster("muster token create --template %s --serials '%s' --json",
@@ -226,13 +239,58 @@ enum err world_prepare(const struct scenario *s, const char *prefix, const char 
     return e;
 }
 
+static enum err broker_find(struct world *w)
+{
+    const char *host = getenv("MUSTER_MQTT_HOST"), *port = getenv("MUSTER_MQTT_PORT");
+    if (!host || !port || strlen(host) >= sizeof(w->broker_host))
+        return complain("MUSTER_MQTT_HOST or MUSTER_MQTT_PORT is not set", "");
+    snprintf(w->broker_host, sizeof(w->broker_host), "%s", host);
+    w->broker = w->target;
+    w->lost_broker = w->lost_target;
+    enum err e = address_find(&w->broker, w->broker_host, port);
+    return e ? e : address_find(&w->lost_broker, w->broker_host, port);
+}
+
+/* PATH.pem and PATH.key, as the operator's command leaves them; they are used up. */
+static enum err claim_load(struct claim_door *door, const char *path)
+{
+    char pem[MAX_COMMAND_BYTES], key[MAX_COMMAND_BYTES];
+    snprintf(pem, sizeof(pem), "%s.pem", path);
+    snprintf(key, sizeof(key), "%s.key", path);
+    _cleanup_(fclosep) FILE *certificate_file = fopen(pem, "re");
+    _cleanup_(fclosep) FILE *key_file = fopen(key, "re");
+    X509_free(door->certificate);
+    EVP_PKEY_free(door->key);
+    door->certificate = certificate_file ? PEM_read_X509(certificate_file, NULL, NULL, NULL) : NULL;
+    door->key = key_file ? PEM_read_PrivateKey(key_file, NULL, NULL, NULL) : NULL;
+    (void)unlink(pem);
+    (void)unlink(key);
+    return door->certificate && door->key ? ERR_OK : ERR_INVALID;
+}
+
+enum err world_claim(struct world *w, enum scenario_door door, const char *name,
+                     const char *template_name, const char *folder)
+{
+    char path[MAX_COMMAND_BYTES / 2];
+    w->claim.kind = door;
+    w->claim.template_name = template_name;
+    if (door == DOOR_CLAIM_MQTT && broker_find(w))
+        return ERR_INVALID;
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    json_decref(muster("muster claim create %s --template %s --rate 0 --max-pending 100000"
+                       " --out '%s' >/dev/null",
+                       name, template_name, path));
+    return claim_load(&w->claim, path) ? complain("no claim was made for template", template_name)
+                                       : ERR_OK;
+}
+
 static const char own_template[] =
     "{\"Parameters\":{\"SerialNumber\":{\"Type\":\"String\"}},\"Resources\":{\"thing\":{\"Type\":"
     "\"AWS::IoT::Thing\",\"Properties\":{\"ThingName\":{\"Ref\":\"SerialNumber\"}}},"
     "\"certificate\":{\"Type\":\"AWS::IoT::Certificate\",\"Properties\":{\"CertificateId\":{"
     "\"Ref\":"
     "\"AWS::IoT::Certificate::Id\"},\"Status\":\"ACTIVE\"}}},\"Muster\":{\"Credentials\":"
-    "[\"token\",\"factory\"],\"Allowlist\":\"required\",\"Validity\":\"365d\"}}\n";
+    "[\"token\",\"factory\",\"claim\"],\"Allowlist\":\"required\",\"Validity\":\"365d\"}}\n";
 
 static enum err text_store(const char *path, const char *text)
 {

@@ -6,7 +6,7 @@
 
 #include <openssl/types.h>
 
-#include "call.h"
+#include "claim.h"
 #include "scenario.h"
 #include "usage.h"
 
@@ -17,14 +17,18 @@ enum { WORLD_MAX_CAS = 16 };
 
 struct world {
     struct loop *loop;
-    struct call_target target;
-    struct call_target lost_target; /* whose clock is wrong: judges no validity */
+    struct dial_target target;
+    struct dial_target lost_target; /* whose clock is wrong: judges no validity */
+    struct dial_target broker;      /* once there is a claim that needs it */
+    struct dial_target lost_broker;
+    struct claim_door claim; /* of world_claim; its certificate and key are owned */
     X509_STORE *trust;
     X509 *cas[WORLD_MAX_CAS];
     size_t ca_count;
     const char *database; /* NULL: no audit */
     struct usage usage;
     char host[256];
+    char broker_host[256];
 };
 
 /* MUSTER_URL, MUSTER_CACERT, MUSTER_DATABASE; fetches /cacerts. Says on standard error what is
@@ -35,8 +39,13 @@ void world_close(struct world *w);
 /* Puts the template of MUSTER_TEMPLATE's product, and registers a factory CA for it. */
 enum err world_register(X509 *ca, const char *name, const char *folder) MUST_CHECK;
 
-/* Mints a token for each serial, or one for all, and puts the serials on the allowlist where the
- * scenario says so, by the `muster` command. The caller frees ret_tokens and each of them; count
- * is the devices', or 1. */
+/* Makes a claim of that name, with no rate and room for every device, and finds the broker of
+ * MUSTER_MQTT_HOST and MUSTER_MQTT_PORT where the door leads to it. */
+enum err world_claim(struct world *w, enum scenario_door door, const char *name,
+                     const char *template_name, const char *folder) MUST_CHECK;
+
+/* Puts the serials on the allowlist where the scenario says so, and mints a token for each serial,
+ * or one for all, where its devices enrol with tokens, by the `muster` command. The caller frees
+ * ret_tokens and each of them; count is the devices', or 1, or 0. */
 enum err world_prepare(const struct scenario *s, const char *prefix, const char *folder,
                        char ***ret_tokens, size_t *ret_count) MUST_CHECK;

@@ -188,7 +188,9 @@ static enum err outcome_judge(struct enrolment *e, const struct enrol_outcome *o
     e->result.replayed = replayed;
     e->result.serial = arena_strdup(e->arena, e->serial.given);
     e->result.state = o->state;
-    e->result.thing_name = e->registration.thing_name;
+    /* it may be the serial itself, which ends with the enrolment */
+    e->result.thing_name =
+        e->registration.thing_name ? arena_strdup(e->arena, e->registration.thing_name) : NULL;
     e->result.configuration = e->registration.device_configuration;
     return ERR_OK;
 }

@@ -36,6 +36,7 @@ def result(out):
     ("factory", ["devices=150"]),
     ("renewal-herd", ["devices=40", "fixtures=16"]),
     ("powerloss", ["devices=80", "rate=80"]),
+    ("claims-https", ["devices=100", "template=claimed"]),
     ("soak", ["devices=8", "seconds=3"])])
 def test_a_scenario(stack, tmp_path, scenario, settings):
     out = tmp_path / "out"
@@ -52,6 +53,20 @@ def test_a_scenario(stack, tmp_path, scenario, settings):
         assert r["latency"]["renew"]["count"] == 2 * devices
     if scenario == "soak":
         assert r["latency"]["renew"]["count"] > devices
+
+
+def test_claims_whose_power_fails_and_what_is_left_of_them(stack, tmp_path):
+    """A certificate may wait for its registration only where its device's power failed."""
+    out = tmp_path / "out"
+    done = swarm(stack, out, "run", "claims-https", "--set", "devices=80", "--set", "rate=80", "--set", "powerloss_percent=60", "--set", "forget_percent=0",
+                 template="claimed")
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    r = result(out)
+    assert r["passed"] and r["outcomes"]["power lost"] > 5 and r["audit"]["held"] == 80
+    done = swarm(stack, out, "run", "claims-https", "--set", "devices=5", "--set", "allowlist=0", template="claimed")
+    assert done.returncode == 1 and "made for the claim but not registered" in done.stderr
+    r = result(out)
+    assert r["failed"] == 5 and r["outcomes"]["enrol.refused"] == 5 and r["audit"]["orphaned"] == 5 and r["audit"]["devices"] == 0
 
 
 def test_the_honest_among_the_hostile(stack, tmp_path):
@@ -86,7 +101,8 @@ def test_the_audit_finds_what_was_done_to_the_registry(stack, tmp_path):
 
 @pytest.mark.parametrize("args,why", [
     (["run", "nosuch"], "cannot be read"), (["run", "burst", "--set", "devices=0"], "from 1 to 20000"),
-    (["run", "burst", "--set", "color=red"], "there is no key"), (["jump", "burst"], "expected")])
+    (["run", "burst", "--set", "color=red"], "there is no key"), (["run", "burst", "--set", "door=fax"], "door must be"),
+    (["run", "claims-mqtt"], "MUSTER_MQTT_HOST"), (["run", "claims-https", "--set", "template=nosuch", "--set", "allowlist=0"], "no claim was made"), (["jump", "burst"], "expected")])
 def test_wrong_usage(stack, tmp_path, args, why):
     done = swarm(stack, tmp_path / "out", *args)
     assert done.returncode == 2 and why in done.stderr
@@ -118,7 +134,7 @@ def test_without_a_server(stack, tmp_path):
 
 
 def test_every_scenario_that_ships_is_tested():
-    tested = {"steady", "burst", "factory", "renewal-herd", "powerloss", "soak", "hostile"}
+    tested = {"claims-https", "claims-mqtt", "steady", "burst", "factory", "renewal-herd", "powerloss", "soak", "hostile"}
     assert {p.stem for p in (ROOT / "loadtest" / "scenarios").glob("*.ini")} == tested
 
 
@@ -136,6 +152,16 @@ def test_ratio(stack, tmp_path):
     last = done.stdout.splitlines()[-2:]
     assert [line.rsplit(" ", 1)[0] for line in last] == ["ratio token", "ratio cert"] and all(float(line.split()[-1]) > 0.5 for line in last)
     assert stack.one("SELECT count(*) FROM device d JOIN template t ON t.id = d.template_id WHERE t.name = 'swarm-ratio'") == 80
+
+
+def test_ratio_of_claims(stack, tmp_path):
+    done = ratio(stack, tmp_path, "--claims", "--clients", "4", "--requests", "20", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-3:]
+    assert [line.rsplit(" ", 1)[0] for line in last] == ["ratio claim-https", "ratio token", "ratio cert"] and all(float(line.split()[-1]) > 0.5 for line in last)
+    assert len(re.findall(r"^ +4  claim over HTTPS +\d+ ", done.stdout, re.M)) == 1
+    claim = re.search(r"r[0-9a-f]+", stack.one("SELECT max(name) FROM claim WHERE name ~ '^r[0-9a-f]+$'")).group()
+    assert stack.one("SELECT devices FROM claim WHERE name = %s", claim) == 40
 
 
 def test_ratio_of_several_loads_at_a_pace_beside_idle_connections(stack, tmp_path):

@@ -1,0 +1,29 @@
+/*
+ * A TCP connection with TLS on it, from the client's side and without blocking: what calls and
+ * sessions are made of. Who dialled closes both. Threads: the loop's own.
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <openssl/types.h>
+
+#include "base/err.h"
+#include "loop.h"
+
+struct dial_target {
+    struct loop *loop;
+    struct sockaddr_in address;
+    SSL_CTX *tls;
+    const char *host; /* the name or address the server's certificate must have */
+};
+
+/* Begins to connect, with a client certificate where one is given; both are borrowed. */
+enum err dial_open(const struct dial_target *target, X509 *certificate, EVP_PKEY *key, int *ret_fd,
+                   SSL **ret_ssl) MUST_CHECK;
+
+/* Once the socket can be written to: whether it is connected. */
+bool dial_connected(int fd);
+
+/* Watches for what TLS waits for after a call of SSL that returned n; false: it waits for nothing,
+ * the connection is over. */
+bool dial_wait(const struct dial_target *target, struct watch *w, const SSL *ssl, int n);
