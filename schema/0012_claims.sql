@@ -196,14 +196,6 @@ ALTER TYPE enrol_request ADD ATTRIBUTE claim_grace boolean;     -- found here: t
 ALTER TYPE enrol_result ADD ATTRIBUTE claim_grace boolean;
 ALTER TYPE enrol_result ADD ATTRIBUTE answer jsonb;             -- of a registration asked again: what was answered
 
-CREATE FUNCTION claim_state(c claim) RETURNS text LANGUAGE sql VOLATILE AS $$
-    SELECT CASE WHEN c.revoked_at IS NOT NULL THEN 'revoked'
-        WHEN clock_timestamp() > c.enrol_until + make_interval(secs => c.grace_s) THEN 'expired'
-        WHEN clock_timestamp() > c.enrol_until THEN 'grace'
-        WHEN c.devices >= c.budget THEN 'exhausted' ELSE 'active' END
-$$;
-COMMENT ON FUNCTION claim_state IS 'active, exhausted (its budget), grace, expired or revoked';
-
 -- Whether a claim may be used at all; begun: what is asked was begun before, and may be finished
 -- under a claim that was stopped for new devices. True: its end is over and the grace runs.
 CREATE FUNCTION claim_check(c claim, late boolean, begun boolean) RETURNS boolean LANGUAGE plpgsql AS $$

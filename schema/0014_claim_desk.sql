@@ -198,21 +198,9 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION desk_claim_rotate IS 'POST /claims/{name}/rotate; the server adds certificate and key to the answer';
 
--- Keys of certificates that nobody registered are dead, as after the sweeper.
-CREATE FUNCTION claim_pending_revoke(claim bigint) RETURNS integer LANGUAGE plpgsql AS $$
-DECLARE
-    n integer;
-BEGIN
-    WITH gone AS (
-        UPDATE muster.claim_certificate w SET status = 'revoked', ended_at = clock_timestamp()
-            WHERE w.claim_id = claim AND w.ended_at IS NULL RETURNING w.spki_sha256
-    ), dead AS (
-        INSERT INTO muster.key_owner (spki_sha256, kind, dead_at) SELECT DISTINCT g.spki_sha256, 'orphan', clock_timestamp() FROM gone g
-            ON CONFLICT DO NOTHING
-    )
-    SELECT count(*) INTO n FROM gone;
-    RETURN n;
-END $$;
+CREATE FUNCTION claim_pending_revoke(number bigint) RETURNS integer LANGUAGE sql AS $$
+    SELECT muster.claim_certificate_end(ARRAY(SELECT id FROM muster.claim_certificate w WHERE w.claim_id = number AND w.ended_at IS NULL ORDER BY id FOR UPDATE))
+$$;
 COMMENT ON FUNCTION claim_pending_revoke IS 'Revokes what waits for its registration; how many that were';
 
 CREATE FUNCTION desk_claim_revoke(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$

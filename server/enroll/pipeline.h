@@ -4,10 +4,10 @@
  *   authenticate > identify > decode > link > authorize > limit > hook > evaluate > issue > record
  *
  * or in two steps, by a claim: a certificate for nobody in particular (FLOW_CREATE, without hook
- * and evaluate), then the device it is for (FLOW_REGISTER, with own behind limit in place of decode, link
- * and authorize). The steps are a table; each is timed, and on failure the attempt goes into the trail
- * with how far it came. Announcing is the outbox row that record writes with everything else.
- * Nothing is consumed before record, and record is one transaction. Threads: any.
+ * and evaluate), then the device it is for (FLOW_REGISTER, with own behind limit in place of
+ * decode, link and authorize). The steps are a table; each is timed, and on failure the attempt
+ * goes into the trail with how far it came. Announcing is the outbox row that record writes with
+ * everything else. Nothing is consumed before record, and record is one transaction. Threads: any.
  */
 #pragma once
 

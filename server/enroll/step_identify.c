@@ -171,9 +171,10 @@ static enum err expiry_check(struct enrolment *e)
 enum err step_identify(struct enrolment *e)
 {
     enum err err = template_choose(e);
+    if (e->template)
+        e->settings = template_settings(e->template->compiled);
     if (err)
         return err;
-    e->settings = template_settings(e->template->compiled);
     err = expiry_check(e);
     if (!err)
         err = credential_check(e);

@@ -7,25 +7,20 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/json_out.h"
-#include "base/limit.h"
 #include "base/log.h"
-#include "base/secret.h"
 #include "enroll/catalog.h"
-#include "enroll/claims.h"
-#include "enroll/hooks.h"
-#include "enroll/limits.h"
 #include "enroll/service.h"
 #include "http/probe.h"
 #include "http/random.h"
 #include "http/socket.h"
 #include "http/tls.h"
+#include "main/message.h"
+#include "main/service.h"
 #include "mqtt/mqtt.h"
 #include "ops/credential.h"
 #include "ops/jobs.h"
 #include "pki/chain.h"
 #include "proto/health/health.h"
-#include "store/commit.h"
-#include "store/enrol.h"
 #include "store/migrate.h"
 
 enum {
@@ -67,19 +62,6 @@ struct server {
     struct jobs *jobs;
 };
 
-static enum err failed_at(char *message, enum err e, const char *what, const char *where)
-{
-    snprintf(
-        message, CONFIG_MESSAGE_BYTES, "%s%s%.300s: %s", what, where[0] != '\0' ? ", " : "", where,
-        e == ERR_DENIED ? "the file must be readable by its owner only (mode 0600)" : err_name(e));
-    return e;
-}
-
-static enum err failed(char *message, enum err e, const char *what)
-{
-    return failed_at(message, e, what, "");
-}
-
 enum err server_database(const struct config *c, struct db **ret_db,
                          char message[CONFIG_MESSAGE_BYTES])
 {
@@ -87,7 +69,7 @@ enum err server_database(const struct config *c, struct db **ret_db,
     const char *where = "";
     enum err e = credential_load(CREDENTIAL_DATABASE_PASSWORD, c, &password, &where);
     if (e)
-        return failed_at(message, e, "database password", where);
+        return message_at(message, e, "database password", where);
     struct db_config config = {
         .host = config_optional(c->database_host),
         .port = config_optional(c->database_port),
@@ -101,7 +83,7 @@ enum err server_database(const struct config *c, struct db **ret_db,
         .acquire_timeout_ms = (unsigned)c->database_acquire_timeout_ms,
     };
     e = db_new(&config, ret_db);
-    return e ? failed(message, e, "database") : ERR_OK;
+    return e ? message_of(message, e, "database") : ERR_OK;
 }
 
 enum err server_schema_check(struct db *db, char message[CONFIG_MESSAGE_BYTES])
@@ -114,61 +96,6 @@ enum err server_schema_check(struct db *db, char message[CONFIG_MESSAGE_BYTES])
     return e;
 }
 
-static struct limits_config limits_settings(const struct config *c)
-{
-    return (struct limits_config){
-        .global = {(unsigned)c->limits_enrolments_per_second, (unsigned)c->limits_burst},
-        .source = {(unsigned)c->limits_per_source_per_second, (unsigned)c->limits_per_source_burst},
-        .renewal_share = (unsigned)c->limits_renewal_share,
-        .wait_ms = (unsigned)c->limits_queue_wait_ms,
-        .max_waiting = (unsigned)c->limits_queue_max_waiting,
-    };
-}
-
-static enum err limits_make(struct service *v, const struct config *c)
-{
-    enum err e = source_limit_new((double)c->trail_records_per_source_s,
-                                  (unsigned)c->trail_records_per_source_burst, &v->trail_limit);
-    if (!e)
-        e = source_limit_new((double)c->enrol_refused_tokens_per_source_s,
-                             (unsigned)c->enrol_refused_tokens_burst, &v->token_limit);
-    if (!e)
-        e = source_limit_new((double)c->admin_login_failures_per_minute / 60,
-                             (unsigned)c->admin_login_failures_per_minute, &v->login_limit);
-    const struct limits_config limits = limits_settings(c);
-    if (!e)
-        e = limits_new(&limits, limits_database, v->db, &v->limits);
-    return e;
-}
-
-static enum err scrape_token_load(struct server *s, char *message)
-{
-    _cleanup_(credential_done) struct buf token = {0};
-    const char *where = "";
-    enum err e = credential_load(CREDENTIAL_METRICS_TOKEN, s->config, &token, &where);
-    if (!e && token.len > 0) {
-        e = digest_sha256(buf_bytes(&token), s->service.scrape_token);
-        s->service.scrape_token_set = e == ERR_OK;
-    }
-    return e ? failed_at(message, e, "metrics token", where) : ERR_OK;
-}
-
-static enum err hooks_make(struct server *s, char *message)
-{
-    const struct config *c = s->config;
-    _cleanup_(credential_done) struct buf secret = {0};
-    const char *where = "";
-    enum err e = credential_load(CREDENTIAL_HOOK_SECRET, c, &secret, &where);
-    if (e)
-        return failed_at(message, e, "hook secret", where);
-    const struct hooks_config hooks = {.secret = buf_bytes(&secret),
-                                       .ca = config_optional(c->hook_ca),
-                                       .workers = (unsigned)c->hook_workers,
-                                       .max_waiting = (unsigned)c->hook_max_waiting};
-    e = hooks_new(&hooks, &s->service.hooks);
-    return e ? failed(message, e, "hooks: [hook] ca, or threads") : ERR_OK;
-}
-
 static struct maintain_settings retention_of(const struct config *c)
 {
     return (struct maintain_settings){
@@ -178,58 +105,16 @@ static struct maintain_settings retention_of(const struct config *c)
     };
 }
 
-/* Everything of CONFIG_LIVE that threads of requests read: each by an atomic or under its lock. */
-static void live_apply(struct server *s, const struct config *c)
-{
-    struct service *v = &s->service;
-    atomic_store(&v->default_template, config_optional(c->enrol_default_template));
-    atomic_store(&v->queue_timeout_ms, (unsigned)c->listen_queue_timeout_ms);
-    atomic_store(&v->max_clock_skew_s, (unsigned)c->enrol_max_clock_skew_s);
-    gate_limit(&s->device_gate, (unsigned)c->listen_max_inside, (unsigned)c->listen_max_waiting);
-    source_limit_change(v->trail_limit, (double)c->trail_records_per_source_s,
-                        (unsigned)c->trail_records_per_source_burst);
-    source_limit_change(v->token_limit, (double)c->enrol_refused_tokens_per_source_s,
-                        (unsigned)c->enrol_refused_tokens_burst);
-    source_limit_change(v->login_limit, (double)c->admin_login_failures_per_minute / 60,
-                        (unsigned)c->admin_login_failures_per_minute);
-    const struct limits_config limits = limits_settings(c);
-    enum err e = limits_configure(v->limits, &limits);
-    if (e)
-        log_text(LOG_ERROR, "limits.not_changed", "error", err_name(e));
-}
-
-static enum err service_make(struct server *s, char *message)
-{
-    const struct config *c = s->config;
-    s->service.db = s->db;
-    s->service.ca_dir = c->ca_directory;
-    s->service.device_gate = &s->device_gate;
-    s->service.admin_gate = &s->admin_gate;
-    enum err e = catalog_new(s->db, c->ca_directory, &s->service.catalog);
-    if (!e)
-        e = claims_new(s->db, &s->service.claims);
-    if (!e)
-        e = metrics_new(&s->service.metrics);
-    if (!e)
-        e = committer_new(s->db, &s->service.coming, &s->service.committer);
-    if (!e)
-        e = limits_make(&s->service, c);
-    if (e)
-        return failed(message, e, "service");
-    live_apply(s, c);
-    e = scrape_token_load(s, message);
-    return e ? e : hooks_make(s, message);
-}
-
 static enum err identity_make(struct server *s, char *message)
 {
     enum err e = tls_identity_new(s->config->tls_certificate, s->config->tls_key, &s->identity);
     if (e)
-        return failed(message, e, "[tls] certificate and key");
+        return message_of(message, e, "[tls] certificate and key");
     tls_identity_install(s->identity);
     s->service.server_cert_ends_s = tls_identity_ends_s(s->identity);
     if (!random_is_ours())
-        return failed(message, ERR_SYSTEM, "GnuTLS does not take its random numbers from musterd");
+        return message_of(message, ERR_SYSTEM,
+                          "GnuTLS does not take its random numbers from musterd");
     return ERR_OK;
 }
 
@@ -240,7 +125,7 @@ static enum err gates_make(struct server *s, char *message)
     if (!e)
         e = gate_init(&s->admin_gate, ADMIN_INSIDE, ADMIN_WAITING);
     s->gates_made = e == ERR_OK;
-    return e ? failed(message, e, "gate") : ERR_OK;
+    return e ? message_of(message, e, "gate") : ERR_OK;
 }
 
 /* NULL for an empty path. */
@@ -283,7 +168,8 @@ static enum err device_listen(struct server *s, const struct route_table *const 
     lc.max_connections_per_address = (unsigned)c->listen_max_connections_per_address;
     lc.balancers = c->listen_proxy_protocol_from;
     enum err e = listener_new(&lc, &s->service, &s->device_gate, &s->device);
-    return e ? failed(message, e, "device listener: address, port or proxy_protocol_from") : ERR_OK;
+    return e ? message_of(message, e, "device listener: address, port or proxy_protocol_from")
+             : ERR_OK;
 }
 
 static enum err admin_listen(struct server *s, const struct route_table *const *tables,
@@ -292,7 +178,7 @@ static enum err admin_listen(struct server *s, const struct route_table *const *
     const struct config *c = s->config;
     enum err e = trust_load(c->admin_client_ca, &s->admin_trust);
     if (e)
-        return failed(message, e, "[admin] client_ca");
+        return message_of(message, e, "[admin] client_ca");
     struct listener_config lc = listener_base(c, tables, count);
     lc.name = "admin";
     lc.metrics = METRICS_ADMIN;
@@ -303,7 +189,7 @@ static enum err admin_listen(struct server *s, const struct route_table *const *
     lc.peers.trust = s->admin_trust;
     lc.peers.fault = FAULT_ADMIN_CERTIFICATE;
     e = listener_new(&lc, &s->service, &s->admin_gate, &s->admin);
-    return e ? failed(message, e, "admin listener: address or port") : ERR_OK;
+    return e ? message_of(message, e, "admin listener: address or port") : ERR_OK;
 }
 
 /* Serves what the device listener serves, to proxies that prove themselves: over TCP by a
@@ -316,11 +202,11 @@ static enum err proxy_listen(struct server *s, const struct route_table *const *
         return ERR_OK;
     bool local = socket_local_path(c->proxy_address);
     if (!local && (c->proxy_client_ca[0] == '\0' || c->proxy_names[0] == '\0'))
-        return failed(message, ERR_INVALID,
-                      "[proxy] client_ca and names must be given with an address");
+        return message_of(message, ERR_INVALID,
+                          "[proxy] client_ca and names must be given with an address");
     enum err e = trust_load(local ? "" : c->proxy_client_ca, &s->proxy_trust);
     if (e)
-        return failed(message, e, "[proxy] client_ca");
+        return message_of(message, e, "[proxy] client_ca");
     struct listener_config lc = listener_base(c, tables, count);
     lc.name = "proxy";
     lc.metrics = METRICS_PROXY;
@@ -332,18 +218,18 @@ static enum err proxy_listen(struct server *s, const struct route_table *const *
     lc.peers.fault = FAULT_PROXY_UNAUTHENTICATED;
     lc.peers.are_proxies = true;
     e = listener_new(&lc, &s->service, &s->device_gate, &s->proxy);
-    return e ? failed(message, e, "proxy listener: address or port") : ERR_OK;
+    return e ? message_of(message, e, "proxy listener: address or port") : ERR_OK;
 }
 
 static enum err mqtt_files_check(const struct config *c, char *message)
 {
     _cleanup_(credential_done) struct buf key = {0};
     if (c->mqtt_ca[0] == '\0' || c->mqtt_certificate[0] == '\0' || c->mqtt_key[0] == '\0')
-        return failed(message, ERR_INVALID,
-                      "[mqtt] ca, certificate and key must be given with a host");
+        return message_of(message, ERR_INVALID,
+                          "[mqtt] ca, certificate and key must be given with a host");
     buf_init(&key, MAX_CA_FILE_BYTES);
     enum err e = file_load_private(c->mqtt_key, &key);
-    return e ? failed(message, e, "[mqtt] key") : ERR_OK;
+    return e ? message_of(message, e, "[mqtt] key") : ERR_OK;
 }
 
 /* The broker may be away, now and later. */
@@ -366,7 +252,7 @@ static enum err mqtt_make(struct server *s, char *message)
     if (e)
         return e;
     e = mqtt_new(&mc, &s->service, &s->mqtt);
-    return e ? failed(message, e, "[mqtt]") : ERR_OK;
+    return e ? message_of(message, e, "[mqtt]") : ERR_OK;
 }
 
 static enum err ports_publish(const struct server *s, char *message)
@@ -386,14 +272,14 @@ static enum err ports_publish(const struct server *s, char *message)
     if (s->proxy && listener_port(s->proxy) > 0)
         buf_printf(&b, "proxy=%u\n", listener_port(s->proxy));
     enum err e = file_store(s->config->listen_ports_file, buf_bytes(&b), 0644);
-    return e ? failed(message, e, "[listen] ports_file") : ERR_OK;
+    return e ? message_of(message, e, "[listen] ports_file") : ERR_OK;
 }
 
 static enum err jobs_make(struct server *s, char *message)
 {
     const struct maintain_settings settings = retention_of(s->config);
     enum err e = jobs_new(s->db, &settings, &s->jobs);
-    return e ? failed(message, e, "background jobs") : ERR_OK;
+    return e ? message_of(message, e, "background jobs") : ERR_OK;
 }
 
 enum err server_new(const struct config *config, const struct route_table *const *device_tables,
@@ -403,15 +289,17 @@ enum err server_new(const struct config *config, const struct route_table *const
 {
     struct server *s = calloc(1, sizeof(*s));
     if (!s)
-        return failed(message, ERR_NO_MEMORY, "server");
+        return message_of(message, ERR_NO_MEMORY, "server");
     s->started = s->config = config;
+    s->service.device_gate = &s->device_gate;
+    s->service.admin_gate = &s->admin_gate;
     enum err e = gates_make(s, message);
     if (!e)
         e = server_database(config, &s->db, message);
     if (!e)
         e = server_schema_check(s->db, message);
     if (!e)
-        e = service_make(s, message);
+        e = service_init(&s->service, s->db, config, message);
     if (!e)
         e = identity_make(s, message);
     if (!e)
@@ -453,10 +341,10 @@ static enum err next_load(const char *path, struct loaded **ret_loaded, enum log
     if (e)
         return e;
     if (log_level_parse(c->log_level, ret_level))
-        return failed(message, ERR_INVALID, "[log] level must be debug, info, warn or error");
+        return message_of(message, ERR_INVALID, "[log] level must be debug, info, warn or error");
     struct loaded *l = calloc(1, sizeof(*l));
     if (!l)
-        return failed(message, ERR_NO_MEMORY, "reload");
+        return message_of(message, ERR_NO_MEMORY, "reload");
     l->config = TAKE_PTR(c);
     *ret_loaded = l;
     return ERR_OK;
@@ -467,7 +355,7 @@ static enum err identity_reload(struct server *s, char *message)
     enum err e = tls_identity_reload(s->identity);
     log_text(e ? LOG_ERROR : LOG_INFO, "tls.reload", "result", e ? err_name(e) : "ok");
     s->service.server_cert_ends_s = tls_identity_ends_s(s->identity);
-    return e ? failed(message, e, "[tls] certificate and key") : ERR_OK;
+    return e ? message_of(message, e, "[tls] certificate and key") : ERR_OK;
 }
 
 static void loaded_free(struct loaded *l)
@@ -483,7 +371,7 @@ static void loaded_install(struct server *s, struct loaded *l, enum log_level le
     differences_log(s->config, l->config, true, "config.changed");
     differences_log(s->started, l->config, false, "config.needs_restart");
     log_set_level(level);
-    live_apply(s, l->config);
+    service_live(&s->service, l->config);
     jobs_change(s->jobs, &retention);
     catalog_reload(s->service.catalog);
     l->older = s->loaded;
@@ -595,15 +483,7 @@ void server_free(struct server *s)
     trust_free(s->proxy_trust);
     trust_free(s->admin_trust);
     tls_identity_free(s->identity);
-    hooks_free(s->service.hooks);
-    limits_free(s->service.limits);
-    source_limit_free(s->service.token_limit);
-    source_limit_free(s->service.login_limit);
-    source_limit_free(s->service.trail_limit);
-    committer_free(s->service.committer);
-    metrics_free(s->service.metrics);
-    catalog_free(s->service.catalog);
-    claims_free(s->service.claims);
+    service_done(&s->service);
     db_free(s->db);
     while (s->loaded) {
         struct loaded *older = s->loaded->older;

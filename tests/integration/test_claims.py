@@ -119,9 +119,10 @@ def test_who_never_registers_is_revoked(stack, claim):
     stack.allow(d.serial)
     d.create()
     fp = bytes.fromhex(d.created["certificateId"])
-    assert stack.one("SELECT claim_certificate_sweep()") == 0
+    stack.sql("SELECT claim_certificate_sweep()")
+    assert stack.one("SELECT status FROM claim_certificate WHERE fingerprint = %s", fp) == "pending"
     stack.sql("UPDATE claim_certificate SET expires_at = now() - interval '1 s' WHERE fingerprint = %s", fp)
-    assert stack.one("SELECT claim_certificate_sweep()") >= 1
+    stack.sql("SELECT claim_certificate_sweep()")  # or the server's own job was there before
     assert stack.one("SELECT status FROM claim_certificate WHERE fingerprint = %s", fp) == "revoked"
     assert stack.one("SELECT count(*) FROM outbox WHERE event = 'certificate.unregistered' AND payload->>'fingerprint' = %s", fp.hex()) == 1
     assert "revoked" in rejected("ownership.invalid", d.register).problem["detail"]

@@ -242,5 +242,6 @@ START_TEST(cbor_golden)
 }
 END_TEST
 
-SUITE("fleet", topics_that_are_read, topics_refused, nothing_asks_for_keys, cbor_definite_and_indefinite,
-      cbor_that_is_refused, json_that_is_refused, round_trip, cbor_golden)
+SUITE("fleet", topics_that_are_read, topics_refused, nothing_asks_for_keys,
+      cbor_definite_and_indefinite, cbor_that_is_refused, json_that_is_refused, round_trip,
+      cbor_golden)

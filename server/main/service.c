@@ -1,0 +1,120 @@
+#include "main/service.h"
+
+#include "base/gate.h"
+#include "base/limit.h"
+#include "base/log.h"
+#include "base/secret.h"
+#include "enroll/catalog.h"
+#include "enroll/claims.h"
+#include "enroll/hooks.h"
+#include "enroll/limits.h"
+#include "enroll/metrics.h"
+#include "main/message.h"
+#include "ops/credential.h"
+#include "store/commit.h"
+
+static struct limits_config limits_settings(const struct config *c)
+{
+    return (struct limits_config){
+        .global = {(unsigned)c->limits_enrolments_per_second, (unsigned)c->limits_burst},
+        .source = {(unsigned)c->limits_per_source_per_second, (unsigned)c->limits_per_source_burst},
+        .renewal_share = (unsigned)c->limits_renewal_share,
+        .wait_ms = (unsigned)c->limits_queue_wait_ms,
+        .max_waiting = (unsigned)c->limits_queue_max_waiting,
+    };
+}
+
+static enum err limits_make(struct service *v, const struct config *c)
+{
+    enum err e = source_limit_new((double)c->trail_records_per_source_s,
+                                  (unsigned)c->trail_records_per_source_burst, &v->trail_limit);
+    if (!e)
+        e = source_limit_new((double)c->enrol_refused_tokens_per_source_s,
+                             (unsigned)c->enrol_refused_tokens_burst, &v->token_limit);
+    if (!e)
+        e = source_limit_new((double)c->admin_login_failures_per_minute / 60,
+                             (unsigned)c->admin_login_failures_per_minute, &v->login_limit);
+    const struct limits_config limits = limits_settings(c);
+    if (!e)
+        e = limits_new(&limits, limits_database, v->db, &v->limits);
+    return e;
+}
+
+static enum err scrape_token_load(struct service *v, const struct config *c, char *message)
+{
+    _cleanup_(credential_done) struct buf token = {0};
+    const char *where = "";
+    enum err e = credential_load(CREDENTIAL_METRICS_TOKEN, c, &token, &where);
+    if (!e && token.len > 0) {
+        e = digest_sha256(buf_bytes(&token), v->scrape_token);
+        v->scrape_token_set = e == ERR_OK;
+    }
+    return e ? message_at(message, e, "metrics token", where) : ERR_OK;
+}
+
+static enum err hooks_make(struct service *v, const struct config *c, char *message)
+{
+    _cleanup_(credential_done) struct buf secret = {0};
+    const char *where = "";
+    enum err e = credential_load(CREDENTIAL_HOOK_SECRET, c, &secret, &where);
+    if (e)
+        return message_at(message, e, "hook secret", where);
+    const struct hooks_config hooks = {.secret = buf_bytes(&secret),
+                                       .ca = config_optional(c->hook_ca),
+                                       .workers = (unsigned)c->hook_workers,
+                                       .max_waiting = (unsigned)c->hook_max_waiting};
+    e = hooks_new(&hooks, &v->hooks);
+    return e ? message_of(message, e, "hooks: [hook] ca, or threads") : ERR_OK;
+}
+
+void service_live(struct service *v, const struct config *c)
+{
+    atomic_store(&v->default_template, config_optional(c->enrol_default_template));
+    atomic_store(&v->queue_timeout_ms, (unsigned)c->listen_queue_timeout_ms);
+    atomic_store(&v->max_clock_skew_s, (unsigned)c->enrol_max_clock_skew_s);
+    gate_limit(v->device_gate, (unsigned)c->listen_max_inside, (unsigned)c->listen_max_waiting);
+    source_limit_change(v->trail_limit, (double)c->trail_records_per_source_s,
+                        (unsigned)c->trail_records_per_source_burst);
+    source_limit_change(v->token_limit, (double)c->enrol_refused_tokens_per_source_s,
+                        (unsigned)c->enrol_refused_tokens_burst);
+    source_limit_change(v->login_limit, (double)c->admin_login_failures_per_minute / 60,
+                        (unsigned)c->admin_login_failures_per_minute);
+    const struct limits_config limits = limits_settings(c);
+    enum err e = limits_configure(v->limits, &limits);
+    if (e)
+        log_text(LOG_ERROR, "limits.not_changed", "error", err_name(e));
+}
+
+enum err service_init(struct service *v, struct db *db, const struct config *c,
+                      char message[CONFIG_MESSAGE_BYTES])
+{
+    v->db = db;
+    v->ca_dir = c->ca_directory;
+    enum err e = catalog_new(db, c->ca_directory, &v->catalog);
+    if (!e)
+        e = claims_new(db, &v->claims);
+    if (!e)
+        e = metrics_new(&v->metrics);
+    if (!e)
+        e = committer_new(db, &v->coming, &v->committer);
+    if (!e)
+        e = limits_make(v, c);
+    if (e)
+        return message_of(message, e, "service");
+    service_live(v, c);
+    e = scrape_token_load(v, c, message);
+    return e ? e : hooks_make(v, c, message);
+}
+
+void service_done(struct service *v)
+{
+    hooks_free(v->hooks);
+    limits_free(v->limits);
+    source_limit_free(v->token_limit);
+    source_limit_free(v->login_limit);
+    source_limit_free(v->trail_limit);
+    committer_free(v->committer);
+    metrics_free(v->metrics);
+    catalog_free(v->catalog);
+    claims_free(v->claims);
+}

@@ -1,0 +1,18 @@
+/*
+ * The service that protocol adapters work with (enroll/service.h), made after the configuration.
+ * Threads: main only.
+ */
+#pragma once
+
+#include "base/err.h"
+#include "enroll/service.h"
+#include "ops/config.h"
+
+/* Fills all but the gates, which are there already. message tells what is wrong; service_done takes
+ * what is half made, too. */
+enum err service_init(struct service *v, struct db *db, const struct config *config,
+                      char message[CONFIG_MESSAGE_BYTES]) MUST_CHECK;
+
+/* Everything of CONFIG_LIVE that threads of requests read: each by an atomic or under its lock. */
+void service_live(struct service *v, const struct config *config);
+void service_done(struct service *v);
