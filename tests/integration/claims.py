@@ -25,6 +25,10 @@ class Claim:
         self.key = serialization.load_pem_private_key(self.key_pem.encode(), None)
         self.chain = [self.cert]
 
+    def __iter__(self):
+        """Unpacks as a credential does: certificate and key."""
+        return iter((self.cert, self.key))
+
     @property
     def id(self):
         return fingerprint(self.cert)

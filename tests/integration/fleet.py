@@ -1,70 +1,101 @@
-"""PostgreSQL, musterd and Mosquitto with the plugin, joined; and a device that speaks MQTT in JSON or CBOR."""
-import subprocess
+"""musterd joined to a broker with the plugin, and clients of that broker."""
+import contextlib
+import json
 
-from broker import Broker
-from replica import Replica
+from broker import REFUSED, Broker, Credential
+from claims import Claim
+from client import Device, cert_pem, fingerprint, key_pem, unique
+from factory import Authority
+from mqtt import Mqtt
 from stack import Stack, wait_for
+from test_metrics import scrape, values
 
 
-def service_identity(folder):
-    """musterd's certificate at the broker: self-signed, pinned by the plugin."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cert, key = folder / "musterd.pem", folder / "musterd.key"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650", "-subj", "/CN=musterd",
-                    "-addext", "extendedKeyUsage=clientAuth", "-keyout", key, "-out", cert], check=True, capture_output=True)
-    key.chmod(0o600)
-    return cert, key
+class Client(Mqtt):
+    """A certificate at the broker; code is the answer to its CONNECT."""
+
+    def __init__(self, place, cert, key, client_id=None):
+        pem = place.folder / f"{fingerprint(cert)}.pem"
+        pem.write_bytes(cert_pem(cert) + key_pem(key))
+        super().__init__(place.broker.port, place.broker.cafile, pem)
+        self.code = self.connect(client_id or unique())
+
+    def ask(self, topic, body):
+        """The kind of the answer and what it says."""
+        for kind in ("accepted", "rejected"):
+            self.subscribe(f"{topic}/{kind}", 0)
+        self.publish(topic, json.dumps(body).encode())
+        while True:
+            m = self.message(30)
+            if m.topic.startswith(topic):
+                return m.topic.removeprefix(topic + "/"), json.loads(m.payload)
 
 
-class FleetStack(Stack):
-    """A stack whose musterd is at a broker of its own."""
+class Place:
+    """A broker and a stack whose musterd is at it."""
 
-    def __enter__(self):
-        self.service_cert, self.service_key = service_identity(self.folder / "broker-identity")
-        super().__enter__()
+    def __init__(self, stack, folder):
+        self.stack, self.folder = stack, folder
+        self.services = Authority("Services")
+        self.service = Credential(folder, self.services, "musterd")
+        self.service.key_file.chmod(0o600)
+        trust = [stack.cafile.read_bytes(), stack.v1("GET", "/cas/issuing-1")["pem"].encode(), cert_pem(self.services.cert)]
+        self.broker = Broker(folder / "broker", trust, [self.service.pem])
+
+    def settings(self, **more):
+        return {"mqtt__host": "127.0.0.1", "mqtt__port": self.broker.port, "mqtt__ca": self.broker.cafile,
+                "mqtt__certificate": self.service.cert_file, "mqtt__key": self.service.key_file, **more}
+
+    def metric(self, name, stack=None):
+        return values(scrape(stack or self.stack)).get(name)
+
+    def ready(self, stack=None):
+        wait_for("the table to be complete", lambda: self.metric("muster_gate_ready", stack) == 1)
+
+    def claim(self, template="claimopen", **kw):
+        """A claim that the broker admits already."""
+        claim = Claim(self.stack, template, **kw)
+        self.admitted(claim.cert, claim.key)
+        return claim
+
+    def enrolled(self):
+        d = Device(self.stack, token=self.stack.mint("open"))
+        d.enrol()
+        return d
+
+    def code(self, cert, key):
+        with Client(self, cert, key) as c:
+            return c.code
+
+    def admitted(self, cert, key, seconds=10):
+        wait_for("the broker to admit the certificate", lambda: self.code(cert, key) == 0, seconds)
+
+    def refused(self, cert, key, seconds=10):
+        wait_for("the broker to refuse the certificate", lambda: self.code(cert, key) == REFUSED, seconds)
+
+    @contextlib.contextmanager
+    def changed(self, **more):
+        """musterd with other settings for a while."""
         try:
-            issuing = self.v1("GET", "/cas/issuing-1")["pem"]
-            trust = [self.cafile.read_text(), issuing]
-            self.broker = Broker(self.folder / "broker", trust, [self.service_cert.read_text()], self.folder / "server.pem", self.folder / "server.key")
-            self.broker.start()
-            self.stop()
-            self.configure(**self.mqtt())
-            self.start()
-            self.connected()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def mqtt(self):
-        return {"mqtt__host": "127.0.0.1", "mqtt__port": self.broker.port, "mqtt__ca": self.folder / "ca" / "root.pem",
-                "mqtt__certificate": self.service_cert, "mqtt__key": self.service_key}
-
-    def __exit__(self, *exc):
-        if getattr(self, "broker", None):
-            self.broker.stop()
-        super().__exit__(*exc)
-
-    def metric(self, name):
-        text = self.admin("GET", "/metrics", raw=True)[2].decode()
-        return next((float(line.split()[1]) for line in text.splitlines() if line.startswith(name + " ")), None)
-
-    def connected(self):
-        wait_for("musterd to fill the broker's table", lambda: self.metric("muster_mqtt_connected") == 1 and self.ready())
-
-    def ready(self):
-        return self.metric("muster_gate_ready") == 1
-
-    def admit(self, claim):
-        """Waits until the broker knows a claim."""
-        wait_for(f"the broker to admit {claim.name}", lambda: self.broker.admits(claim.chain[0], claim.key, self.cafile))
-
-    def admitted(self, *fingerprints):
-        wait_for("the broker to know the certificates", lambda: self.metric("muster_gate_behind_seconds") == 0)
+            self.stack.stop()
+            self.stack.configure(**self.settings(**more))
+            yield
+        finally:
+            self.stack.stop()
+            self.stack.configure(**self.settings())
+            self.stack.start()
+            self.ready()
 
 
-class FleetReplica(Replica):
-    """Another musterd at the same broker."""
-
-    def configure(self, **extra):
-        super().configure(**self.first.mqtt(), **extra)
+@contextlib.contextmanager
+def joined(folder):
+    """A stack of one's own at a broker of its own."""
+    (folder / "stack").mkdir()
+    (folder / "place").mkdir()
+    with Stack(folder / "stack") as stack:
+        stack.seed()
+        place = Place(stack, folder / "place")
+        with place.broker:
+            with place.changed():
+                pass
+            yield place

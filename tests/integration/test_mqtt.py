@@ -5,117 +5,25 @@ import time
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
-from broker import REFUSED, Broker, Credential
-from client import Device, cert_pem, fingerprint, key_pem, new_key, unique
-from factory import Authority
-from mqtt import Closed, Mqtt
+from broker import REFUSED, Credential
+from claims import csr_pem
+from client import Device, fingerprint, name_of, new_key, unique
+from fleet import Client, joined
+from mqtt import Closed
 from replica import Replica
-from stack import Stack, free_port, wait_for
+from stack import free_port, wait_for
 from test_metrics import scrape, values
 
 FROM_CSR = "$aws/certificates/create-from-csr/json"
 REGISTER = "$aws/provisioning-templates/claimopen/provision/json"
 
 
-def csr_pem(key):
-    return x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-
-
-class Client(Mqtt):
-    """A certificate at the broker; code is the answer to its CONNECT."""
-
-    def __init__(self, place, cert, key, client_id=None):
-        pem = place.folder / f"{fingerprint(cert)}.pem"
-        pem.write_bytes(cert_pem(cert) + key_pem(key))
-        super().__init__(place.broker.port, place.broker.cafile, pem)
-        self.code = self.connect(client_id or unique())
-
-    def ask(self, topic, body):
-        """The kind of the answer and what it says."""
-        for kind in ("accepted", "rejected"):
-            self.subscribe(f"{topic}/{kind}", 0)
-        self.publish(topic, json.dumps(body).encode())
-        while True:
-            m = self.message(30)
-            if m.topic.startswith(topic):
-                return m.topic.removeprefix(topic + "/"), json.loads(m.payload)
-
-
-class Place:
-    """A broker and a stack whose musterd is at it."""
-
-    def __init__(self, stack, folder):
-        self.stack, self.folder = stack, folder
-        self.claims, self.services = Authority("Claims of another"), Authority("Services")
-        self.service = Credential(folder, self.services, "musterd")
-        self.service.key_file.chmod(0o600)
-        trust = [stack.cafile.read_bytes(), stack.v1("GET", "/cas/issuing-1")["pem"].encode(), cert_pem(self.claims.cert), cert_pem(self.services.cert)]
-        self.broker = Broker(folder / "broker", trust, [self.service.pem])
-
-    def settings(self, **more):
-        return {"mqtt__host": "127.0.0.1", "mqtt__port": self.broker.port, "mqtt__ca": self.broker.cafile,
-                "mqtt__certificate": self.service.cert_file, "mqtt__key": self.service.key_file, **more}
-
-    def metric(self, name, stack=None):
-        return values(scrape(stack or self.stack)).get(name)
-
-    def ready(self, stack=None):
-        wait_for("the table to be complete", lambda: self.metric("muster_gate_ready", stack) == 1)
-
-    def claim(self, template="claimopen", **kw):
-        """A claim certificate with its key, registered."""
-        cert, key = self.claims.device(unique("claim"))
-        columns = {"name": unique("claim"), "certificate": cert.public_bytes(serialization.Encoding.DER), "rate_per_second": 0, "rate_burst": 0, "max_pending": 1000, **kw}
-        number = self.stack.one(
-            f"INSERT INTO claim ({', '.join(columns)}, product_id, template_id, fingerprint, spki_sha256, issuer_id, serial_number, not_before, not_after, enrol_until, created_by)"
-            f" SELECT {', '.join(['%s'] * len(columns))}, t.product_id, t.id, decode(%s, 'hex'), sha256(random()::text::bytea), i.id, '\\x01', now(), now() + interval '1 year',"
-            " now() + interval '1 year', 'test' FROM template t, ca i WHERE t.name = %s AND i.kind = 'issuing' LIMIT 1 RETURNING id", *columns.values(), fingerprint(cert), template)
-        self.stack.sql("INSERT INTO claim_template SELECT id, template_id FROM claim WHERE id = %s", number)
-        self.admitted(cert, key)
-        return cert, key
-
-    def enrolled(self):
-        d = Device(self.stack, token=self.stack.mint("open"))
-        d.enrol()
-        return d
-
-    def code(self, cert, key):
-        with Client(self, cert, key) as c:
-            return c.code
-
-    def admitted(self, cert, key, seconds=10):
-        wait_for("the broker to admit the certificate", lambda: self.code(cert, key) == 0, seconds)
-
-    def refused(self, cert, key, seconds=10):
-        wait_for("the broker to refuse the certificate", lambda: self.code(cert, key) == REFUSED, seconds)
-
-
-    @contextlib.contextmanager
-    def changed(self, **more):
-        """musterd with other settings for a while."""
-        try:
-            self.stack.stop()
-            self.stack.configure(**self.settings(**more))
-            yield
-        finally:
-            self.stack.stop()
-            self.stack.configure(**self.settings())
-            self.stack.start()
-            self.ready()
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A stack for this file: the session's has no broker."""
-    with Stack(tmp_path_factory.mktemp("mqtt")) as stack:
-        stack.seed()
-        place = Place(stack, tmp_path_factory.mktemp("place"))
-        with place.broker:
-            with place.changed():
-                pass
-            yield place
+    with joined(tmp_path_factory.mktemp("mqtt")) as place:
+        yield place
 
 
 # requests
@@ -124,7 +32,7 @@ def provision(place, cert, key):
     """The two steps of AWS; the device's certificate and key, and the thing."""
     device_key, serial = new_key(), unique()
     with Client(place, cert, key) as c:
-        kind, made = c.ask(FROM_CSR, {"certificateSigningRequest": csr_pem(device_key)})
+        kind, made = c.ask(FROM_CSR, {"certificateSigningRequest": csr_pem(device_key, name_of())})
         assert kind == "accepted", made
         kind, told = c.ask(REGISTER, {"certificateOwnershipToken": made["certificateOwnershipToken"], "parameters": {"SerialNumber": serial, "Region": "eu"}})
         assert kind == "accepted", told
@@ -178,10 +86,10 @@ def test_requests_of_one_claim_leave_room_for_another(place):
         slow, quick = place.claim(rate_per_second=1, rate_burst=1), place.claim()
         with Client(place, *slow) as c, Client(place, *quick) as other:
             for _ in range(12):
-                c.publish(FROM_CSR, json.dumps({"certificateSigningRequest": csr_pem(new_key())}).encode())
+                c.publish(FROM_CSR, json.dumps({"certificateSigningRequest": csr_pem(new_key(), name_of())}).encode())
             wait_for("them to wait", lambda: place.metric("muster_limit_waiting") >= 2)
             began = time.monotonic()
-            assert other.ask(FROM_CSR, {"certificateSigningRequest": csr_pem(new_key())})[0] == "accepted"
+            assert other.ask(FROM_CSR, {"certificateSigningRequest": csr_pem(new_key(), name_of())})[0] == "accepted"
             assert time.monotonic() - began < 5
             assert place.metric("muster_mqtt_queue_length") > 0, "the slow ones are still there"
 
@@ -195,7 +103,7 @@ def test_a_full_queue_is_told_so_at_once(place):
             for kind in ("accepted", "rejected"):
                 c.subscribe(f"{FROM_CSR}/{kind}", 0)
             for _ in range(10):
-                c.publish(FROM_CSR, json.dumps({"certificateSigningRequest": csr_pem(new_key())}).encode())
+                c.publish(FROM_CSR, json.dumps({"certificateSigningRequest": csr_pem(new_key(), name_of())}).encode())
             m = c.message()
             while m.topic.endswith("accepted"):
                 m = c.message()

@@ -8,24 +8,23 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from claims import Claim, csr_pem
+from claims import csr_pem
 from client import fingerprint, name_of, new_key, unique
-from fleet import FleetStack
+from fleet import joined
 from stack import ROOT, wait_for
 
 SDK = pathlib.Path(os.environ.get("MUSTER_SDK", ROOT / "build-tests" / "sdk"))
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
-    with FleetStack(tmp_path_factory.mktemp("sdk")) as running:
-        running.seed()
-        yield running
+def place(tmp_path_factory):
+    with joined(tmp_path_factory.mktemp("sdk")) as place:
+        yield place
 
 
-def sdk(fleet, task, seconds=120):
+def sdk(place, task, seconds=120):
     """Runs the JavaScript beside; results by serial."""
-    base = {"host": "127.0.0.1", "port": fleet.broker.port, "ca": str(fleet.cafile), **task}
+    base = {"host": "127.0.0.1", "port": place.broker.port, "ca": str(place.broker.cafile), **task}
     done = subprocess.run(["node", ROOT / "tests" / "sdk" / "provision.js"], input=json.dumps(base), capture_output=True, text=True,
                           env={**os.environ, "MUSTER_SDK": str(SDK)}, timeout=seconds)
     assert done.returncode == 0, done.stderr
@@ -39,13 +38,12 @@ def claim_files(claim, folder):
 
 @pytest.mark.parametrize("version", [5, 3])
 @pytest.mark.parametrize("keys", [False, True], ids=["csr", "keys"])
-def test_each_of_32_devices_gets_exactly_its_own(fleet, tmp_path, version, keys):
-    claim = Claim(fleet)
+def test_each_of_32_devices_gets_exactly_its_own(place, tmp_path, version, keys):
+    claim = place.claim("claimed")
     own = {unique("sdk"): new_key() for _ in range(32)}
-    fleet.allow(*own)
+    place.stack.allow(*own)
     devices = [{"serial": s, "clientId": f"c-{s}", **({} if keys else {"csr": csr_pem(k, name_of())})} for s, k in own.items()]
-    fleet.admit(claim)
-    results = sdk(fleet, {"version": version, "template": "claimed", "claim": claim_files(claim, tmp_path), "devices": devices})
+    results = sdk(place, {"version": version, "template": "claimed", "claim": claim_files(claim, tmp_path), "devices": devices})
     assert len(results) == 32
     seen = set()
     for serial, key in own.items():
@@ -57,26 +55,25 @@ def test_each_of_32_devices_gets_exactly_its_own(fleet, tmp_path, version, keys)
         assert cert.public_key().public_numbers() == key.public_key().public_numbers()
         assert r["certificateId"] == fingerprint(cert) and r["certificateId"] not in seen
         assert r["thingName"] == f"claimed-{serial}" and r["deviceConfiguration"] == {"prefix": f"devices/{serial}"}
-        assert fleet.device(serial)["certificates"][0]["fingerprint"] == r["certificateId"]
+        assert place.stack.device(serial)["certificates"][0]["fingerprint"] == r["certificateId"]
         seen.add(r["certificateId"])
         (tmp_path / f"{serial}.pem").write_text(r["certificatePem"])
         (tmp_path / f"{serial}.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()))
     # and with what it got it works: the first connection is VERIFY
-    fleet.admitted(*seen)
+    wait_for("the broker to know them", lambda: place.metric("muster_gate_behind_seconds") == 0 and place.code(cert, key) == 0)
     working = [{"serial": s, "thingName": results[s]["thingName"], "cert": str(tmp_path / f"{s}.pem"), "key": str(tmp_path / f"{s}.key")} for s in own]
-    operated = sdk(fleet, {"version": version, "operate": True, "devices": working})
+    operated = sdk(place, {"version": version, "operate": True, "devices": working})
     assert all(r.get("published") for r in operated.values()), operated
     for serial in own:
-        wait_for("VERIFY at the broker", lambda s=serial: fleet.state(s) == "PROVISIONED")
+        wait_for("VERIFY at the broker", lambda s=serial: place.stack.state(s) == "PROVISIONED")
 
 
 @pytest.mark.parametrize("version", [5, 3])
-def test_a_rejection_tells_the_sdk_why(fleet, tmp_path, version):
-    claim = Claim(fleet)
-    fleet.admit(claim)
+def test_a_rejection_tells_the_sdk_why(place, tmp_path, version):
+    claim = place.claim("claimed")
     serial = unique("sdk")
-    (r,) = sdk(fleet, {"version": version, "template": "claimed", "claim": claim_files(claim, tmp_path),
+    (r,) = sdk(place, {"version": version, "template": "claimed", "claim": claim_files(claim, tmp_path),
                        "devices": [{"serial": serial, "clientId": f"c-{serial}", "csr": csr_pem(new_key(), name_of())}]}).values()
     assert r["rejected"]["statusCode"] == 403 and r["rejected"]["errorCode"] == "AccessDenied", r
     request = r["rejected"]["errorMessage"].rsplit("request ", 1)[1].rstrip(")")
-    assert "allowlist.unknown_serial" in fleet.cli("explain", request).stdout
+    assert "allowlist.unknown_serial" in place.stack.cli("explain", request).stdout

@@ -140,7 +140,7 @@ def test_an_attempt_is_one_append_only_row_that_carries_its_steps(stack):
     (row,) = rows
     assert row[:6] == (True, "REGISTER", "ok", "est", "token", "127.0.0.1")
     assert re.fullmatch("[0-9a-f]{32}", row[6]) and row[7] == "VERIFY"
-    assert [s["step"] for s in row[8]] == ["authenticate", "identify", "decode", "link", "authorize", "limit", "evaluate", "issue"]
+    assert [s["step"] for s in row[8]] == ["authenticate", "identify", "decode", "link", "authorize", "limit", "hook", "evaluate", "issue"]
     assert all(s["us"] >= 0 and s["result"] == "ok" for s in row[8])
     for statement in ("UPDATE history SET outcome = 'x' WHERE serial = %s", "DELETE FROM history WHERE serial = %s"):
         with pytest.raises(psycopg2.errors.RestrictViolation):
