@@ -16,7 +16,9 @@ class Client(Mqtt):
 
     def __init__(self, place, cert, key, client_id=None):
         pem = place.folder / f"{fingerprint(cert)}.pem"
-        pem.write_bytes(cert_pem(cert) + key_pem(key))
+        own = place.folder / unique("pem")  # others of the same certificate may be reading it
+        own.write_bytes(cert_pem(cert) + key_pem(key))
+        own.rename(pem)
         super().__init__(place.broker.port, place.broker.cafile, pem)
         self.code = self.connect(client_id or unique())
 
