@@ -88,21 +88,6 @@ pg_stop() {
     (cd / && pg_run "$dir" "$(pg_bin)/pg_ctl" -D "$dir/data" -m "$mode" -w -t 60 stop) >/dev/null 2>&1 || true
 }
 
-# mosquitto_start DIR PORT: writes DIR/pid
-mosquitto_start() {
-    local dir=$1 port=$2
-    mkdir -p "$dir"
-    cat >"$dir/mosquitto.conf" <<CONF
-listener $port 127.0.0.1
-allow_anonymous true
-persistence false
-CONF
-    [ "$(id -u)" = 0 ] && printf 'user root\n' >>"$dir/mosquitto.conf"
-    PATH=$PATH:/usr/sbin mosquitto -c "$dir/mosquitto.conf" >"$dir/log" 2>&1 &
-    echo $! >"$dir/pid"
-    wait_until 10 port_open "$port" || die "Mosquitto does not start; see $dir/log"
-}
-
 # broker_start DIR PORT PLUGIN CAPATH CERT KEY SERVICE_PEM: Mosquitto with the plugin, over TLS; CAPATH has
 # the devices' CAs under their hashes (openssl rehash), SERVICE_PEM the certificates of musterd;
 # BROKER_OPTIONS are more lines of its configuration. Writes DIR/pid

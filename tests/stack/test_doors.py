@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from containers import (PASSTHROUGH, ROOT, RUN, STATE, TERMINATED, Door, Refused, address, containers, gateway, log_records, sql,
                         stack, token, wait_for)
-from client import Device, cert_pem, key_pem, new_key, request, unique
+from claims import csr_pem
+from client import Device, cert_pem, key_pem, name_of, new_key, request, unique
 from factory import Authority
 
 DOORS = [pytest.param(PASSTHROUGH, id="passthrough"), pytest.param(TERMINATED, id="terminated")]
@@ -130,9 +131,34 @@ def test_the_broker_knows_a_device_by_its_certificate(tmp_path):
     (tmp_path / "c.pem").write_bytes(cert_pem(device.cert) + (STATE / "ca" / "issuing-1.pem").read_bytes())
     (tmp_path / "c.key").write_bytes(key_pem(device.key))
     own = ("--cert", tmp_path / "c.pem", "--key", tmp_path / "c.key")
-    assert mosquitto_pub(f"devices/{device.serial}/state", *own).returncode == 0
-    assert "Not authorized" in mosquitto_pub("devices/another/state", *own).stderr
-    assert mosquitto_pub(f"devices/{device.serial}/state").returncode != 0
+    mine = f"things/quickstart-{device.serial}/state"
+    wait_for("the broker to know the device", lambda: mosquitto_pub(mine, *own).returncode == 0)
+    assert "Not authorized" in mosquitto_pub("things/another/state", *own).stderr
+    assert mosquitto_pub(mine).returncode != 0
+    wait_for("VERIFY at the broker", lambda: f'"{device.serial}"' in stack("muster", "device", "list", "--state", "PROVISIONED", "--json"))
+
+
+def test_a_claim_provisions_through_the_balancer_and_the_broker_knows_it(tmp_path):
+    name, serial = unique(f"claim-{RUN}"), unique(f"claimed-{RUN}")
+    made = json.loads(stack("muster", "claim", "create", name, "--template", "sensor", "--json"))
+    sql(f"INSERT INTO allowlist (product_id, serial, serial_canonical) SELECT id, '{serial}', '{serial}' FROM product WHERE name = 'quickstart'")
+    (tmp_path / "claim.pem").write_text(made["certificate_pem"])
+    (tmp_path / "claim.key").write_text(made["private_key_pem"])
+    context = ssl.create_default_context(cafile=str(Door.cafile))
+    context.load_cert_chain(tmp_path / "claim.pem", tmp_path / "claim.key")
+    key = new_key()
+
+    def call(path, body):
+        asked = urllib.request.Request(f"https://127.0.0.1:{PASSTHROUGH.port}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(asked, context=context, timeout=20) as answer:
+            return json.loads(answer.read())
+
+    certificate = call("/v1/certificates/create-from-csr", {"certificateSigningRequest": csr_pem(key, name_of())})
+    thing = call("/v1/provisioning-templates/sensor/provision", {"certificateOwnershipToken": certificate["certificateOwnershipToken"], "parameters": {"SerialNumber": serial}})
+    (tmp_path / "c.pem").write_text(certificate["certificatePem"])
+    (tmp_path / "c.key").write_bytes(key_pem(key))
+    topic = f"things/{thing['thingName']}/state"
+    wait_for("the broker to know the device", lambda: mosquitto_pub(topic, "--cert", tmp_path / "c.pem", "--key", tmp_path / "c.key").returncode == 0)
 
 
 def prometheus(path):
