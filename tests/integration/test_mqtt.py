@@ -14,6 +14,7 @@ from mqtt import Closed
 from replica import Replica
 from stack import free_port, wait_for
 from test_metrics import scrape, values
+from test_swarm import result, swarm
 
 FROM_CSR = "$aws/certificates/create-from-csr/json"
 REGISTER = "$aws/provisioning-templates/claimopen/provision/json"
@@ -109,6 +110,16 @@ def test_a_full_queue_is_told_so_at_once(place):
                 m = c.message()
             assert json.loads(m.payload)["statusCode"] == 503 and json.loads(m.payload)["errorCode"] == "ServiceUnavailable"
         assert place.metric('muster_requests_total{listener="mqtt",protocol="fleet",outcome="load.overloaded"}') > 0
+
+
+def test_a_swarm_of_devices_by_mqtt(place, tmp_path):
+    both = tmp_path / "cas.pem"
+    both.write_bytes(place.stack.cafile.read_bytes() + place.broker.cafile.read_bytes())
+    done = swarm(place.stack, tmp_path / "out", "run", "claims-mqtt", "--set", "devices=60", template="claimed",
+                 MUSTER_CACERT=str(both), MUSTER_MQTT_HOST="127.0.0.1", MUSTER_MQTT_PORT=str(place.broker.port))
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    r = result(tmp_path / "out")
+    assert r["passed"] and r["failed"] == 0 and r["audit"]["clean"] and r["audit"]["held"] == 60
 
 
 # the table
