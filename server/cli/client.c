@@ -124,8 +124,11 @@ static CURLcode transfer_run(struct client *c, const struct client_request *rq, 
     curl_easy_setopt(h, CURLOPT_WRITEDATA, t);
     curl_easy_setopt(h, CURLOPT_HEADERFUNCTION, header_take);
     curl_easy_setopt(h, CURLOPT_HEADERDATA, t);
-    if (c->settings.cafile)
+    if (c->settings.cafile) {
+        /* the only anchors: Debian's curl would go on to trust the system's folder too */
         curl_easy_setopt(h, CURLOPT_CAINFO, c->settings.cafile);
+        curl_easy_setopt(h, CURLOPT_CAPATH, NULL);
+    }
     if (strcmp(rq->method, "GET") != 0 && strcmp(rq->method, "DELETE") != 0) {
         curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)rq->body_len);
         curl_easy_setopt(h, CURLOPT_POSTFIELDS, rq->body ? rq->body : "");

@@ -55,7 +55,7 @@ enum {
     WIRE_BATCH_CLEAR = 1, /* the table is emptied before, and not ready */
     WIRE_BATCH_READY = 2, /* with this batch the table is complete */
     WIRE_ENTRY_BYTES = 1 + 32 + 1,
-    WIRE_MAX_BATCH_ENTRIES = 2000,
+    WIRE_MAX_BATCH_ENTRIES = 500, /* takes the broker's thread less than a millisecond */
     WIRE_MAX_THING_CHARS = 128,
     WIRE_MAX_CLIENT_CHARS = 128, /* of a client id the plugin admits */
     WIRE_MAX_REQUEST_BYTES = 16 * 1024,
