@@ -59,7 +59,7 @@ def test_a_device_provisions_itself(stack, claim):
 
 
 def test_a_key_made_for_the_device(stack, claim):
-    d = ClaimDevice(claim)
+    d = ClaimDevice(claim, client="keyless")
     stack.allow(d.serial)
     d.create_keys()
     assert isinstance(d.key, ec.EllipticCurvePrivateKey)

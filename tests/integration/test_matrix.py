@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 import matrix
 import openapi
+from claims import CREATE_FROM_CSR, Claim
 from client import Device, basic, cert_pem, certs_of, fingerprint, name_of, new_csr, new_key, request, tls_context, unique
 from factory import Authority
 from stack import ROOT, Refused
@@ -83,6 +84,7 @@ class World:
         stack.v1("POST", "/cas/matrix-closed/deactivate")
         self.tokens = {template: self.bad_tokens(template) for template in ("matrix", "open")}
         self.chains = self.bad_chains()
+        self.claim = Claim(stack, "matrix-claim")
         self.lasting = self.enrolled()
         self.name = ari_name(self.lasting.cert)
 
@@ -204,6 +206,8 @@ def credential(world, kind, template):
         serial = world.allowed()
         cert, key = world.maker.device(serial)
         return serial, {}, [cert], key, world.allowed() if kind == "factory of another" else None
+    if kind == "claim":
+        return world.allowed(), {}, world.claim.chain, world.claim.key, None
     if kind == "device of another":
         other = world.enrolled()
         return other.serial, {}, [other.cert], other.key, world.lasting.serial
@@ -251,6 +255,18 @@ def send(world, who, method, path, body, headers, chain, key):
     return request(stack, method, path, body, headers, chain, key, port=stack.proxy_port)
 
 
+def fleet_body(world, path, kind, serial, csr):
+    """Of AWS's operations; a registration by the claim is of a certificate that it has."""
+    if path.endswith("/create"):
+        return {}
+    if not path.endswith("/provision"):
+        return {"certificateSigningRequest": base64.b64encode(csr).decode()}
+    token = "mot_none"
+    if kind == "claim":
+        token = world.claim.call(CREATE_FROM_CSR, {"certificateSigningRequest": base64.b64encode(csr).decode()})["certificateOwnershipToken"]
+    return {"certificateOwnershipToken": token, "parameters": {"SerialNumber": serial}}
+
+
 def ask_device(world, route, kind, who=None):
     column, path = matrix.DEVICE_ROUTES[route]
     serial, headers, chain, key, other = credential(world, kind, "matrix" if "/matrix/" in path else "open")
@@ -259,6 +275,9 @@ def ask_device(world, route, kind, who=None):
         csr = new_csr(new_key(), other or serial)
         if column == "json":
             body = json.dumps({"csr": base64.b64encode(csr).decode(), **({"serial": other} if other else {})}).encode()
+            headers = {"Content-Type": "application/json", **headers}
+        elif column in ("create", "register"):
+            body = json.dumps(fleet_body(world, path, kind, serial, csr)).encode()
             headers = {"Content-Type": "application/json", **headers}
         else:
             body = base64.b64encode(csr)

