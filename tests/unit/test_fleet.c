@@ -173,6 +173,10 @@ START_TEST(cbor_that_is_refused)
         {"\xa1\x61\xff\x61"
          "b",
          5, "not UTF-8"},
+        {"\xa1\x61"
+         "a\x62"
+         "b\x00",
+         6, "with a NUL"},
         {"\xa0\x00", 2, "goes on behind"},
         {"\xbb\x7f\xff\xff\xff\xff\xff\xff\xff", 9, "ends within"},
         {"\xa1\x61"

@@ -2,6 +2,7 @@
 
 #include <cbor.h>
 #include <stdbool.h>
+#include <string.h>
 
 enum { MAX_DEPTH = 2, HEAD_BYTES = 9 };
 
@@ -75,6 +76,8 @@ static enum err value_read(struct reader *r, int depth, json_t **ret_value)
     bool map = item.kind == ITEM_MAP || item.kind == ITEM_MAP_OPEN;
     if (item.kind != ITEM_TEXT && (!map || depth == MAX_DEPTH))
         return fail(r, "a member that is neither a text string nor a map of them");
+    if (item.text.len > 0 && memchr(item.text.data, '\0', item.text.len))
+        return fail(r, "a text string with a NUL");
     json_t *value = map ? json_object() : json_stringn((const char *)item.text.data, item.text.len);
     if (!value)
         return map ? ERR_NO_MEMORY : fail(r, "a text string that is not UTF-8");
