@@ -51,18 +51,18 @@ bool exchange_type_is(const struct exchange *x, const char *type)
     return len == strlen(type) && strncasecmp(given, type, len) == 0;
 }
 
-/* Where the fault does not say how long, clients are spread over a few seconds. */
-static void retry_after_add(struct exchange *x, const struct fault_row *row)
+int exchange_retry_s(const struct fault *f, const struct fault_row *row)
 {
-    int seconds = x->fault.retry_after_s;
-    if (seconds == 0 && row->retry && (row->http_status == 503 || row->http_status == 429)) {
-        uint8_t r = 0;
-        (void)!secret_random(&r, 1);
-        seconds = 1 + r % RETRY_SPREAD_S;
-    }
-    if (seconds == 0)
-        return;
-    char *text = arena_printf(x->arena, "%d", seconds);
+    uint8_t r = 0;
+    if (f->retry_after_s > 0 || !row->retry || (row->http_status != 503 && row->http_status != 429))
+        return f->retry_after_s;
+    (void)!secret_random(&r, 1);
+    return 1 + r % RETRY_SPREAD_S;
+}
+
+void exchange_add_retry(struct exchange *x, int seconds)
+{
+    char *text = seconds > 0 ? arena_printf(x->arena, "%d", seconds) : NULL;
     if (text)
         exchange_add_header(x, "Retry-After", text);
 }
@@ -83,7 +83,7 @@ void exchange_problem(struct exchange *x, enum fault_code seen)
     json_end_object(&b);
     buf_add_char(&b, '\n');
     const void *body = arena_copy(x->arena, b.data, b.len);
-    retry_after_add(x, row);
+    exchange_add_retry(x, exchange_retry_s(&x->fault, row));
     const char *type = row->http_status < 400 ? "application/json" : "application/problem+json";
     exchange_reply(x, row->http_status, body ? type : NULL, bytes_of(body, body ? b.len : 0));
     x->told = seen;

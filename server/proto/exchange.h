@@ -72,6 +72,14 @@ const char *exchange_header(const struct exchange *x, const char *name);
 /* Adds a reply header; the strings are borrowed. Silently full past the maximum (a bug). */
 void exchange_add_header(struct exchange *x, const char *name, const char *value);
 
+/* How long a refused client should wait, seconds; 0: that is not said. Where the fault of a full
+ * server does not say how long, clients are spread over a few seconds. row: of the code it is told.
+ */
+int exchange_retry_s(const struct fault *f, const struct fault_row *row);
+
+/* Adds Retry-After; 0 adds nothing. */
+void exchange_add_retry(struct exchange *x, int seconds);
+
 /* Sets the reply. body is borrowed and lives in the arena. */
 void exchange_reply(struct exchange *x, int status, const char *type, struct bytes body);
 

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/secret.h"
 #include "base/text.h"
 #include "enroll/pipeline.h"
 #include "enroll/template.h"
@@ -16,7 +15,6 @@ enum {
     MAX_TOKEN_CHARS = 512,
     MAX_NAME_CHARS = 128,
     MAX_CLIENT_CHARS = 128,
-    RETRY_SPREAD_S = 4,
 };
 
 /* Where a call ended that is refused. */
@@ -239,22 +237,12 @@ static struct rejection rejection_of(const struct refusal *f, struct fleet_reply
     return r;
 }
 
-/* Where the fault does not say how long, clients are spread over a few seconds. */
-static int retry_after(const struct fault *f)
-{
-    uint8_t r = 0;
-    if (f->retry_after_s > 0 || !fault_row(f->code)->retry)
-        return f->retry_after_s;
-    (void)!secret_random(&r, 1);
-    return 1 + r % RETRY_SPREAD_S;
-}
-
 static void refuse(const struct refusal *f, const struct fault *fault, struct fleet_reply *reply)
 {
     reply->accepted = false;
     reply->fault = *fault;
-    reply->retry_after_s = retry_after(fault);
     struct rejection r = rejection_of(f, reply);
+    reply->retry_after_s = exchange_retry_s(fault, r.row);
     reply->status = r.row->http_status;
     json_t *object = rejection_json(&r, f->problem ? f->request_id : NULL);
     if (!object || payload_encode(f->op->format, object, f->arena, &reply->payload))

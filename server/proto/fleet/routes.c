@@ -35,10 +35,7 @@ static enum err run(struct service *service, struct exchange *x, const struct fl
     x->fault = reply.fault;
     if (!reply.accepted)
         x->told = fault_public(reply.fault.code, false);
-    const char *retry =
-        reply.retry_after_s > 0 ? arena_printf(x->arena, "%d", reply.retry_after_s) : NULL;
-    if (retry)
-        exchange_add_header(x, "Retry-After", retry);
+    exchange_add_retry(x, reply.retry_after_s);
     const char *type = reply.status < 400 ? "application/json" : "application/problem+json";
     exchange_reply(x, reply.status, type, reply.payload);
     return ERR_OK;
