@@ -161,6 +161,13 @@ static enum catalog_ca_kind ca_kind(const char *kind)
     return strcmp(kind, "registered") == 0 ? CATALOG_REGISTERED : CATALOG_HELPER;
 }
 
+static enum catalog_jit ca_jit(const char *jit)
+{
+    if (strcmp(jit, "jitp") == 0)
+        return JIT_PROVISION;
+    return strcmp(jit, "jitr") == 0 ? JIT_REGISTER : JIT_OFF;
+}
+
 static void log_bad_issuer(const char *name, enum err e)
 {
     struct buf b;
@@ -222,6 +229,7 @@ static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows, co
             .kind = ca_kind(r->kind),
             .active = r->active,
             .has_claims = r->has_claims,
+            .jit = ca_jit(r->jit),
             .name = r->name,
             .der = r->der,
             .template_id = r->template_id,

@@ -39,6 +39,13 @@ enum catalog_ca_kind {
     CATALOG_ROLLOVER /* one of our roots, signed by another of them */
 };
 
+/* What the first contact of an unknown certificate below a registered CA does. */
+enum catalog_jit {
+    JIT_OFF,
+    JIT_PROVISION, /* runs the CA's template at once */
+    JIT_REGISTER,  /* is recorded and told; somebody activates it */
+};
+
 struct catalog_ca {
     int64_t id;
     enum catalog_ca_kind kind;
@@ -47,8 +54,9 @@ struct catalog_ca {
     struct bytes der;
     struct bytes subject_der; /* Names; for our own CAs only */
     struct bytes issuer_der;
-    struct bytes ski;                        /* subject key identifier, len 0: none */
-    bool has_claims;                         /* below this registered CA */
+    struct bytes ski; /* subject key identifier, len 0: none */
+    bool has_claims;  /* below this registered CA */
+    enum catalog_jit jit;
     int64_t template_id;                     /* 0: none */
     int64_t product_id;                      /* of that template */
     const struct catalog_template *template; /* NULL: none, or it is not in use */

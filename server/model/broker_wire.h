@@ -16,6 +16,11 @@
  */
 #define WIRE_SEEN_TOPIC "muster/seen"
 #define WIRE_SEEN_SUBSCRIPTION "$share/muster/" WIRE_SEEN_TOPIC
+/* A certificate that is not in the table tried to connect: plugin to musterd, the payload is its
+ * DER.
+ */
+#define WIRE_UNKNOWN_TOPIC "muster/unknown"
+#define WIRE_UNKNOWN_SUBSCRIPTION "$share/muster/" WIRE_UNKNOWN_TOPIC
 /* How far the plugin's table has come: plugin to every musterd, text (WIRE_GATE_FORMAT). */
 #define WIRE_GATE_TOPIC "muster/gate"
 /* musterd to plugin. */
@@ -33,9 +38,10 @@
 #define WIRE_TOPIC "topic"      /* that was asked on, or is answered on */
 #define WIRE_SOURCE "from"      /* address of the client */
 #define WIRE_ACTION "what"      /* of WIRE_DENIED_TOPIC: "publish", "subscribe" */
-#define WIRE_OPERATION "op"     /* of WIRE_CONTROL_TOPIC: one of the next two */
+#define WIRE_OPERATION "op"     /* of WIRE_CONTROL_TOPIC: one of the next three */
 #define WIRE_OP_ANSWER "answer" /* deliver the payload on "topic" to "client" on "conn" */
 #define WIRE_OP_GATE "gate"     /* the payload is a batch for the table */
+#define WIRE_OP_EVENT "event"   /* publish the payload on "topic", to whoever may read it */
 
 /*
  * Status of the table: "counter=%llu position=%lld entries=%lld ready=%d". counter is raised by

@@ -17,7 +17,8 @@ static const struct stmt stmts[] = {
      0},
     {"catalog_cas",
      "SELECT c.id, c.kind, c.name, c.certificate, c.key_reference, c.active,"
-     " coalesce(c.template_id, 0), coalesce(t.product_id, 0), c.has_claims"
+     " coalesce(c.template_id, 0), coalesce(t.product_id, 0), c.has_claims,"
+     " CASE WHEN c.auto_registration THEN c.jit ELSE '' END"
      " FROM ca c LEFT JOIN template t ON t.id = c.template_id ORDER BY c.id",
      0},
 };
@@ -98,8 +99,9 @@ static enum err ca_load(const PGresult *r, int i, struct arena *arena, struct ca
         .template_id = atoll(PQgetvalue(r, i, 6)),
         .product_id = atoll(PQgetvalue(r, i, 7)),
         .has_claims = is_true(r, i, 8),
+        .jit = arena_strdup(arena, PQgetvalue(r, i, 9)),
     };
-    if (!ret->kind || !ret->name || (reference && !ret->key_reference))
+    if (!ret->kind || !ret->name || !ret->jit || (reference && !ret->key_reference))
         return ERR_NO_MEMORY;
     return db_parse_bytea(arena, PQgetvalue(r, i, 3), &ret->der);
 }

@@ -37,6 +37,7 @@ struct ca_cached_row {
     bool has_claims;     /* below this registered CA */
     int64_t template_id; /* 0: none */
     int64_t product_id;  /* of that template */
+    const char *jit;     /* "jitp", "jitr"; "": no automatic registration */
 };
 
 struct catalog_rows {
