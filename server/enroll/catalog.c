@@ -230,6 +230,7 @@ static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows, co
             .active = r->active,
             .has_claims = r->has_claims,
             .jit = ca_jit(r->jit),
+            .has_devices = r->has_devices,
             .name = r->name,
             .der = r->der,
             .template_id = r->template_id,

@@ -17,7 +17,8 @@ enum {
     ENROL = 1 << FLOW_ENROL,
     CREATE = 1 << FLOW_CREATE,
     REGISTER = 1 << FLOW_REGISTER,
-    ALL = ENROL | CREATE | REGISTER,
+    ADMIT = 1 << FLOW_ADMIT,
+    ALL = ENROL | CREATE | REGISTER | ADMIT,
 };
 
 static const struct step {
@@ -27,6 +28,7 @@ static const struct step {
     unsigned flows;      /* that it belongs to */
 } steps[] = {
     {"authenticate", step_authenticate, "UNPROVISIONED", ALL},
+    {"admit", step_admit, "UNPROVISIONED", ADMIT},
     {"identify", step_identify, "BOOTSTRAP", ALL},
     {"decode", step_decode, "ENROLL", ENROL | CREATE},
     {"link", step_link, "ENROLL", ENROL},
@@ -34,14 +36,14 @@ static const struct step {
     {"limit", step_limit, "ENROLL", ALL},
     {"own", step_own, "ENROLL", REGISTER},
     {"hook", step_hook, "ENROLL", ENROL | REGISTER},
-    {"evaluate", step_evaluate, "ENROLL", ENROL | REGISTER},
+    {"evaluate", step_evaluate, "ENROLL", ENROL | REGISTER | ADMIT},
     {"issue", step_issue, "ENROLL", ALL},
     {"record", step_record, "REGISTER", ALL},
 };
 
 const char *credential_name(enum credential_kind k)
 {
-    static const char *const names[] = {"none", "token", "factory", "device", "claim"};
+    static const char *const names[] = {"none", "token", "factory", "device", "claim", "jit"};
     return names[k];
 }
 
@@ -85,7 +87,8 @@ static enum err steps_run(struct enrolment *e)
 static bool belongs_in_trail(enum fault_code code)
 {
     return code != FAULT_AUTH_REQUIRED && code != FAULT_DB_UNAVAILABLE &&
-           code != FAULT_OVERLOADED && code != FAULT_RATE_LIMITED && code != FAULT_APPROVAL_PENDING;
+           code != FAULT_OVERLOADED && code != FAULT_RATE_LIMITED &&
+           code != FAULT_APPROVAL_PENDING && code != FAULT_CERT_PENDING;
 }
 
 static void failure_certificate(struct buf *b, const struct enrolment *e)
@@ -109,7 +112,7 @@ static const char *claimed_serial(const struct enrolment *e)
         if (strcmp(rq->parameters[i].name, e->settings->serial_parameter) == 0)
             return arena_printf(e->arena, "%.64s", rq->parameters[i].value);
     }
-    return rq->claimed_serial;
+    return rq->claimed_serial ? rq->claimed_serial : e->known.serial;
 }
 
 /* FAULT_KEY_CONFLICT says what another request did, the rest what this device did. */
@@ -194,6 +197,7 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
     if (err) {
         refused_token_count(&e);
         failure_record(&e);
+        admit_failed(&e);
     }
     csr_done(&e.csr);
     ret_report->credential = credential_name(e.credential);

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/limit.h"
 #include "base/log.h"
+#include "enroll/pipeline.h"
 #include "enroll/steps.h"
 
 /* What nobody registered is remembered for `muster ca unknown`, within the source's limit. */
@@ -51,6 +52,45 @@ static enum err device_certificate(struct enrolment *e)
     return ERR_OK;
 }
 
+/* Its CA has registered devices: is it one of theirs? ERR_NOT_FOUND: it is not. */
+static enum err registered_certificate(struct enrolment *e)
+{
+    struct bytes fp = bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES);
+    enum err err = enrol_peer_get(e->service->db, fp, e->arena, &e->owner);
+    if (!err && !e->owner.operational)
+        return ERR_NOT_FOUND;
+    if (!err)
+        e->credential = CREDENTIAL_DEVICE;
+    return err && err != ERR_NOT_FOUND ? fault_set(e->fault, FAULT_DB_UNAVAILABLE,
+                                                   "looking up the certificate: %s", err_name(err))
+                                       : err;
+}
+
+/* A renewal may be the first contact of a certificate whose CA registers devices. */
+static enum err registered_now(struct enrolment *e)
+{
+    struct enrollment_request rq = *e->rq;
+    struct enrollment_result result;
+    struct enrollment_report report;
+    rq.flow = FLOW_ADMIT;
+    rq.operation = "jitp";
+    rq.renew = false;
+    enum err err = pipeline_run(e->service, &rq, e->arena, &result, &report, e->fault);
+    return err ? err : registered_certificate(e);
+}
+
+/* The certificate of a device, or one that may only ask for another. */
+static enum err factory_certificate(struct enrolment *e)
+{
+    enum err err = e->peer_ca->has_devices ? registered_certificate(e) : ERR_NOT_FOUND;
+    if (err == ERR_NOT_FOUND && e->rq->renew && e->peer_ca->jit != JIT_OFF)
+        err = registered_now(e);
+    if (err != ERR_NOT_FOUND)
+        return err;
+    e->credential = CREDENTIAL_FACTORY;
+    return ERR_OK;
+}
+
 /* ERR_NOT_FOUND: it is none. */
 static enum err claim_certificate(struct enrolment *e, struct bytes fingerprint)
 {
@@ -76,10 +116,7 @@ static enum err known_certificate(struct enrolment *e)
     enum err err = perhaps ? claim_certificate(e, fp) : ERR_NOT_FOUND;
     if (err != ERR_NOT_FOUND)
         return err;
-    if (ours)
-        return device_certificate(e);
-    e->credential = CREDENTIAL_FACTORY;
-    return ERR_OK;
+    return ours ? device_certificate(e) : factory_certificate(e);
 }
 
 static enum err certificate_authenticate(struct enrolment *e)
@@ -100,7 +137,10 @@ static enum err certificate_authenticate(struct enrolment *e)
     e->peer_ca = snapshot_ca(e->snapshot, e->peer.anchor_id);
     if (!e->peer_ca)
         return fault_set(e->fault, FAULT_INTERNAL, "the chain's anchor is not in the catalog");
-    return known_certificate(e);
+    if (e->rq->flow != FLOW_ADMIT)
+        return known_certificate(e);
+    e->credential = CREDENTIAL_JIT;
+    return ERR_OK;
 }
 
 static enum err credential_find(struct enrolment *e)
@@ -137,7 +177,8 @@ enum err step_authenticate(struct enrolment *e)
     if (err)
         return err;
     bool claim = e->credential == CREDENTIAL_CLAIM;
-    if (!claim && e->rq->flow != FLOW_ENROL)
+    bool for_claims = e->rq->flow == FLOW_CREATE || e->rq->flow == FLOW_REGISTER;
+    if (!claim && for_claims)
         return fault_set(e->fault, FAULT_CLAIM_REQUIRED, "the credential is a %s",
                          credential_name(e->credential));
     if (claim && e->rq->renew)

@@ -14,7 +14,7 @@ static enum err params_fill(struct enrolment *e)
             return fault_set(e->fault, FAULT_INTERNAL, "too many template values");
     }
     static const struct cert_info nobody;
-    const struct cert_info *leaf = e->credential == CREDENTIAL_FACTORY ? &e->peer.leaf : &nobody;
+    const struct cert_info *leaf = enrolment_by_factory(e) ? &e->peer.leaf : &nobody;
     const struct template_param values[] = {
         {"SerialNumber", e->serial.given},
         {"Muster::Serial", e->serial.given},
@@ -56,8 +56,9 @@ static enum err identity_ensure(struct enrolment *e)
 enum err step_evaluate(struct enrolment *e)
 {
     const struct template *t = e->template->compiled;
-    bool made = e->rq->flow == FLOW_REGISTER;
-    enum err err = made || e->given_count > 0 ? enrolment_serial(e) : ERR_OK;
+    bool made = e->rq->flow != FLOW_ENROL;
+    bool given = e->rq->flow == FLOW_REGISTER || e->given_count > 0;
+    enum err err = given ? enrolment_serial(e) : ERR_OK;
     if (err)
         return err;
     if (e->credential == CREDENTIAL_DEVICE) {

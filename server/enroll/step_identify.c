@@ -17,9 +17,26 @@ static enum err claim_template_choose(struct enrolment *e)
     return ERR_OK;
 }
 
+/* The one an operator named, or its CA's; the default template is nobody's word for it. */
+static enum err jit_template_choose(struct enrolment *e)
+{
+    const char *label = e->rq->vouched ? e->rq->template_name : NULL;
+    int64_t id = e->known.template_id ? e->known.template_id : e->peer_ca->template_id;
+    if (!label && id == 0)
+        return fault_set(e->fault, FAULT_TEMPLATE_NO_DEFAULT, "CA %s has no template",
+                         e->peer_ca->name);
+    e->template =
+        label ? snapshot_template(e->snapshot, label) : snapshot_template_by_id(e->snapshot, id);
+    return e->template ? ERR_OK
+                       : fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "no enabled template \"%s\"",
+                                   label ? label : "of the CA");
+}
+
 static enum err template_choose(struct enrolment *e)
 {
     const char *label = e->rq->template_name;
+    if (e->credential == CREDENTIAL_JIT)
+        return jit_template_choose(e);
     if (e->credential == CREDENTIAL_DEVICE) {
         e->template = snapshot_template_by_id(e->snapshot, e->owner.template_id);
         if (!e->template)
@@ -57,9 +74,14 @@ static const char *urn_serial(const char *urn)
     return at ? at + 1 : NULL;
 }
 
+bool enrolment_by_factory(const struct enrolment *e)
+{
+    return e->credential == CREDENTIAL_FACTORY || e->credential == CREDENTIAL_JIT;
+}
+
 const char *enrolment_named_serial(const struct enrolment *e)
 {
-    bool factory = e->credential == CREDENTIAL_FACTORY;
+    bool factory = enrolment_by_factory(e);
     switch (e->settings->serial) {
     case SERIAL_FROM_CN:
         return factory ? e->peer.leaf.cn : e->csr.cn;
@@ -75,12 +97,14 @@ const char *enrolment_named_serial(const struct enrolment *e)
 static const char *serial_from_parameters(const struct enrolment *e)
 {
     const char *text = enrolment_given(e, e->settings->serial_parameter);
-    return text || e->rq->flow != FLOW_REGISTER ? text : e->owned.csr_serial;
+    if (text || e->rq->flow == FLOW_ENROL)
+        return text;
+    return e->rq->flow == FLOW_REGISTER ? e->owned.csr_serial : enrolment_named_serial(e);
 }
 
 static enum err serial_missing(struct enrolment *e)
 {
-    if (e->credential == CREDENTIAL_FACTORY)
+    if (enrolment_by_factory(e))
         return fault_set(e->fault, FAULT_CERT_NO_SERIAL, "factory certificate %s",
                          e->peer.leaf.subject_text);
     if (e->rq->flow == FLOW_REGISTER)
@@ -101,14 +125,14 @@ enum err enrolment_serial(struct enrolment *e)
         text = e->owner.serial;
     else if (e->rq->flow == FLOW_REGISTER || e->given_count > 0)
         text = serial_from_parameters(e);
-    else if (e->credential == CREDENTIAL_FACTORY || !claimed)
+    else if (enrolment_by_factory(e) || !claimed)
         text = enrolment_named_serial(e);
     if (!text)
         return serial_missing(e);
     if (serial_parse(rule, text, &e->serial))
         return fault_set(e->fault, FAULT_SERIAL_MALFORMED, "\"%.80s\"", text);
     e->serial_known = true;
-    e->proven = e->credential == CREDENTIAL_DEVICE || e->credential == CREDENTIAL_FACTORY;
+    e->proven = e->credential == CREDENTIAL_DEVICE || enrolment_by_factory(e);
     struct serial also;
     if (text != claimed && claimed && e->given_count == 0 &&
         (serial_parse(rule, claimed, &also) || strcmp(also.canonical, e->serial.canonical) != 0))
@@ -144,11 +168,12 @@ static enum err credential_check(struct enrolment *e)
                          "a factory certificate cannot renew; use simpleenroll");
     static const unsigned needs[] = {[CREDENTIAL_TOKEN] = CREDENTIAL_SET_TOKEN,
                                      [CREDENTIAL_FACTORY] = CREDENTIAL_SET_FACTORY,
-                                     [CREDENTIAL_CLAIM] = CREDENTIAL_SET_CLAIM};
+                                     [CREDENTIAL_CLAIM] = CREDENTIAL_SET_CLAIM,
+                                     [CREDENTIAL_JIT] = CREDENTIAL_SET_FACTORY};
     if (!(e->settings->credentials & needs[e->credential]))
         return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL, "template %s does not take a %s",
                          e->template->label, credential_name(e->credential));
-    if (e->credential == CREDENTIAL_FACTORY && e->peer_ca->template_id != 0 &&
+    if (enrolment_by_factory(e) && e->peer_ca->template_id != 0 &&
         e->peer_ca->product_id != e->template->product->id)
         return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL,
                          "CA %s is registered for another product than %s of template %s",
@@ -181,7 +206,8 @@ enum err step_identify(struct enrolment *e)
     if (err)
         return err;
     bool shared = e->credential == CREDENTIAL_TOKEN || e->credential == CREDENTIAL_CLAIM;
-    if (e->rq->flow != FLOW_ENROL || (shared && !e->rq->claimed_serial))
+    bool later = e->rq->flow == FLOW_CREATE || e->rq->flow == FLOW_REGISTER;
+    if (later || (shared && !e->rq->claimed_serial))
         return ERR_OK; /* the CSR names it, or the parameters do */
     return enrolment_serial(e);
 }

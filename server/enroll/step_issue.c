@@ -99,7 +99,7 @@ static enum err sign(struct enrolment *e)
 enum err step_issue(struct enrolment *e)
 {
     enum err err = e->rq->flow == FLOW_CREATE ? profile_for_nobody(e) : ERR_OK;
-    if (!err && e->rq->flow != FLOW_REGISTER)
+    if (!err && (e->rq->flow == FLOW_ENROL || e->rq->flow == FLOW_CREATE))
         err = sign(e);
     if (err || e->rq->flow == FLOW_CREATE || e->credential == CREDENTIAL_DEVICE)
         return err;
@@ -108,8 +108,11 @@ enum err step_issue(struct enrolment *e)
         return enrolment_no_memory(e);
     if (template_params_add(&e->params, "AWS::IoT::Certificate::Id", id))
         return fault_set(e->fault, FAULT_INTERNAL, "too many template values");
-    err = template_registration(e->template->compiled, &e->params, e->arena, &e->registration,
-                                e->fault);
+    if (e->rq->flow == FLOW_ADMIT)
+        err = template_declared(e->template->compiled, &e->params, e->arena, e->fault);
+    if (!err)
+        err = template_registration(e->template->compiled, &e->params, e->arena, &e->registration,
+                                    e->fault);
     if (err && e->fault->code == FAULT_NONE)
         return fault_set(e->fault, FAULT_INTERNAL, "evaluating the template: %s", err_name(err));
     return err;

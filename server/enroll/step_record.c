@@ -89,7 +89,7 @@ void enrolment_origin(const struct enrolment *e, struct enrol_record *r)
 static void record_peer(const struct enrolment *e, struct enrol_record *r)
 {
     const struct cert_info *leaf = &e->peer.leaf;
-    if (e->credential < CREDENTIAL_FACTORY || e->credential == CREDENTIAL_CLAIM)
+    if (e->credential != CREDENTIAL_FACTORY && e->credential != CREDENTIAL_DEVICE)
         return;
     r->peer_fingerprint = bytes_of(leaf->fingerprint, SHA256_BYTES);
     r->peer_spki = bytes_of(leaf->spki_sha256, SHA256_BYTES);
@@ -100,15 +100,31 @@ static void record_peer(const struct enrolment *e, struct enrol_record *r)
     r->peer_not_after = leaf->not_after_s;
 }
 
+static int64_t issuer_of(const struct enrolment *e)
+{
+    switch (e->rq->flow) {
+    case FLOW_REGISTER:
+        return e->owned.issuer_id;
+    case FLOW_ADMIT:
+        return e->peer_ca->id;
+    case FLOW_ENROL:
+    case FLOW_CREATE:
+        break;
+    }
+    return issuer_id(e->issuer);
+}
+
 void enrolment_certificate(const struct enrolment *e, struct enrol_record *r)
 {
     r->spki = bytes_of(e->csr.spki_sha256, SHA256_BYTES);
     r->fingerprint = bytes_of(e->issued.fingerprint, SHA256_BYTES);
     r->certificate = e->issued.der;
     r->serial_number = bytes_of(e->issued.serial_number, ISSUER_SERIAL_BYTES);
-    r->issuer_id = e->rq->flow == FLOW_REGISTER ? e->owned.issuer_id : issuer_id(e->issuer);
+    r->issuer_id = issuer_of(e);
     r->not_before = e->issued.not_before_s;
     r->not_after = e->issued.not_after_s;
+    if (e->rq->flow == FLOW_ADMIT)
+        r->serial_number = e->peer.leaf.serial_number;
 }
 
 static enum err record_registration(struct enrolment *e, struct enrol_record *r)
@@ -131,7 +147,8 @@ static enum err record_registration(struct enrolment *e, struct enrol_record *r)
 static void record_settings(const struct enrolment *e, struct enrol_record *r)
 {
     const struct template_settings *s = e->settings;
-    r->allowlist_required = s->allowlist_required;
+    r->allowlist_required =
+        s->allowlist_required && (e->credential != CREDENTIAL_JIT || s->allowlist_said);
     r->replace = s->reprovision == REPROVISION_REPLACE;
     r->verify = verify_name(s->verify);
     r->verify_within_s = s->verify_within_s;

@@ -18,6 +18,7 @@
 #include "pki/keygen.h"
 #include "store/claim.h"
 #include "store/enrol.h"
+#include "store/jit.h"
 
 enum credential_kind {
     CREDENTIAL_NONE,
@@ -25,9 +26,10 @@ enum credential_kind {
     CREDENTIAL_FACTORY, /* certificate of a registered CA */
     CREDENTIAL_DEVICE,  /* certificate of our own */
     CREDENTIAL_CLAIM,   /* claim certificate; judged when it is recorded */
+    CREDENTIAL_JIT,     /* certificate of a registered CA, to become the device's own */
 };
 
-/* "none", "token", "factory", "device", "claim". */
+/* "none", "token", "factory", "device", "claim", "jit". */
 const char *credential_name(enum credential_kind k);
 
 struct enrolment {
@@ -49,6 +51,10 @@ struct enrolment {
     struct enrol_peer owner; /* of the certificate, for CREDENTIAL_DEVICE */
     struct claim_row claim;  /* for CREDENTIAL_CLAIM */
     struct bytes claim_fingerprint;
+
+    /* admit: what is known of a certificate that comes by itself */
+    struct jit_known known;
+    bool admitting; /* its first contact registers it: from here on a refusal is noted there */
 
     /* identify; the serial of a token holder may only be known from the CSR */
     const struct catalog_template *template;
@@ -82,6 +88,7 @@ struct enrolment {
 };
 
 enum err step_authenticate(struct enrolment *e) MUST_CHECK;
+enum err step_admit(struct enrolment *e) MUST_CHECK;
 enum err step_identify(struct enrolment *e) MUST_CHECK;
 enum err step_own(struct enrolment *e) MUST_CHECK;
 enum err step_decode(struct enrolment *e) MUST_CHECK;
@@ -92,6 +99,12 @@ enum err step_hook(struct enrolment *e) MUST_CHECK;
 enum err step_evaluate(struct enrolment *e) MUST_CHECK;
 enum err step_issue(struct enrolment *e) MUST_CHECK;
 enum err step_record(struct enrolment *e) MUST_CHECK;
+
+/* The certificate that came names the device, and its CA stands for what it says. */
+bool enrolment_by_factory(const struct enrolment *e);
+
+/* Notes why a certificate's contact gave no device. */
+void admit_failed(const struct enrolment *e);
 
 /* The serial in the factory certificate, or in the CSR, where the template looks; NULL: none. */
 const char *enrolment_named_serial(const struct enrolment *e);

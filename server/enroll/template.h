@@ -105,6 +105,11 @@ struct registration {
     const char *device_configuration; /* a flat JSON object of strings, "{}" when none */
 };
 
+/* Just-in-time provisioning by AWS's rule: every parameter that is declared must have a value.
+ * template.parameter_missing. */
+enum err template_declared(const struct template *t, const struct template_params *params,
+                           struct arena *arena, struct fault *fault) MUST_CHECK;
+
 /* Evaluates Resources and DeviceConfiguration. Call it after signing, with
  * AWS::IoT::Certificate::Id among the values. */
 enum err template_registration(const struct template *t, const struct template_params *params,

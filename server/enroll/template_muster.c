@@ -149,6 +149,7 @@ static enum err check_allowlist(struct check *c, json_t *node, const struct path
     enum err e = word_parse(c, node, p, words, ARRAY_LEN(words), &value);
     if (!e)
         c->t->settings.allowlist_required = value;
+    c->t->settings.allowlist_said = !e;
     return e;
 }
 

@@ -309,3 +309,17 @@ enum err template_registration(const struct template *t, const struct template_p
         *ret_registration = r;
     return e;
 }
+
+enum err template_declared(const struct template *t, const struct template_params *params,
+                           struct arena *arena, struct fault *fault)
+{
+    const struct eval ev = {.t = t, .params = params, .arena = arena, .fault = fault};
+    const struct path parameters = {NULL, "Parameters", 0};
+    enum err e = ERR_OK;
+    for (void *i = json_object_iter(t->parameters); i && !e;
+         i = json_object_iter_next(t->parameters, i)) {
+        const char *value;
+        e = eval_parameter(&ev, json_object_iter_key(i), &parameters, &value);
+    }
+    return e;
+}

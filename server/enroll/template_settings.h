@@ -32,6 +32,7 @@ struct template_settings {
                                      default "SerialNumber" */
     unsigned keys;                /* enum key_kind bits; default P-256 | P-384 */
     bool allowlist_required;      /* Muster.Allowlist: "required" (default) | "optional" */
+    bool allowlist_said;          /* not by default: just-in-time goes by its CA otherwise */
     enum reprovision reprovision; /* Muster.Reprovision: "refuse" (default) | "replace" */
     enum verify_mode verify;      /* Muster.Verify; default "call" */
     int64_t verify_within_s;      /* Muster.VerifyWithin; default 24h */

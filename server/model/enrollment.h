@@ -19,6 +19,7 @@ enum enrollment_flow {
     FLOW_ENROL,    /* a certificate for a device that is named */
     FLOW_CREATE,   /* a certificate for a claim, nobody knows yet for which device */
     FLOW_REGISTER, /* the device such a certificate is for */
+    FLOW_ADMIT,    /* the certificate that a device came with becomes its own */
 };
 
 struct enrollment_parameter {
@@ -49,8 +50,10 @@ struct enrollment_request {
     struct bytes claim;    /* fingerprint of a claim certificate that the broker saw; len 0: none */
     const char *client_id; /* MQTT client id; NULL: none */
     const char *ownership_token; /* FLOW_REGISTER: what FLOW_CREATE gave */
-    struct enrollment_parameter parameters[ENROLLMENT_MAX_PARAMETERS]; /* FLOW_REGISTER */
+    struct enrollment_parameter
+        parameters[ENROLLMENT_MAX_PARAMETERS]; /* FLOW_REGISTER; FLOW_ADMIT: the operator's */
     size_t parameter_count;
+    bool vouched;      /* FLOW_ADMIT: an operator registers it, whatever its CA does by itself */
     struct gate *gate; /* the caller is inside and leaves it while it waits; NULL: in none */
 };
 

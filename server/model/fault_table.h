@@ -71,6 +71,7 @@ FAULT(TEMPLATE_PARAMETER, "template.parameter_missing", 400, 0, 0, FULL, "A para
 FAULT(TEMPLATE_EVALUATION, "template.evaluation_failed", 400, 0, 0, FULL, "The template cannot be evaluated for this device", "The detail gives the JSON path; muster template render reproduces it") \
 FAULT(TEMPLATE_OVERRIDE, "template.override_fail", 409, 0, 0, FULL, "The device exists with other values and OverrideSettings say FAIL", "Change the template or the device") \
 FAULT(CA_NOT_REGISTERED, "ca.not_registered", 403, 0, 0, FULL, "The client certificate's issuer is not registered here", "muster ca unknown, then muster ca register") \
+FAULT(CA_NO_REGISTRATION, "ca.no_auto_registration", 403, 0, 0, FULL, "The certificate is unknown, and its CA does not register devices by itself", "muster ca update CA --auto on, or muster cert register FILE") \
 FAULT(CHAIN_INCOMPLETE, "chain.incomplete", 403, 0, 0, FULL, "An intermediate between the client certificate and its registered CA is missing", "Let the device send it, or register the intermediate") \
 FAULT(CHAIN_MALFORMED, "chain.malformed", 400, 0, 0, FULL, "The client certificate does not parse", "Make the certificate again") \
 FAULT(CHAIN_SIGNATURE, "chain.signature_invalid", 403, 0, 0, FULL, "A signature in the client certificate's chain is wrong", "The certificate is damaged or forged") \
@@ -80,6 +81,8 @@ FAULT(CERT_NOT_YET, "cert.not_yet_valid", 403, 1, 0, FULL, "The client certifica
 FAULT(CERT_REVOKED, "cert.revoked", 403, 0, 0, FULL, "The client certificate was revoked", "A revoked certificate never comes back; enrol with another credential") \
 FAULT(CERT_UNKNOWN, "cert.unknown", 403, 0, 0, FULL, "The client certificate is from our CA but not in the registry", "The registry may have been restored from an old backup") \
 FAULT(CERT_SUPERSEDED, "cert.superseded", 403, 0, 0, FULL, "A newer certificate of this device is in use already", "The device should use its newest certificate") \
+FAULT(CERT_INACTIVE, "cert.inactive", 403, 0, 0, FULL, "The certificate is not active", "muster cert activate FINGERPRINT, if it is to be used") \
+FAULT(CERT_PENDING, "cert.pending_activation", 403, 1, 0, FULL, "The certificate is registered and waits to be activated", "muster cert waiting, then muster cert activate FINGERPRINT") \
 FAULT(CERT_NO_SERIAL, "cert.no_serial", 403, 0, 0, FULL, "The client certificate carries no serial where its CA's template looks", "See Muster.Serial of the CA's template") \
 FAULT(CERT_PURPOSE, "cert.wrong_purpose", 403, 0, 0, FULL, "The client certificate's purpose does not allow this", "Renewal takes the operational certificate") \
 FAULT(CLAIM_REQUIRED, "claim.required", 403, 0, 0, FULL, "This operation is for claim certificates", "Present the claim certificate of the product line; muster claim list") \

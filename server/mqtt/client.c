@@ -24,7 +24,7 @@ enum {
     ID_RANDOM_BYTES = 8,
     REASON_BYTES = 200,
     URI_BYTES = 280,
-    SHARED_COUNT = 3, /* of the subscriptions, those that replicas share */
+    SHARED_COUNT = 4, /* of the subscriptions, those that replicas share */
     FAILED_FROM = 0x80,
     NS_PER_MS = 1000000,
 };
@@ -35,10 +35,11 @@ static const char ciphers[] = "ECDHE+AESGCM:ECDHE+CHACHA20";
 static char subscription_request[] = WIRE_REQUEST_SUBSCRIPTION;
 static char subscription_denied[] = WIRE_DENIED_SUBSCRIPTION;
 static char subscription_seen[] = WIRE_SEEN_SUBSCRIPTION;
+static char subscription_unknown[] = WIRE_UNKNOWN_SUBSCRIPTION;
 static char subscription_gate[] = WIRE_GATE_TOPIC;
 static char *const subscriptions[] = {subscription_request, subscription_denied, subscription_seen,
-                                      subscription_gate};
-static const int qualities[ARRAY_LEN(subscriptions)] = {1, 1, 1, 0};
+                                      subscription_unknown, subscription_gate};
+static const int qualities[ARRAY_LEN(subscriptions)] = {1, 1, 1, 1, 0};
 
 /* What the keeper waits for. */
 enum answer { ANSWER_AWAITED, ANSWER_YES, ANSWER_NO };

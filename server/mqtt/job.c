@@ -16,8 +16,9 @@ enum {
     HEX_BYTES = 2 * SHA256_BYTES,
 };
 
-/* Keys of what is no request: no claim's fingerprint begins so. */
-enum { KEY_DENIED, KEY_SEEN };
+/* Keys of what is no request: no claim's fingerprint begins so. Contacts of unknown certificates
+ * are shared among a few, so that they may be worked on side by side. */
+enum { KEY_DENIED, KEY_SEEN, KEY_UNKNOWN, KEY_UNKNOWN_COUNT = 64 };
 
 static uint64_t key_of(const struct mqtt_job *j)
 {
@@ -25,6 +26,8 @@ static uint64_t key_of(const struct mqtt_job *j)
     memcpy(&key, j->fingerprint, sizeof(key));
     if (j->kind == JOB_REQUEST)
         return key;
+    if (j->kind == JOB_UNKNOWN)
+        return KEY_UNKNOWN + key % KEY_UNKNOWN_COUNT;
     return j->kind == JOB_DENIED ? KEY_DENIED : KEY_SEEN;
 }
 
@@ -68,7 +71,7 @@ static enum err texts_take(struct mqtt_job *j, const struct mqtt_message *m)
 static enum err payload_take(struct mqtt_job *j, const struct mqtt_message *m)
 {
     size_t len = m->payload.len;
-    if (j->kind != JOB_REQUEST || len == 0)
+    if (j->kind == JOB_DENIED || j->kind == JOB_SEEN || len == 0)
         return ERR_OK;
     if (len > WIRE_MAX_REQUEST_BYTES)
         return ERR_INVALID;

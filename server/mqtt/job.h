@@ -12,7 +12,7 @@
 
 struct service;
 
-enum mqtt_job_kind { JOB_REQUEST, JOB_DENIED, JOB_SEEN };
+enum mqtt_job_kind { JOB_REQUEST, JOB_DENIED, JOB_SEEN, JOB_UNKNOWN };
 
 /* Texts are printable; "" where the message has none. */
 struct mqtt_job {
@@ -37,6 +37,9 @@ void mqtt_job_free(struct mqtt_job *job);
 
 /* What a claim tried and may not, into the trail; as many as a source may have written down. */
 void mqtt_denied_record(struct service *service, struct mqtt_job *job);
+
+/* The first contact of a certificate that the broker does not know: the payload is its DER. */
+void mqtt_unknown_admit(struct service *service, struct mqtt_job *job);
 
 /* The first use of a certificate, at the broker. */
 void mqtt_seen_record(struct service *service, struct mqtt_job *job);

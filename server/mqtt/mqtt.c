@@ -27,6 +27,8 @@ static void message_take(void *ctx, const struct mqtt_message *message)
         requests_take(m->requests, JOB_DENIED, message);
     else if (strcmp(message->topic, WIRE_SEEN_TOPIC) == 0)
         requests_take(m->requests, JOB_SEEN, message);
+    else if (strcmp(message->topic, WIRE_UNKNOWN_TOPIC) == 0)
+        requests_take(m->requests, JOB_UNKNOWN, message);
     else if (strcmp(message->topic, WIRE_GATE_TOPIC) == 0)
         gate_feed_status(m->feed, message->payload);
 }

@@ -169,6 +169,9 @@ static void job_run(const struct crew *crew, struct mqtt_job *j)
     case JOB_SEEN:
         mqtt_seen_record(r->service, j);
         break;
+    case JOB_UNKNOWN:
+        mqtt_unknown_admit(r->service, j);
+        break;
     }
 }
 

@@ -18,7 +18,7 @@ static const struct stmt stmts[] = {
     {"catalog_cas",
      "SELECT c.id, c.kind, c.name, c.certificate, c.key_reference, c.active,"
      " coalesce(c.template_id, 0), coalesce(t.product_id, 0), c.has_claims,"
-     " CASE WHEN c.auto_registration THEN c.jit ELSE '' END"
+     " CASE WHEN c.auto_registration THEN c.jit ELSE '' END, c.has_devices"
      " FROM ca c LEFT JOIN template t ON t.id = c.template_id ORDER BY c.id",
      0},
 };
@@ -100,6 +100,7 @@ static enum err ca_load(const PGresult *r, int i, struct arena *arena, struct ca
         .product_id = atoll(PQgetvalue(r, i, 7)),
         .has_claims = is_true(r, i, 8),
         .jit = arena_strdup(arena, PQgetvalue(r, i, 9)),
+        .has_devices = is_true(r, i, 10),
     };
     if (!ret->kind || !ret->name || !ret->jit || (reference && !ret->key_reference))
         return ERR_NO_MEMORY;

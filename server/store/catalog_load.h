@@ -38,6 +38,7 @@ struct ca_cached_row {
     int64_t template_id; /* 0: none */
     int64_t product_id;  /* of that template */
     const char *jit;     /* "jitp", "jitr"; "": no automatic registration */
+    bool has_devices;    /* whose own certificates are of this registered CA */
 };
 
 struct catalog_rows {

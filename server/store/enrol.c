@@ -10,7 +10,7 @@ enum { MAX_QUESTION_BYTES = 4096 };
 
 static const struct stmt stmts[] = {
     {"enrol_peer",
-     "SELECT d.serial, d.serial_canonical, d.product_id, d.template_id"
+     "SELECT d.serial, d.serial_canonical, d.product_id, d.template_id, c.purpose = 'operational'"
      " FROM certificate c JOIN device d ON d.id = c.device_id WHERE c.fingerprint = $1",
      1},
     {"enrol_failed", "SELECT attempt_failed($1::jsonb)", 1},
@@ -62,6 +62,7 @@ enum err enrol_peer_get(struct db *db, struct bytes fingerprint, struct arena *a
         .serial_canonical = column(r, 1, arena),
         .product_id = atoll(PQgetvalue(r, 0, 2)),
         .template_id = atoll(PQgetvalue(r, 0, 3)),
+        .operational = PQgetvalue(r, 0, 4)[0] == 't',
     };
     if (!peer.serial || !peer.serial_canonical)
         return ERR_NO_MEMORY;

@@ -21,7 +21,7 @@ struct enrol_record {
     int64_t since_us; /* of the request, monotonic; becomes an age when it is sent */
     const char *protocol;
     const char *operation;
-    const char *credential; /* token, factory, device, claim */
+    const char *credential; /* token, factory, device, claim, jit */
     const char *source;
     int64_t product_id;
     int64_t template_id;
@@ -92,6 +92,7 @@ struct enrol_peer {
     const char *serial_canonical;
     int64_t product_id;
     int64_t template_id;
+    bool operational; /* the certificate; else it may only ask for one */
 };
 
 /* The device of a certificate; ERR_NOT_FOUND. Whether it may do anything is judged when the

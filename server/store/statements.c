@@ -9,6 +9,7 @@
 #include "store/enrol.h"
 #include "store/gate.h"
 #include "store/gauges.h"
+#include "store/jit.h"
 #include "store/lease.h"
 #include "store/maintain.h"
 #include "store/migrate.h"
@@ -16,6 +17,6 @@
 const struct stmt_set *const statement_sets[] = {
     &migrate_statements, &maintain_statements, &bootstrap_statements, &catalog_statements,
     &enrol_statements,   &commit_statements,   &desk_statements,      &gate_statements,
-    &gauges_statements,  &lease_statements,    &claim_statements,
+    &gauges_statements,  &lease_statements,    &claim_statements,     &jit_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

@@ -7,15 +7,17 @@
 #include "base/clock.h"
 #include "base/json_out.h"
 #include "enroll/catalog.h"
+#include "enroll/pipeline.h"
 #include "enroll/service.h"
 #include "proto/device/enroll.h"
 #include "store/enrol.h"
 
 enum { MAX_CONFIG_BYTES = 64 * 1024 };
 
-/* The certificate must chain to a CA of ours. */
+/* The certificate must chain to a CA of ours, or to a registered one whose certificates are
+ * devices' own. */
 static enum err authenticate(struct service *service, struct exchange *x,
-                             struct chain_verdict *verdict)
+                             struct chain_verdict *verdict, bool *ret_registers)
 {
     _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
     if (x->chain_count == 0)
@@ -29,10 +31,44 @@ static enum err authenticate(struct service *service, struct exchange *x,
     if (e)
         return e;
     const struct catalog_ca *ca = snapshot_ca(snapshot, verdict->anchor_id);
-    if (!ca || ca->kind == CATALOG_REGISTERED)
+    *ret_registers = ca && ca->jit != JIT_OFF;
+    if (!ca || (ca->kind == CATALOG_REGISTERED && !ca->has_devices))
         return fault_set(&x->fault, FAULT_CERT_PURPOSE,
                          "a factory certificate has no configuration; enrol first");
     return ERR_OK;
+}
+
+/* The first contact of a certificate whose CA registers devices. */
+static enum err admit(struct service *service, struct exchange *x)
+{
+    struct enrollment_request rq = {
+        .flow = FLOW_ADMIT,
+        .request_id = x->request_id,
+        .since_us = x->since_us,
+        .protocol = "config",
+        .operation = "jitp",
+        .source = x->source,
+        .chain_count = x->chain_count,
+        .gate = service->device_gate,
+    };
+    struct enrollment_result result;
+    struct enrollment_report report;
+    memcpy(rq.chain, x->chain, sizeof(rq.chain));
+    enum err e = pipeline_run(service, &rq, x->arena, &result, &report, &x->fault);
+    x->log_serial = report.serial;
+    x->log_credential = report.credential;
+    x->log_template = report.template;
+    return e;
+}
+
+static enum err seen(struct service *service, struct exchange *x, struct bytes fingerprint,
+                     struct enrol_seen *ret_seen)
+{
+    enum err e = enrol_seen_record(service->db, fingerprint, "config", x->request_id, x->source,
+                                   x->arena, ret_seen);
+    return e ? fault_set(&x->fault, e == ERR_UNAVAILABLE ? FAULT_DB_UNAVAILABLE : FAULT_INTERNAL,
+                         "%s", err_name(e))
+             : ERR_OK;
 }
 
 static enum err reply_config(struct exchange *x, const struct enrol_seen *seen)
@@ -52,20 +88,25 @@ static enum err reply_config(struct exchange *x, const struct enrol_seen *seen)
 static enum err config_handle(struct service *service, struct exchange *x)
 {
     struct chain_verdict verdict = {0};
-    struct enrol_seen seen = {0};
-    enum err e = authenticate(service, x, &verdict);
+    struct enrol_seen s = {0};
+    bool registers = false;
+    enum err e = authenticate(service, x, &verdict, &registers);
     if (e)
         return e;
     x->log_credential = "device";
     struct bytes fp = bytes_of(verdict.leaf.fingerprint, SHA256_BYTES);
-    e = enrol_seen_record(service->db, fp, "config", x->request_id, x->source, x->arena, &seen);
+    e = seen(service, x, fp, &s);
+    if (!e && registers && fault_parse(s.code) == FAULT_CERT_UNKNOWN) {
+        e = admit(service, x);
+        if (!e)
+            e = seen(service, x, fp, &s);
+    }
     if (e)
-        return fault_set(&x->fault, e == ERR_UNAVAILABLE ? FAULT_DB_UNAVAILABLE : FAULT_INTERNAL,
-                         "%s", err_name(e));
-    x->log_serial = seen.serial;
-    if (strcmp(seen.code, "ok") != 0)
-        return fault_set(&x->fault, fault_parse(seen.code), "%s", seen.detail ? seen.detail : "");
-    return reply_config(x, &seen);
+        return e;
+    x->log_serial = s.serial;
+    if (strcmp(s.code, "ok") != 0)
+        return fault_set(&x->fault, fault_parse(s.code), "%s", s.detail ? s.detail : "");
+    return reply_config(x, &s);
 }
 
 static const struct route enroll_rows[] = {
