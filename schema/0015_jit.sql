@@ -470,3 +470,143 @@ CREATE OR REPLACE FUNCTION certificates_json(device bigint) RETURNS jsonb LANGUA
     FROM (SELECT * FROM muster.certificate k WHERE k.device_id = device ORDER BY k.id DESC LIMIT 50) c
         LEFT JOIN LATERAL muster.certificate_claim(device, c.id) k ON true
 $$;
+
+-- The operator's desk
+
+CREATE OR REPLACE FUNCTION certificate_json(c certificate) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('fingerprint', encode(c.fingerprint, 'hex'), 'serial', d.serial, 'product', p.name, 'purpose', c.purpose,
+        'origin', c.origin, 'status', c.status, 'active', c.active, 'issuer', i.name, 'serial_number', encode(c.serial_number, 'hex'),
+        'not_before', muster.utc(c.not_before), 'not_after', muster.utc(c.not_after), 'issued_at', muster.utc(c.issued_at))
+    FROM muster.device d, muster.product p, muster.ca i WHERE d.id = c.device_id AND p.id = d.product_id AND i.id = c.issuer_id
+$$;
+
+CREATE FUNCTION jit_json(j jit_certificate) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('fingerprint', encode(j.fingerprint, 'hex'), 'status', j.status, 'ca', c.name, 'subject', j.subject,
+        'template', (SELECT t.name FROM muster.template t WHERE t.id = COALESCE(j.template_id, c.template_id)), 'reason', j.reason,
+        'request_id', j.request_id, 'contacts', j.contacts, 'not_before', muster.utc(j.not_before), 'not_after', muster.utc(j.not_after),
+        'created_at', muster.utc(j.created_at), 'created_by', j.created_by, 'last_seen', muster.utc(j.last_seen), 'last_source', j.last_source)
+    FROM muster.ca c WHERE c.id = j.ca_id
+$$;
+COMMENT ON FUNCTION jit_json IS 'A certificate without a device as the API shows it';
+
+-- An operator of one product sees the certificates that its templates would make devices of.
+CREATE FUNCTION jit_sees(op jsonb, j jit_certificate) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT op->>'scope' IS NULL OR EXISTS (SELECT 1 FROM muster.ca c JOIN muster.template t ON t.id = COALESCE(j.template_id, c.template_id)
+        WHERE c.id = j.ca_id AND muster.desk_sees(op, t.product_id))
+$$;
+COMMENT ON FUNCTION jit_sees IS 'Whether the operator''s scope has this certificate';
+
+CREATE FUNCTION desk_jit(op jsonb, fp bytea) RETURNS jit_certificate LANGUAGE plpgsql AS $$
+DECLARE
+    j muster.jit_certificate;
+BEGIN
+    SELECT * INTO j FROM muster.jit_certificate x WHERE x.fingerprint = fp AND x.status <> 'assigned' AND muster.jit_sees(op, x) FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM muster.refuse('object.not_found', format('there is no certificate %s', encode(fp, 'hex')));
+    ELSIF j.status = 'revoked' THEN
+        PERFORM muster.refuse('request.conflict', format('revoked at %s', muster.utc(j.ended_at)));
+    END IF;
+    RETURN j;
+END $$;
+COMMENT ON FUNCTION desk_jit IS 'The certificate without a device of a fingerprint, locked';
+
+-- Of a device's certificate: it may be used, or not until it is activated again. Of one without a device: false keeps
+-- it out; true gives what the server needs to make a device of it: certificate (hex), template, parameters.
+CREATE FUNCTION desk_certificate_activate(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    fp bytea := decode(a->>'fingerprint', 'hex');
+    on_ boolean := (a->>'active')::boolean;
+    c muster.certificate;
+    d muster.device;
+    j muster.jit_certificate;
+    action text := CASE WHEN (a->>'active')::boolean THEN 'cert.activate' ELSE 'cert.deactivate' END;
+BEGIN
+    SELECT d0.* INTO d FROM muster.certificate x JOIN muster.device d0 ON d0.id = x.device_id
+        WHERE x.fingerprint = fp AND muster.desk_sees(op, d0.product_id) FOR UPDATE OF d0;
+    IF NOT FOUND THEN
+        j := muster.desk_jit(op, fp);
+        PERFORM muster.desk_audit(op, action, a->>'fingerprint', jsonb_build_object('subject', j.subject, 'template', a->>'template'));
+        IF NOT on_ THEN
+            UPDATE muster.jit_certificate SET status = 'inactive' WHERE id = j.id RETURNING * INTO j;
+            RETURN muster.jit_json(j);
+        END IF;
+        RETURN json_build_object('register', true, 'certificate', encode(j.certificate, 'hex'), 'parameters', j.parameters,
+            'template', COALESCE(a->>'template', (SELECT t.name FROM muster.template t WHERE t.id = j.template_id)));
+    END IF;
+    SELECT * INTO c FROM muster.certificate x WHERE x.fingerprint = fp;
+    IF c.status NOT IN ('pending', 'current') THEN
+        PERFORM muster.refuse('request.conflict', format('the certificate is %s', c.status));
+    ELSIF c.active = on_ THEN
+        RETURN muster.certificate_json(c)::json;
+    END IF;
+    UPDATE muster.certificate SET active = on_ WHERE id = c.id RETURNING * INTO c;
+    PERFORM muster.desk_audit(op, action, a->>'fingerprint', jsonb_build_object('serial', d.serial));
+    INSERT INTO muster.history (request_id, product_id, device_id, serial, protocol, operation, credential, source, outcome, reached, state, fingerprint)
+        VALUES (op->>'request', d.product_id, d.id, d.serial, 'admin', CASE WHEN on_ THEN 'activate' ELSE 'deactivate' END, 'operator', op->>'actor', 'ok', d.state, d.state, c.fingerprint);
+    INSERT INTO muster.outbox (event, payload) VALUES (CASE WHEN on_ THEN 'certificate.activated' ELSE 'certificate.deactivated' END,
+        jsonb_build_object('serial', d.serial, 'product', (SELECT p.name FROM muster.product p WHERE p.id = d.product_id),
+            'thing_name', d.thing_name, 'fingerprint', a->>'fingerprint'));
+    RETURN muster.certificate_json(c)::json;
+END $$;
+COMMENT ON FUNCTION desk_certificate_activate IS 'POST /certs/{fingerprint}/activate and /deactivate';
+
+-- a: fingerprint, certificate, spki, serial_number (hex), ca_id, subject, not_before, not_after, status, template, parameters
+CREATE FUNCTION desk_jit_register(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    j muster.jit_certificate;
+    t bigint;
+BEGIN
+    IF a->>'template' IS NOT NULL THEN
+        SELECT x.id INTO t FROM muster.desk_template(op, a->>'template') x;
+    END IF;
+    IF EXISTS (SELECT 1 FROM muster.certificate c WHERE c.fingerprint = decode(a->>'fingerprint', 'hex')) THEN
+        PERFORM muster.refuse('request.exists', 'the certificate is a device''s already');
+    ELSIF EXISTS (SELECT 1 FROM muster.key_owner k WHERE k.spki_sha256 = decode(a->>'spki', 'hex') AND (k.dead_at IS NOT NULL OR k.kind <> 'device')) THEN
+        PERFORM muster.refuse('key.reused', 'the certificate''s key is dead, or a CA''s or a claim''s');
+    END IF;
+    INSERT INTO muster.jit_certificate (fingerprint, ca_id, certificate, spki_sha256, serial_number, subject, not_before, not_after, status,
+            template_id, parameters, request_id, created_by)
+        VALUES (decode(a->>'fingerprint', 'hex'), (a->>'ca_id')::bigint, decode(a->>'certificate', 'hex'), decode(a->>'spki', 'hex'),
+            decode(a->>'serial_number', 'hex'), left(a->>'subject', 1024), to_timestamp((a->>'not_before')::bigint), to_timestamp((a->>'not_after')::bigint),
+            COALESCE(a->>'status', 'active'), t, COALESCE(a->'parameters', '{}'), op->>'request', op->>'actor')
+        ON CONFLICT (fingerprint) DO NOTHING RETURNING * INTO j;
+    IF j.id IS NULL THEN
+        SELECT * INTO j FROM muster.jit_certificate x WHERE x.fingerprint = decode(a->>'fingerprint', 'hex');
+        PERFORM muster.refuse('request.exists', format('the certificate is known already, as %s', j.status));
+    END IF;
+    IF NOT muster.jit_sees(op, j) THEN
+        PERFORM muster.refuse('admin.forbidden', 'the CA is not for a template of the token''s product; name one');
+    END IF;
+    UPDATE muster.ca SET has_devices = true WHERE id = j.ca_id AND NOT has_devices;
+    PERFORM muster.desk_audit(op, 'cert.register', a->>'fingerprint', jsonb_build_object('subject', j.subject, 'status', j.status, 'template', a->>'template'));
+    RETURN muster.jit_json(j);
+END $$;
+COMMENT ON FUNCTION desk_jit_register IS 'POST /certs without a thing: the first contact makes a device of it';
+
+-- Before the server makes a device of a certificate that an operator hands in.
+CREATE FUNCTION desk_jit_begin(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    t muster.template := muster.desk_template(op, a->>'template');
+BEGIN
+    UPDATE muster.ca SET has_devices = true WHERE id = (a->>'ca_id')::bigint AND NOT has_devices;
+    PERFORM muster.desk_audit(op, 'cert.register', a->>'fingerprint', jsonb_build_object('subject', a->>'subject', 'template', t.name));
+    RETURN '{}';
+END $$;
+COMMENT ON FUNCTION desk_jit_begin IS 'Scope and audit of POST /certs with a template';
+
+ALTER FUNCTION desk_certificate_revoke(jsonb, jsonb) RENAME TO desk_device_certificate_revoke;
+COMMENT ON FUNCTION desk_device_certificate_revoke IS 'Revokes the certificate of a device';
+CREATE FUNCTION desk_certificate_revoke(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    fp bytea := decode(a->>'fingerprint', 'hex');
+    j muster.jit_certificate;
+BEGIN
+    IF NOT EXISTS (SELECT 1 FROM muster.jit_certificate x WHERE x.fingerprint = fp AND x.status <> 'assigned') THEN
+        RETURN muster.desk_device_certificate_revoke(op, a);
+    END IF;
+    j := muster.desk_jit(op, fp);
+    UPDATE muster.jit_certificate SET status = 'revoked', ended_at = clock_timestamp() WHERE id = j.id RETURNING * INTO j;
+    PERFORM muster.desk_audit(op, 'cert.revoke', a->>'fingerprint', jsonb_build_object('subject', j.subject, 'reason', COALESCE(a->>'reason', 'unspecified')));
+    RETURN muster.jit_json(j);
+END $$;
+COMMENT ON FUNCTION desk_certificate_revoke IS 'POST /certs/{fingerprint}/revoke';

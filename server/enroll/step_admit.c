@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include "enroll/steps.h"
 
-enum { MAX_CONTACT_BYTES = 64 * 1024 };
+enum { MAX_CONTACT_BYTES = 64 * 1024, PENDING_RETRY_S = 10 };
 
 static void bytea_write(struct buf *b, const char *name, struct bytes value, struct arena *arena)
 {
@@ -44,6 +44,7 @@ static enum err pending(struct enrolment *e)
     enum err err = contact_record(e, "pending", NULL);
     if (err)
         return fault_set(e->fault, FAULT_DB_UNAVAILABLE, "recording: %s", err_name(err));
+    e->fault->retry_after_s = PENDING_RETRY_S;
     return fault_set(e->fault, FAULT_CERT_PENDING, "certificate of CA %s", e->peer_ca->name);
 }
 
@@ -56,7 +57,7 @@ static bool waits_as(const struct enrolment *e, const char *status)
  * CA does with all. */
 static enum err judge(struct enrolment *e)
 {
-    if (e->rq->vouched || waits_as(e, "active"))
+    if (e->rq->vouch != VOUCH_NONE || waits_as(e, "active"))
         return ERR_OK;
     if (waits_as(e, "inactive"))
         return fault_set(e->fault, FAULT_CERT_INACTIVE, "it was registered so");

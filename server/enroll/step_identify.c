@@ -20,7 +20,7 @@ static enum err claim_template_choose(struct enrolment *e)
 /* The one an operator named, or its CA's; the default template is nobody's word for it. */
 static enum err jit_template_choose(struct enrolment *e)
 {
-    const char *label = e->rq->vouched ? e->rq->template_name : NULL;
+    const char *label = e->rq->vouch != VOUCH_NONE ? e->rq->template_name : NULL;
     int64_t id = e->known.template_id ? e->known.template_id : e->peer_ca->template_id;
     if (!label && id == 0)
         return fault_set(e->fault, FAULT_TEMPLATE_NO_DEFAULT, "CA %s has no template",

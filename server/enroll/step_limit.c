@@ -14,9 +14,12 @@ static struct limit_key claim_key(const struct enrolment *e)
         LIMIT_CLAIM, e->claim.id, {e->claim.rate_per_second, e->claim.rate_burst}};
 }
 
-/* Each step of a claim is a request of the claim; the template counts devices. */
+/* Each step of a claim is a request of the claim; the template counts devices. What operators
+ * register is no device's request. */
 enum err step_limit(struct enrolment *e)
 {
+    if (e->rq->vouch != VOUCH_NONE)
+        return ERR_OK;
     struct limits_ask ask = {
         .source = e->rq->source,
         .renewal = e->credential == CREDENTIAL_DEVICE,

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/json_out.h"
 #include "enroll/steps.h"
 #include "store/commit.h"
@@ -151,7 +152,8 @@ static void record_settings(const struct enrolment *e, struct enrol_record *r)
         s->allowlist_required && (e->credential != CREDENTIAL_JIT || s->allowlist_said);
     r->replace = s->reprovision == REPROVISION_REPLACE;
     r->verify = verify_name(s->verify);
-    r->verify_within_s = s->verify_within_s;
+    r->verify_within_s =
+        e->rq->vouch == VOUCH_AHEAD ? e->issued.not_after_s - clock_wall_s() : s->verify_within_s;
     r->renew_before_s = s->renew_before_s;
     r->grace_s = s->grace_s;
     r->replay_s = s->replay_s;

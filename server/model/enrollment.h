@@ -22,6 +22,13 @@ enum enrollment_flow {
     FLOW_ADMIT,    /* the certificate that a device came with becomes its own */
 };
 
+/* An operator registers a certificate, whatever its CA does by itself. */
+enum enrollment_vouch {
+    VOUCH_NONE,
+    VOUCH_NOW,   /* the device has come and waits */
+    VOUCH_AHEAD, /* the device may come in years */
+};
+
 struct enrollment_parameter {
     const char *name;
     const char *value;
@@ -53,7 +60,7 @@ struct enrollment_request {
     struct enrollment_parameter
         parameters[ENROLLMENT_MAX_PARAMETERS]; /* FLOW_REGISTER; FLOW_ADMIT: the operator's */
     size_t parameter_count;
-    bool vouched;      /* FLOW_ADMIT: an operator registers it, whatever its CA does by itself */
+    enum enrollment_vouch vouch; /* FLOW_ADMIT */
     struct gate *gate; /* the caller is inside and leaves it while it waits; NULL: in none */
 };
 

@@ -138,6 +138,14 @@ static const struct stmt stmts[] = {
         AFTER_ID("c.id") " ORDER BY c.id" LIMIT), 2},
     [DESK_CERT_SHOW] = {"desk_certificate_show", CALL("desk_certificate_show"), 2},
     [DESK_CERT_REVOKE] = {"desk_certificate_revoke", CALL("desk_certificate_revoke"), 2},
+    [DESK_CERT_WAITING] = {"desk_cert_waiting", PAGE(
+        "SELECT jit_json(j)::json j, j.id::text k, row_number() OVER (ORDER BY j.id) n"
+        " FROM jit_certificate j JOIN ca c ON c.id = j.ca_id"
+        " WHERE j.status IN ('pending', 'active', 'inactive', 'failed') AND jit_sees($1::jsonb, j)"
+        FILTER("j.status", "status") FILTER("c.name", "ca") AFTER_ID("j.id") " ORDER BY j.id" LIMIT), 2},
+    [DESK_CERT_ACTIVATE] = {"desk_certificate_activate", CALL("desk_certificate_activate"), 2},
+    [DESK_CERT_REGISTER] = {"desk_jit_register", CALL("desk_jit_register"), 2},
+    [DESK_CERT_REGISTER_BEGIN] = {"desk_jit_begin", CALL("desk_jit_begin"), 2},
     [DESK_ATTEMPTS] = {"desk_attempts", CALL("desk_attempts"), 2},
     [DESK_AUDIT_LIST] = {"desk_audit_list", PAGE(
         "SELECT json_build_object('id', u.id, 'at', utc(u.at), 'actor', u.actor, 'source', u.source,"

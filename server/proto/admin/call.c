@@ -177,19 +177,25 @@ static enum err answer_complete(const struct admin_call *call, struct service *s
     return ERR_OK;
 }
 
+enum err admin_ask(struct service *service, struct exchange *x, enum desk_call call,
+                   const json_t *args, struct desk_answer *ret_answer)
+{
+    const struct admin_session *s = x->adapter;
+    char message[DB_MAX_MESSAGE_BYTES] = "";
+    char *text = json_dumps(args, JSON_COMPACT);
+    enum err e = text ? desk_call(service->db, call, s->json, text, x->arena, ret_answer, message)
+                      : ERR_NO_MEMORY;
+    free(text);
+    return e ? admin_refused(x, e, message) : ERR_OK;
+}
+
 static enum err desk_run(const struct admin_call *call, struct service *service, struct exchange *x,
                          json_t *args)
 {
-    const struct admin_session *s = x->adapter;
     struct desk_answer answer = {0};
-    char message[DB_MAX_MESSAGE_BYTES] = "";
-    char *text = json_dumps(args, JSON_COMPACT);
-    enum err e = text
-                     ? desk_call(service->db, call->desk, s->json, text, x->arena, &answer, message)
-                     : ERR_NO_MEMORY;
-    free(text);
+    enum err e = admin_ask(service, x, call->desk, args, &answer);
     if (e)
-        return admin_refused(x, e, message);
+        return e;
     if (call->changes_catalog)
         catalog_expire(service->catalog);
     if (call->list)

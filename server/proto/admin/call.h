@@ -64,5 +64,9 @@ enum err admin_args(const struct admin_call *call, struct exchange *x,
 /* Fault and error of a desk call that failed. */
 enum err admin_refused(struct exchange *x, enum err e, const char *message);
 
+/* One call of the desk. Faults as the desk refuses. */
+enum err admin_ask(struct service *service, struct exchange *x, enum desk_call call,
+                   const json_t *args, struct desk_answer *ret_answer) MUST_CHECK;
+
 /* A JSON text of the arena as the answer, with a final line end. */
 enum err admin_reply(struct exchange *x, int status, const char *json) MUST_CHECK;

@@ -358,16 +358,10 @@ static enum err order_reply(struct order *o, const char *json)
 static enum err desk_ask(struct order *o, enum desk_call call, const json_t *args,
                          const char **ret_json)
 {
-    const struct admin_session *s = o->x->adapter;
     struct desk_answer answer = {0};
-    char message[DB_MAX_MESSAGE_BYTES] = "";
-    char *text = json_dumps(args, JSON_COMPACT);
-    enum err e = text
-                     ? desk_call(o->service->db, call, s->json, text, o->x->arena, &answer, message)
-                     : ERR_NO_MEMORY;
-    free(text);
+    enum err e = admin_ask(o->service, o->x, call, args, &answer);
     if (e)
-        return admin_refused(o->x, e, message);
+        return e;
     *ret_json = answer.json;
     return ERR_OK;
 }

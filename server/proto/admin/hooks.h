@@ -26,6 +26,13 @@ enum err claim_rotate_handle(struct service *service, struct exchange *x) MUST_C
 /* cas.c */
 enum err ca_register_before(struct service *service, struct exchange *x, json_t *args);
 
+/* certs.c: certificates that become, or are to become, devices' own */
+enum err cert_activate_handle(struct service *service, struct exchange *x) MUST_CHECK;
+enum err cert_register_handle(struct service *service, struct exchange *x) MUST_CHECK;
+
+/* cert_import.c */
+enum err cert_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
+
 /* allowlist.c */
 enum err allowlist_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
 

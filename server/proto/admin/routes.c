@@ -9,7 +9,8 @@ enum {
     SMALL_BODY_BYTES = 64 * 1024,
     MAX_TOKENS_AT_ONCE = 10000,
     MAX_PEM_BYTES = 32768,
-    MAX_CLAIM_TEMPLATES = 32
+    MAX_CLAIM_TEMPLATES = 32,
+    MAX_CERT_IMPORT_BYTES = 4 << 20
 };
 
 #define V1 "/admin/v1"
@@ -225,6 +226,28 @@ static const struct route routes[] = {
     GET("/certs/{}", ADMIN_VIEWER, .desk = DESK_CERT_SHOW, .args = {PATH_SHA256("fingerprint")}),
     ACT("/certs/{}/revoke", ADMIN_OPERATOR, .desk = DESK_CERT_REVOKE,
         .args = {PATH_SHA256("fingerprint"), BODY_WORD("reason", false, REVOKE_REASONS)}),
+
+    GET("/certs:waiting", ADMIN_VIEWER, .desk = DESK_CERT_WAITING, .list = true,
+        .args = {QUERY_WORD("status", "pending active inactive failed"), QUERY("ca")}),
+    {HTTP_POST, V1 "/certs/{}/activate", "application/json", SMALL_BODY_BYTES, ADMIN_OPERATOR,
+     cert_activate_handle,
+     CALL(.desk = DESK_CERT_ACTIVATE,
+          .args = {PATH_SHA256("fingerprint"),
+                   BODY("template"),
+                   {"parameters", ARG_BODY, ARG_OBJECT, false, 0, 0, NULL},
+                   {"active", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}})},
+    ACT("/certs/{}/deactivate", ADMIN_OPERATOR, .desk = DESK_CERT_ACTIVATE,
+        .args = {PATH_SHA256("fingerprint"), {"active", ARG_FALSE, ARG_BOOL, false, 0, 0, NULL}}),
+    {HTTP_POST, V1 "/certs", "application/json", SMALL_BODY_BYTES, ADMIN_OPERATOR,
+     cert_register_handle,
+     CALL(.status = 201, .args = {{"pem", ARG_BODY, ARG_TEXT, true, 0, MAX_PEM_BYTES, NULL},
+                                  BODY("template"),
+                                  {"parameters", ARG_BODY, ARG_OBJECT, false, 0, 0, NULL},
+                                  BODY_WORD("status", false, "active inactive")})},
+    {HTTP_POST, V1 "/certs:import", "application/x-ndjson", MAX_CERT_IMPORT_BYTES, ADMIN_OPERATOR,
+     cert_import_handle,
+     CALL(.body_is_document = true,
+          .args = {QUERY("template"), QUERY_WORD("report", "all rejected")})},
 
     GET("/attempts/{}", ADMIN_VIEWER, .desk = DESK_ATTEMPTS, .after = attempts_after,
         .args = {PATH("request_id")}),
