@@ -16,7 +16,7 @@ static void query_add(const struct cli *cli, struct buf *b)
     bool first = true;
     for (int i = 0; i < OPT_COUNT; i++) {
         const struct option_row *r = option_row((enum option_id)i);
-        if (!(cli->command->query & cli->options.given & 1ull << i))
+        if (!(cli->command->query & cli->options.given & OPTION_BIT << i))
             continue;
         buf_printf(b, "%c%s=", first ? '?' : '&', r->member);
         text_add_url(b, cli->options.value[i]);
@@ -81,7 +81,7 @@ json_t *command_body(const struct cli *cli)
         json_object_set_new(body, cli->command->word_member, json_string(cli->words[0]));
     for (int i = 0; i < OPT_COUNT; i++) {
         const struct option_row *r = option_row((enum option_id)i);
-        if (!(cli->command->body & cli->options.given & 1ull << i))
+        if (!(cli->command->body & cli->options.given & OPTION_BIT << i))
             continue;
         json_t *value = option_json(cli, i);
         if (!value) {

@@ -120,7 +120,7 @@ static int answer_show(struct cli *cli, struct files *f, json_t *answer)
 static int file_add(const struct cli *cli, enum option_id id, const char *member, json_t *body)
 {
     _cleanup_(buf_donep) struct buf text = {0};
-    if (!(cli->options.given & 1ull << id))
+    if (!(cli->options.given & OPTION_BIT << id))
         return EXIT_OK;
     int rc = command_file_read(cli->options.value[id], MAX_PEM_BYTES, &text);
     if (rc == EXIT_OK)

@@ -175,6 +175,31 @@ static const struct command commands[] = {
      "quarantines the device",
      "muster cert revoke FINGERPRINT --reason keyCompromise", "POST", V1 "/certs/{}/revoke", 0,
      OPT(reason), 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"cert", "waiting", "", 0,
+     "list certificates of registered CAs that belong to no device yet; --status pending, active, "
+     "inactive or failed",
+     "muster cert waiting --status pending", "GET", V1 "/certs:waiting", OPT(status) | OPT(ca), 0,
+     OPT(limit), 0, SHOW_LIST, "fingerprint status ca subject template contacts last_seen reason",
+     NULL, NULL},
+    {"cert", "activate", "FINGERPRINT", 1,
+     "let a certificate be used; one that waits becomes a device's by its CA's template or another",
+     "muster cert activate FINGERPRINT --template pump", "POST", V1 "/certs/{}/activate", 0,
+     OPT(template) | OPT(param), 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"cert", "deactivate", "FINGERPRINT", 1,
+     "keep a certificate out until it is activated again; its sessions end",
+     "muster cert deactivate FINGERPRINT", "POST", V1 "/certs/{}/deactivate", 0, 0, 0, 0,
+     SHOW_OBJECT, NULL, NULL, NULL},
+    {"cert", "register", "FILE", 1,
+     "register a certificate of a registered CA ahead of its device (PEM, then what is between it "
+     "and its CA); without --template its first contact makes the device",
+     "muster cert register device.pem --template pump --param Site=basel", "POST", V1 "/certs", 0,
+     OPT(template) | OPT(param) | OPT(status), 0, 0, SHOW_OBJECT, NULL, NULL, run_cert_register},
+    {"cert", "import", "FILE|-", 1,
+     "register many: JSON lines with CertificatePem, the other members are the template's "
+     "parameters",
+     "muster cert import batch.ndjson --template pump --report batch.csv", "POST",
+     V1 "/certs:import", OPT(template), 0, OPT(report) | OPT(resume), 0, SHOW_OBJECT, NULL, NULL,
+     run_cert_import},
 
     {"product", "list", "", 0, "list the product lines", "muster product list", "GET",
      V1 "/products", 0, 0, OPT(limit), 0, SHOW_LIST, "name serial_case strip_separators created_at",
@@ -221,7 +246,7 @@ const struct command *command_row(size_t i)
     return i < ARRAY_LEN(commands) ? &commands[i] : NULL;
 }
 
-uint64_t command_options(const struct command *c)
+option_set command_options(const struct command *c)
 {
     return c->query | c->body | c->own | GLOBAL;
 }
@@ -247,12 +272,12 @@ static void name_print(const struct command *c)
     printf("  %-34s %s\n", name, c->help);
 }
 
-static void options_print(uint64_t options)
+static void options_print(option_set options)
 {
     for (int i = 0; i < OPT_COUNT; i++) {
         const struct option_row *r = option_row((enum option_id)i);
         char name[64];
-        if (!(options & 1ull << i))
+        if (!(options & OPTION_BIT << i))
             continue;
         snprintf(name, sizeof(name), "--%s%s%s", r->name, r->value ? " " : "",
                  r->value ? r->value : "");
@@ -305,13 +330,14 @@ bool command_help(const char *object, const char *verb)
 static bool options_fit(const struct cli *cli)
 {
     const struct command *c = cli->command;
-    uint64_t strange = cli->options.given & ~command_options(c);
-    uint64_t missing = c->must & ~cli->options.given;
+    option_set strange = cli->options.given & ~command_options(c);
+    option_set missing = c->must & ~cli->options.given;
     for (int i = 0; i < OPT_COUNT && (strange | missing); i++) {
-        if ((strange | missing) & 1ull << i) {
+        if ((strange | missing) & OPTION_BIT << i) {
             fprintf(stderr, "muster: --%s %s; see muster %s %s --help\n",
                     option_row((enum option_id)i)->name,
-                    missing & 1ull << i ? "must be given" : "is not an option of this command",
+                    missing & OPTION_BIT << i ? "must be given"
+                                              : "is not an option of this command",
                     c->object, c->verb ? c->verb : "");
             return false;
         }

@@ -28,10 +28,10 @@ struct command {
     const char *example;
     const char *method; /* NULL: no call is made, and no server needed */
     const char *path;   /* {} stands for a word, {product} for the option */
-    uint64_t query;     /* options that go into the query */
-    uint64_t body;      /* options that go into the body */
-    uint64_t own;       /* options of the CLI's own */
-    uint64_t must;      /* options that must be given */
+    option_set query;   /* options that go into the query */
+    option_set body;    /* options that go into the body */
+    option_set own;     /* options of the CLI's own */
+    option_set must;    /* options that must be given */
     enum command_show show;
     const char *columns;     /* SHOW_LIST: members, separated by spaces */
     const char *word_member; /* the first word goes into the body as this member */
@@ -53,7 +53,7 @@ const struct command *command_find(const char *const *words, size_t count, size_
 const struct command *command_row(size_t i);
 
 /* All options that a command takes. */
-uint64_t command_options(const struct command *c);
+option_set command_options(const struct command *c);
 
 /* Help for all, for one object (verb NULL) or one command. False: there is no such object. */
 bool command_help(const char *object, const char *verb);
@@ -89,6 +89,8 @@ int run_claim_rotate(struct cli *cli);
 int run_ca_register(struct cli *cli);
 int run_ca_unknown(struct cli *cli);
 int run_cert_show(struct cli *cli);
+int run_cert_register(struct cli *cli);
+int run_cert_import(struct cli *cli);
 int run_retire(struct cli *cli);
 int run_completion(struct cli *cli);
 int run_doctor(struct cli *cli);

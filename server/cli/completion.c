@@ -37,11 +37,11 @@ static void option_print(enum option_id id)
 }
 
 /* The options of a mask, as patterns of case or as words. */
-static size_t options_print(uint64_t options, const char *between)
+static size_t options_print(option_set options, const char *between)
 {
     size_t n = 0;
     for (int i = 0; i < OPT_COUNT; i++) {
-        if (!(options & 1ull << i))
+        if (!(options & OPTION_BIT << i))
             continue;
         if (n++ > 0)
             fputs(between, stdout);
@@ -51,14 +51,14 @@ static size_t options_print(uint64_t options, const char *between)
 }
 
 /* Options with a value; files: only those that name a file. */
-static uint64_t valued(bool files)
+static option_set valued(bool files)
 {
-    uint64_t found = 0;
+    option_set found = 0;
     for (int i = 0; i < OPT_COUNT; i++) {
         const struct option_row *r = option_row((enum option_id)i);
         bool file = r->value && strcmp(r->value, "FILE") == 0;
         if (r->value && (!files || file))
-            found |= 1ull << i;
+            found |= OPTION_BIT << i;
     }
     return found;
 }

@@ -1,5 +1,5 @@
-/* Importing an allowlist: the file is cut at line ends into requests of bearable size. With a
- * report an import that broke can go on. */
+/* Importing an allowlist, or certificates: the file is cut at line ends into requests of bearable
+ * size. With a report an import that broke can go on. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,12 @@
 #include "cli/import_report.h"
 #include "cli/progress.h"
 
-enum { PIECE_BYTES = 4 << 20, PIECE_LINES = 50000, MAX_PATH_BYTES = 6000 };
+enum {
+    PIECE_BYTES = 4 << 20,
+    PIECE_LINES = 50000,
+    CERT_PIECE_LINES = 500, /* each is a transaction */
+    MAX_PATH_BYTES = 6000
+};
 
 /* An import under way. */
 struct import {
@@ -22,8 +27,9 @@ struct import {
     const char *type; /* NULL: not known yet */
     struct buf path;
     struct buf piece;
-    long first_line; /* of the piece, in the file */
-    long lines;      /* of the piece */
+    long first_line;  /* of the piece, in the file */
+    long lines;       /* of the piece */
+    long piece_lines; /* of a piece at most */
     json_t *total;
     struct import_report *report; /* NULL: none is wanted */
     struct progress progress;
@@ -150,10 +156,10 @@ static int lines_send(struct import *i)
     while (rc == EXIT_OK && (len = getline(&line, &cap, i->file)) >= 0) {
         if (!i->type)
             type_guess(i, line);
-        if (i->piece.len + (size_t)len > PIECE_BYTES || i->lines == PIECE_LINES)
+        if (i->piece.len + (size_t)len > PIECE_BYTES || i->lines == i->piece_lines)
             rc = piece_send(i);
         if ((size_t)len > PIECE_BYTES) {
-            fprintf(stderr, "muster: line %ld is longer than any line of an allowlist\n",
+            fprintf(stderr, "muster: line %ld is longer than any line may be\n",
                     i->first_line + i->lines);
             return EXIT_USAGE;
         }
@@ -209,9 +215,9 @@ static int import_open(struct import *i)
     return report ? import_report_open(report, o->given & OPT(resume), &i->report) : EXIT_OK;
 }
 
-int run_allowlist_import(struct cli *cli)
+static int import_file(struct cli *cli, const char *type, long piece_lines)
 {
-    struct import i = {.cli = cli, .first_line = 1};
+    struct import i = {.cli = cli, .type = type, .first_line = 1, .piece_lines = piece_lines};
     buf_init(&i.path, MAX_PATH_BYTES);
     buf_init(&i.piece, PIECE_BYTES);
     command_path(cli, &i.path);
@@ -229,4 +235,14 @@ int run_allowlist_import(struct cli *cli)
     buf_done(&i.path);
     buf_done(&i.piece);
     return rc;
+}
+
+int run_allowlist_import(struct cli *cli)
+{
+    return import_file(cli, NULL, PIECE_LINES);
+}
+
+int run_cert_import(struct cli *cli)
+{
+    return import_file(cli, "application/x-ndjson", CERT_PIECE_LINES);
 }

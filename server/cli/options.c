@@ -12,7 +12,7 @@ static const struct option_row rows[] = {
 #undef OPTION_ROW
 };
 
-_Static_assert(OPT_COUNT <= 64, "options are bits of a uint64_t");
+_Static_assert(OPT_COUNT <= 128, "options are bits of an option_set");
 
 const struct option_row *option_row(enum option_id id)
 {
@@ -45,7 +45,7 @@ static bool option_take(struct options *o, int id)
         o->pairs[o->pair_count++] = optarg;
     }
     o->value[id] = optarg ? optarg : "";
-    o->given |= 1ull << id;
+    o->given |= OPTION_BIT << id;
     return true;
 }
 

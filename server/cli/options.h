@@ -30,7 +30,9 @@ enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_DURATION, OPTION_FLAG, OPT
     OPTION(param, OPTION_PAIRS, "parameters", "NAME=VALUE",                                        \
            "value of a parameter; may be repeated")                                                \
     OPTION(state, OPTION_TEXT, "state", "STATE", "only those in this state")                       \
-    OPTION(status, OPTION_TEXT, "status", "STATUS", "pending, current, superseded or revoked")     \
+    OPTION(status, OPTION_TEXT, "status", "STATUS",                                                \
+           "pending, current, superseded or revoked; of one that is registered: active, inactive") \
+    OPTION(ca, OPTION_TEXT, "ca", "NAME", "only those of this CA")                                 \
     OPTION(batch, OPTION_TEXT, "batch", "TEXT",                                                    \
            "of lines that name none; of the devices that carry a claim")                           \
     OPTION(format, OPTION_TEXT, NULL, "FORMAT", "csv or ndjson (default: by the first character)") \
@@ -99,13 +101,17 @@ enum option_id {
         OPT_COUNT
 };
 
-#define OPT(name) (1ull << OPT_##name)
+/* Options as bits. */
+__extension__ typedef unsigned __int128 option_set;
+
+#define OPTION_BIT ((option_set)1)
+#define OPT(name) (OPTION_BIT << OPT_##name)
 
 enum { OPTIONS_MAX_WORDS = 8, OPTIONS_MAX_PAIRS = 32 };
 
 struct options {
     const char *value[OPT_COUNT]; /* as given; flags: "" */
-    uint64_t given;
+    option_set given;
     const char *pairs[OPTIONS_MAX_PAIRS];
     size_t pair_count;
     const char *words[OPTIONS_MAX_WORDS];

@@ -63,7 +63,7 @@ static int member_show(struct cli *cli, enum option_id id, const char *member)
     struct client_answer answer = {.json = NULL};
     int rc = client_call(cli->client, &rq, &answer);
     const char *text = json_string_value(json_object_get(answer.json, member));
-    if (rc == EXIT_OK && cli->options.given & 1ull << id && text)
+    if (rc == EXIT_OK && cli->options.given & OPTION_BIT << id && text)
         fputs(text, stdout);
     else if (rc == EXIT_OK)
         command_show(cli, answer.json);
@@ -81,10 +81,11 @@ int run_cert_show(struct cli *cli)
     return member_show(cli, OPT_pem, "pem");
 }
 
-int run_ca_register(struct cli *cli)
+/* The call with a PEM file in its body. */
+static int pem_send(struct cli *cli, const char *file)
 {
     _cleanup_(buf_donep) struct buf pem = {0};
-    int rc = command_file_read(cli->words[1], MAX_FILE_BYTES, &pem);
+    int rc = command_file_read(file, MAX_FILE_BYTES, &pem);
     json_t *body = rc == EXIT_OK ? command_body(cli) : NULL;
     if (!body)
         return EXIT_USAGE;
@@ -92,6 +93,16 @@ int run_ca_register(struct cli *cli)
     rc = command_call(cli, body);
     json_decref(body);
     return rc;
+}
+
+int run_ca_register(struct cli *cli)
+{
+    return pem_send(cli, cli->words[1]);
+}
+
+int run_cert_register(struct cli *cli)
+{
+    return pem_send(cli, cli->words[0]);
 }
 
 int run_ca_unknown(struct cli *cli)
