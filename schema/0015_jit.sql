@@ -55,7 +55,7 @@ CREATE TABLE jit_certificate (
     last_source   text,
     told_at       timestamptz,
     ended_at      timestamptz,
-    device_id     bigint REFERENCES device,
+    device_id     bigint,
     CHECK ((status = 'assigned') = (device_id IS NOT NULL))
 );
 COMMENT ON TABLE jit_certificate IS 'Certificates of registered CAs that are known and belong to no device yet: recorded by their first contact, or by an operator ahead of it';
@@ -80,7 +80,7 @@ COMMENT ON COLUMN jit_certificate.last_seen IS 'When it came last';
 COMMENT ON COLUMN jit_certificate.last_source IS 'From which address';
 COMMENT ON COLUMN jit_certificate.told_at IS 'When it was last announced as pending';
 COMMENT ON COLUMN jit_certificate.ended_at IS 'When it was revoked';
-COMMENT ON COLUMN jit_certificate.device_id IS 'The device it became';
+COMMENT ON COLUMN jit_certificate.device_id IS 'The device it became; no foreign key, as it may be written before the device, in one transaction';
 CREATE INDEX jit_certificate_waiting_idx ON jit_certificate (ca_id, status, id) WHERE status IN ('pending', 'active', 'inactive', 'failed');
 CREATE INDEX jit_certificate_revoked_idx ON jit_certificate (spki_sha256) WHERE status = 'revoked';
 

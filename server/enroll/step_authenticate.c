@@ -83,7 +83,7 @@ static enum err registered_now(struct enrolment *e)
 static enum err factory_certificate(struct enrolment *e)
 {
     enum err err = e->peer_ca->has_devices ? registered_certificate(e) : ERR_NOT_FOUND;
-    if (err == ERR_NOT_FOUND && e->rq->renew && e->peer_ca->jit != JIT_OFF)
+    if (err == ERR_NOT_FOUND && e->rq->renew && e->peer_ca->has_devices)
         err = registered_now(e);
     if (err != ERR_NOT_FOUND)
         return err;

@@ -1,11 +1,12 @@
 """Devices that come with a certificate of a registered CA: the first contact registers them."""
+import json
 import threading
 
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from client import Device, fingerprint, new_csr, new_key, unique
+from client import Device, cert_pem, fingerprint, new_csr, new_key, unique
 from factory import Authority
 from stack import Refused
 from test_credentials import refused
@@ -16,8 +17,8 @@ def maker(stack, template="jit", **settings):
     ca = Authority(unique("Maker "))
     ca.nick = unique("jit")
     ca.register(stack, ca.nick, template)
-    for name, value in {"auto_registration": True, **settings}.items():
-        stack.sql(f"UPDATE ca SET {name} = %s WHERE name = %s", value, ca.nick)
+    values = {"auto_registration": True, **settings}
+    stack.sql(f"UPDATE ca SET {', '.join(f'{name} = %s' for name in values)} WHERE name = %s", *values.values(), ca.nick)
     return ca
 
 
@@ -165,7 +166,7 @@ def test_automatic_registration_off(stack):
     stack.sql("UPDATE ca SET auto_registration = false WHERE name = %s", off.ca.nick)
     threading.Event().wait(1.5)
     assert d.config()["state"] == "PROVISIONED"
-    refused("cert.unknown", off.device().config)
+    refused("ca.no_auto_registration", off.device().config)
 
 
 def wait_config(d):
@@ -203,3 +204,139 @@ def test_revoked_is_dead_whatever_the_ca_says(stack, jitp):
     refused("device.quarantined", d.config, again, key)
     stack.v1("POST", f"/devices/{d.serial}/release")
     refused("key.reused", d.config, again, key)
+
+
+# the operator's part
+
+def test_activation_makes_the_device(stack, jitr):
+    d = jitr.device()
+    refused("cert.pending_activation", d.config)
+    (row,) = [w for w in stack.cli_json("cert", "waiting", "--status", "pending", "--ca", jitr.ca.nick) if w["fingerprint"] == fingerprint(d.cert)]
+    assert row["template"] == "jit" and row["contacts"] == 1 and d.serial in row["subject"] and row["last_source"] == "127.0.0.1"
+    shown = stack.cli_json("cert", "activate", fingerprint(d.cert), "--param", "Site=basel")
+    assert shown["serial"] == d.serial and shown["origin"] == "registered" and shown["active"]
+    assert stack.device(d.serial)["attributes"]["site"] == "basel"
+    assert d.config()["state"] == "PROVISIONED"
+    assert fingerprint(d.cert) not in [w["fingerprint"] for w in stack.cli_json("cert", "waiting", "--ca", jitr.ca.nick)]
+    trail = stack.device(d.serial)["trail"]
+    assert [(t["protocol"], t["operation"], t["credential"]) for t in trail] == [("config", "verify", "device"), ("admin", "activate", "jit")]
+    assert stack.one("SELECT count(*) FROM audit WHERE action = 'cert.activate' AND object = %s", fingerprint(d.cert)) == 1
+    assert stack.cli_json("cert", "activate", fingerprint(d.cert))["fingerprint"] == fingerprint(d.cert)  # it is: nothing to do
+
+
+def test_activation_takes_another_template(stack):
+    bare = Maker(stack, None, jit="jitr")
+    d = bare.device()
+    refused("cert.pending_activation", d.config)
+    refused("template.no_default", stack.v1, "POST", f"/certs/{fingerprint(d.cert)}/activate", {})
+    assert waiting(stack, d.cert)[0] == "pending"
+    stack.v1("POST", f"/certs/{fingerprint(d.cert)}/activate", {"template": "jit"})
+    assert d.config()["thing_name"] == f"jit-{d.serial}"
+
+
+def test_a_deactivated_certificate_is_refused_until_it_is_activated(stack, jitp):
+    d = jitp.device()
+    d.config()
+    assert not stack.cli_json("cert", "deactivate", fingerprint(d.cert))["active"]
+    refused("cert.inactive", d.config)
+    assert stack.cli_json("cert", "activate", fingerprint(d.cert))["active"]
+    assert d.config()["state"] == "PROVISIONED"
+    assert [t["operation"] for t in stack.device(d.serial)["trail"]][:2] == ["activate", "deactivate"]
+
+
+def test_one_that_waits_can_be_kept_out_and_revoked(stack, jitr):
+    d = jitr.device()
+    refused("cert.pending_activation", d.config)
+    assert stack.v1("POST", f"/certs/{fingerprint(d.cert)}/deactivate")["status"] == "inactive"
+    refused("cert.inactive", d.config)
+    assert stack.v1("POST", f"/certs/{fingerprint(d.cert)}/revoke", {})["status"] == "revoked"
+    refused("cert.revoked", d.config)
+    again, key = jitr.ca.device(d.serial, key=d.key)  # nor another over its key
+    refused("cert.revoked", d.config, again, key)
+    e = refused("request.conflict", stack.v1, "POST", f"/certs/{fingerprint(d.cert)}/activate", {})
+    assert e.status == 409
+
+
+def test_a_certificate_registered_without_thing_waits_for_its_first_contact(stack, tmp_path):
+    off = Maker(stack, auto_registration=False)
+    d = off.device()
+    (tmp_path / "d.pem").write_bytes(cert_pem(d.cert))
+    row = stack.cli_json("cert", "register", tmp_path / "d.pem", "--param", "Site=shelf")
+    assert row["status"] == "active" and row["contacts"] == 0 and row["created_by"]
+    assert certificates(stack, d.serial) == []
+    wait_config(d)
+    assert stack.device(d.serial)["attributes"]["site"] == "shelf"
+    refused("request.exists", stack.v1, "POST", "/certs", {"pem": cert_pem(d.cert).decode()})
+
+
+def test_a_certificate_registered_inactive_is_refused(stack):
+    off = Maker(stack, auto_registration=False)
+    d = off.device()
+    stack.v1("POST", "/certs", {"pem": cert_pem(d.cert).decode(), "status": "inactive"})
+    threading.Event().wait(1.2)
+    refused("cert.inactive", d.config)
+    stack.v1("POST", f"/certs/{fingerprint(d.cert)}/activate", {})
+    assert d.config()["serial"] == d.serial
+
+
+def test_a_certificate_registered_with_a_template_has_its_device_at_once(stack):
+    off = Maker(stack, auto_registration=False)
+    d = off.device()
+    shown = stack.v1("POST", "/certs", {"pem": cert_pem(d.cert).decode(), "template": "jit", "parameters": {"Site": "ahead"}})
+    assert shown["serial"] == d.serial and shown["status"] == "pending"
+    device = stack.device(d.serial)
+    assert device["state"] == "VERIFY" and device["attributes"]["site"] == "ahead"
+    assert device["verify_by"][:4] > "2030"  # it may come in years
+    wait_config(d)
+    assert stack.state(d.serial) == "PROVISIONED"
+
+
+@pytest.mark.parametrize("body, code", [
+    ({"pem": "nonsense"}, "request.malformed"), ({"pem": "<own>"}, "cert.wrong_purpose"), ({"pem": "<stranger>"}, "ca.not_registered"),
+    ({"pem": "<good>", "template": "nosuch"}, "object.not_found"), ({"pem": "<good>", "parameters": {"AWS::IoT::Certificate::CommonName": "x"}}, "request.malformed"),
+    ({"pem": "<good>", "parameters": {"Site": 7}}, "request.malformed")])
+def test_what_cannot_be_registered(stack, jitp, body, code):
+    own = Device(stack, None, "open", stack.mint("open"))
+    own.enrol()
+    pems = {"<own>": own.cert, "<stranger>": Authority("Stranger").device(unique())[0], "<good>": jitp.device().cert}
+    pem = cert_pem(pems[body["pem"]]).decode() if body["pem"] in pems else body["pem"]
+    refused(code, stack.v1, "POST", "/certs", {**body, "pem": pem})
+
+
+def test_a_batch_from_json_lines_with_a_result_a_line(stack, tmp_path):
+    off = Maker(stack, auto_registration=False)
+    devices = [off.device() for _ in range(40)]
+    lines = [json.dumps({"CertificatePem": cert_pem(d.cert).decode(), "Site": f"s{n}"}) for n, d in enumerate(devices)]
+    lines.insert(3, "no json")
+    lines.insert(7, json.dumps({"CertificatePem": cert_pem(Authority("Stranger").device(unique())[0]).decode()}))
+    file, report = tmp_path / "batch.ndjson", tmp_path / "batch.csv"
+    file.write_text("\n".join(lines) + "\n")
+    done = stack.cli("cert", "import", file, "--template", "jit", "--report", report, check=False)
+    assert done.stdout == "40 imported, 0 duplicate, 2 rejected\n" and done.returncode == 1
+    rows = [row.split(",", 3) for row in report.read_text().splitlines()[1:] if not row.startswith("#")]
+    assert [(r[0], r[1]) for r in rows if r[1] != "imported"] == [("4", "rejected"), ("8", "rejected")]
+    assert "ca.not_registered" in rows[7][3]
+    assert stack.device(devices[5].serial)["attributes"]["site"] == "s5"
+    wait_config(devices[5])
+    again = stack.cli("cert", "import", file, "--template", "jit", check=False)
+    assert again.stdout.splitlines()[-1] == "0 imported, 40 duplicate, 2 rejected"
+
+
+def test_a_batch_without_template_waits(stack, tmp_path):
+    off = Maker(stack, auto_registration=False)
+    d = off.device()
+    body = json.dumps({"CertificatePem": cert_pem(d.cert).decode(), "Site": "later"}).encode() + b"\n"
+    report = stack.admin("POST", "/admin/v1/certs:import", body, kind="application/x-ndjson")
+    assert report["imported"] == 1 and report["lines"] == [{"line": 1, "serial": d.serial, "result": "imported", "reason": None}]
+    wait_config(d)
+    assert stack.device(d.serial)["attributes"]["site"] == "later"
+
+
+def test_operators_of_one_product_stay_with_it(stack, jitr):
+    token = stack.v1("POST", "/admin-tokens", {"name": unique("t"), "role": "operator", "product": "folded"})["token"]
+    d = jitr.device()
+    refused("cert.pending_activation", d.config)
+    assert stack.v1("GET", "/certs:waiting", token=token) == []
+    refused("object.not_found", stack.v1, "POST", f"/certs/{fingerprint(d.cert)}/activate", {}, token=token)
+    refused("admin.forbidden", stack.v1, "POST", "/certs", {"pem": cert_pem(jitr.device().cert).decode()}, token=token)
+    refused("object.not_found", stack.v1, "POST", "/certs", {"pem": cert_pem(jitr.device().cert).decode(), "template": "jit"}, token=token)

@@ -136,6 +136,15 @@ static enum err report_reply(struct import *i)
     return e;
 }
 
+/* An operator who may not see the template gets no line done. */
+static enum err template_check(struct import *i)
+{
+    struct desk_answer answer = {0};
+    _cleanup_(json_decrefp) json_t *args = json_pack("{s:s}", "name", i->template);
+    return args ? admin_ask(i->service, i->x, DESK_TEMPLATE_SHOW, args, &answer)
+                : fault_set(&i->x->fault, FAULT_INTERNAL, "out of memory");
+}
+
 enum err cert_import_handle(struct service *service, struct exchange *x)
 {
     _cleanup_(json_decrefp) json_t *args = NULL;
@@ -150,6 +159,10 @@ enum err cert_import_handle(struct service *service, struct exchange *x)
                        .all = !report || strcmp(report, "all") == 0,
                        .lines = lines};
     catalog_expire(service->catalog);
-    e = lines ? lines_take(&i) : fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
+    if (!lines)
+        return fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
+    e = i.template ? template_check(&i) : ERR_OK;
+    if (!e)
+        e = lines_take(&i);
     return e ? e : report_reply(&i);
 }
