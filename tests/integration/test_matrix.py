@@ -416,6 +416,10 @@ class Objects:
     def pem(self):
         return cert_pem(Authority(unique("Matrix CA")).cert).decode()
 
+    def cert(self):
+        """Of a device that may register."""
+        return cert_pem(self.world.maker.device(self.world.allowed())[0]).decode()
+
     def ca(self):
         name = unique("matrix-ca")
         Authority(name).register(self.world.stack, name, "matrix")
