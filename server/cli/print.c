@@ -319,7 +319,7 @@ void print_device(const json_t *d)
     if (json_array_size(json_object_get(d, "certificates")) > 0) {
         printf("\ncertificates\n");
         print_table(json_object_get(d, "certificates"),
-                    "fingerprint purpose status not_after verified_at revoke_reason");
+                    "fingerprint purpose origin status active not_after verified_at revoke_reason");
     }
     print_claims(json_object_get(d, "certificates"));
     printf("\ntrail, newest first\n");
