@@ -30,10 +30,8 @@ static bool claim_may(struct plugin *p, const struct mosquitto_evt_acl_check *ev
 static bool service_may(struct plugin *p, const struct mosquitto_evt_acl_check *ev)
 {
     static const char *const subscriptions[] = {
-        WIRE_REQUEST_SUBSCRIPTION,
-        WIRE_DENIED_SUBSCRIPTION,
-        WIRE_SEEN_SUBSCRIPTION,
-        WIRE_GATE_TOPIC,
+        WIRE_REQUEST_SUBSCRIPTION, WIRE_DENIED_SUBSCRIPTION, WIRE_SEEN_SUBSCRIPTION,
+        WIRE_UNKNOWN_SUBSCRIPTION, WIRE_GATE_TOPIC,
     };
     if (ev->access == MOSQ_ACL_WRITE)
         return strcmp(ev->topic, WIRE_CONTROL_TOPIC) == 0;

@@ -16,8 +16,22 @@ static bool cert_of(const struct mosquitto *client, uint8_t ret_cert[SHA256_BYTE
     return x && X509_digest(x, EVP_sha256(), ret_cert, &len) == 1;
 }
 
+/* musterd may make a device of it, and the next try gets in. */
+static void unknown_tell(struct plugin *p, const struct mosquitto *client,
+                         const struct identity *who)
+{
+    uint8_t *der = NULL;
+    _cleanup_(X509_freep) X509 *x = mosquitto_client_certificate(client);
+    if (!recent_take(&p->unknown, who->cert, clock_mono_us()))
+        return;
+    int len = x ? i2d_X509(x, &der) : 0;
+    if (len > 0 && len <= WIRE_MAX_UNKNOWN_BYTES)
+        post_unknown(client, who, bytes_of(der, (size_t)len));
+    OPENSSL_free(der);
+}
+
 /* Why a client may not connect; NULL when it may. */
-static const char *refusal_of(const struct plugin *p, const struct mosquitto *client,
+static const char *refusal_of(struct plugin *p, const struct mosquitto *client,
                               struct identity *ret_identity)
 {
     const char *id = mosquitto_client_id(client);
@@ -35,7 +49,10 @@ static const char *refusal_of(const struct plugin *p, const struct mosquitto *cl
         return NULL;
     if (!p->ready)
         return "the table of certificates is not complete yet";
-    return ret_identity->who == WHO_NOBODY ? "the certificate is not admitted" : NULL;
+    if (ret_identity->who != WHO_NOBODY)
+        return NULL;
+    unknown_tell(p, client, ret_identity);
+    return "the certificate is not admitted";
 }
 
 static const char *begin(struct plugin *p, struct mosquitto *client, const struct identity *who)

@@ -17,6 +17,7 @@
 
 #include "broker/conns.h"
 #include "broker/pins.h"
+#include "broker/recent.h"
 #include "broker/table.h"
 
 enum { HEX_BYTES = 2 * SHA256_BYTES + 1 };
@@ -39,9 +40,10 @@ struct plugin {
     uint64_t counter; /* of batches, from a random one */
     int64_t position;
     bool ready;
-    bool sweeping;     /* sessions whose certificate went with a cleared table are looked for */
-    bool reloading;    /* until the next tick Mosquitto asks again about those connected */
-    int64_t status_us; /* when musterd was last told */
+    bool sweeping;         /* sessions whose certificate went with a cleared table are looked for */
+    bool reloading;        /* until the next tick Mosquitto asks again about those connected */
+    int64_t status_us;     /* when musterd was last told */
+    struct recent unknown; /* certificates that musterd was told of */
     struct sample denied;
     struct sample refused;
 };

@@ -83,6 +83,20 @@ void post_seen(const struct mosquitto *client, const struct identity *who)
     post(NULL, WIRE_SEEN_TOPIC, bytes_text(NULL), 1, stamps, ARRAY_LEN(stamps));
 }
 
+/* With quality of service 0: of others Mosquitto has 20 on their way to a client, and in a storm of
+ * connections its loop turns once in a second or two. A device that is not heard tries again. */
+void post_unknown(const struct mosquitto *client, const struct identity *who, struct bytes der)
+{
+    char cert[HEX_BYTES];
+    hex_of(who->cert, cert);
+    const struct stamp stamps[] = {
+        {WIRE_CERTIFICATE, cert},
+        {WIRE_CLIENT, text_or_empty(mosquitto_client_id(client))},
+        {WIRE_SOURCE, text_or_empty(mosquitto_client_address(client))},
+    };
+    post(NULL, WIRE_UNKNOWN_TOPIC, der, 0, stamps, ARRAY_LEN(stamps));
+}
+
 bool post_answer(const char *client_id, const char *topic, struct bytes payload)
 {
     return post(client_id, topic, payload, 0, NULL, 0);

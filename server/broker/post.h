@@ -18,6 +18,9 @@ void post_denied(struct plugin *p, const struct mosquitto *client, const struct 
 /* A device's certificate is used for the first time. */
 void post_seen(const struct mosquitto *client, const struct identity *who);
 
+/* A certificate that the table does not have tried to connect. */
+void post_unknown(const struct mosquitto *client, const struct identity *who, struct bytes der);
+
 /* To the client with that id only, whether it subscribed or not. */
 bool post_answer(const char *client_id, const char *topic, struct bytes payload);
 

@@ -65,7 +65,8 @@ enum {
     WIRE_MAX_THING_CHARS = 128,
     WIRE_MAX_CLIENT_CHARS = 128, /* of a client id the plugin admits */
     WIRE_MAX_REQUEST_BYTES = 16 * 1024,
-    WIRE_ANSWER_TIMEOUT_S = 15, /* a request without answer so long is given up */
+    WIRE_MAX_UNKNOWN_BYTES = 8192, /* of a certificate that is told */
+    WIRE_ANSWER_TIMEOUT_S = 15,    /* a request without answer so long is given up */
 };
 
 /* What a certificate may do at the broker. */

@@ -39,7 +39,7 @@ static char subscription_unknown[] = WIRE_UNKNOWN_SUBSCRIPTION;
 static char subscription_gate[] = WIRE_GATE_TOPIC;
 static char *const subscriptions[] = {subscription_request, subscription_denied, subscription_seen,
                                       subscription_unknown, subscription_gate};
-static const int qualities[ARRAY_LEN(subscriptions)] = {1, 1, 1, 1, 0};
+static const int qualities[ARRAY_LEN(subscriptions)] = {1, 1, 1, 0, 0};
 
 /* What the keeper waits for. */
 enum answer { ANSWER_AWAITED, ANSWER_YES, ANSWER_NO };

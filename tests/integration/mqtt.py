@@ -101,6 +101,11 @@ class Mqtt:
     def properties(self, raw=b""):
         return varint(len(raw)) + raw if self.version == 5 else b""
 
+    def readable(self, seconds):
+        poll = select.poll()  # select ends at 1,024 files
+        poll.register(self.socket, select.POLLIN)
+        return poll.poll(seconds * 1000)
+
     # packets
 
     def connect_packet(self, client_id, clean=True, username=None, will=None, expiry=None):
@@ -132,7 +137,7 @@ class Mqtt:
                     return head >> 4, head & 15, body
             except IndexError:
                 pass
-            if not self.socket.pending() and not select.select([self.socket], [], [], max(0, end - time.monotonic()))[0]:
+            if not self.socket.pending() and not self.readable(max(0, end - time.monotonic())):
                 raise TimeoutError("no packet from the broker")
             try:
                 more = self.socket.recv(65536)
