@@ -9,9 +9,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from claims import csr_pem
-from client import fingerprint, name_of, new_key, unique
+from client import cert_pem, fingerprint, key_pem, name_of, new_key, unique
 from fleet import joined
 from stack import ROOT, wait_for
+from test_jit import Maker, certificates
 
 SDK = pathlib.Path(os.environ.get("MUSTER_SDK", ROOT / "build-tests" / "sdk"))
 
@@ -77,3 +78,24 @@ def test_a_rejection_tells_the_sdk_why(place, tmp_path, version):
     assert r["rejected"]["statusCode"] == 403 and r["rejected"]["errorCode"] == "AccessDenied", r
     request = r["rejected"]["errorMessage"].rsplit("request ", 1)[1].rstrip(")")
     assert "allowlist.unknown_serial" in place.stack.cli("explain", request).stdout
+
+
+@pytest.mark.parametrize("version", [5, 3])
+def test_a_factory_certificate_is_enough(place, tmp_path, version):
+    """Just-in-time: the first connect is refused, the MQTT 5 client tries again by itself, 3.1.1's application does."""
+    maker = Maker(place.stack)
+    place.broker.trust_add(cert_pem(maker.ca.cert))
+    devices = [maker.device() for _ in range(32)]
+    tasks = []
+    for d in devices:
+        (tmp_path / f"{d.serial}.pem").write_bytes(cert_pem(d.cert))
+        (tmp_path / f"{d.serial}.key").write_bytes(key_pem(d.key))
+        tasks.append({"serial": d.serial, "thingName": f"jit-{d.serial}", "topic": f"jit/jit-{d.serial}/up",
+                      "cert": str(tmp_path / f"{d.serial}.pem"), "key": str(tmp_path / f"{d.serial}.key")})
+    results = sdk(place, {"version": version, "operate": True, "retry": True, "devices": tasks})
+    for d in devices:
+        r = results[d.serial]
+        assert r.get("published"), r
+        assert r["refusals"] and (version == 3 or set(r["refusals"]) == {135}), r
+        wait_for("VERIFY", lambda d=d: place.stack.state(d.serial) == "PROVISIONED")
+        assert [c[:3] for c in certificates(place.stack, d.serial)] == [("operational", "current", "registered")]

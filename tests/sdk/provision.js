@@ -13,10 +13,13 @@ async function connect5(task, identity, clientId) {
   builder.withPort(task.port);
   builder.withConnectProperties({ clientId, keepAliveIntervalSeconds: 60 });
   const client = new mqtt5.Mqtt5Client(builder.build());
+  const refusals = []; // the client tries again by itself
+  client.on('connectionFailure', (event) => refusals.push(event.connack ? event.connack.reasonCode : String(event.error)));
   const up = once(client, 'connectionSuccess');
   client.start();
   await up;
   return {
+    refusals,
     identity: iotidentity.IotIdentityClientv2.newFromMqtt5(client, OPTIONS),
     publish: (topicName, payload) => client.publish({ topicName, payload, qos: mqtt5.QoS.AtLeastOnce }),
     close: async () => { const down = once(client, 'stopped'); client.stop(); await down; client.close(); },
@@ -31,8 +34,19 @@ async function connect311(task, identity, clientId) {
   builder.with_client_id(clientId);
   builder.with_clean_session(true);
   const connection = new mqtt.MqttClient().new_connection(builder.build());
-  await connection.connect();
+  const refusals = [];
+  for (let pause = 50; ; pause = Math.min(pause * 2, 4000)) { // its first connect() is the application's to repeat
+    try {
+      await connection.connect();
+      break;
+    } catch (error) {
+      refusals.push(String(error));
+      if (!task.retry || refusals.length > 20) throw error;
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
   return {
+    refusals,
     identity: iotidentity.IotIdentityClientv2.newFromMqtt311(connection, OPTIONS),
     publish: (topic, payload) => connection.publish(topic, payload, mqtt.QoS.AtLeastOnce),
     close: () => connection.disconnect(),
@@ -64,10 +78,10 @@ async function provision(task, device) {
 // With the permanent certificate: connects and publishes below its own name.
 async function operate(task, device) {
   const session = await connect(task, device, device.thingName);
-  await session.publish(`things/${device.thingName}/telemetry`, JSON.stringify({ from: device.thingName }));
+  await session.publish(device.topic || `things/${device.thingName}/telemetry`, JSON.stringify({ from: device.thingName }));
   session.identity.close();
   await session.close();
-  return { serial: device.serial, published: true };
+  return { serial: device.serial, published: true, refusals: session.refusals };
 }
 
 async function main() {
