@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "broker/grant.h"
 #include "broker/plugin.h"
 #include "broker/post.h"
 #include "broker/topics.h"
@@ -25,6 +26,40 @@ static bool claim_may(struct plugin *p, const struct mosquitto_evt_acl_check *ev
             post_denied(p, ev->client, who, "subscribe", ev->topic);
     }
     return may;
+}
+
+/* Without policies: what is below its own name. */
+static bool own_topics_may(const struct mosquitto_evt_acl_check *ev, const struct identity *who)
+{
+    return topic_is_of_thing(ev->topic, who->thing);
+}
+
+static bool policies_may(const struct plugin *p, const struct mosquitto_evt_acl_check *ev,
+                         const struct identity *who)
+{
+    const char *filter = ev->topic;
+    switch (ev->access) {
+    case MOSQ_ACL_WRITE:
+        return grant_allows(p, ev->client, who, POLICY_PUBLISH, ev->topic) &&
+               (!ev->retain || grant_allows(p, ev->client, who, POLICY_RETAIN, ev->topic));
+    case MOSQ_ACL_READ:
+        return grant_allows(p, ev->client, who, POLICY_RECEIVE, ev->topic);
+    case MOSQ_ACL_SUBSCRIBE:
+        return topic_shared_filter(&filter) &&
+               grant_allows(p, ev->client, who, POLICY_SUBSCRIBE, filter);
+    default:
+        return false;
+    }
+}
+
+/* Some topics are no device's, whatever a policy says. */
+static bool device_may(const struct plugin *p, const struct mosquitto_evt_acl_check *ev,
+                       const struct identity *who)
+{
+    bool write = ev->access == MOSQ_ACL_WRITE;
+    if (ev->access != MOSQ_ACL_SUBSCRIBE && topic_is_reserved(ev->topic, write))
+        return false;
+    return who->grants.len > 0 ? policies_may(p, ev, who) : own_topics_may(ev, who);
 }
 
 static bool service_may(struct plugin *p, const struct mosquitto_evt_acl_check *ev)
@@ -58,7 +93,7 @@ static bool may(struct plugin *p, const struct mosquitto_evt_acl_check *ev)
     case WHO_CLAIM:
         return claim_may(p, ev, &who);
     case WHO_DEVICE:
-        return topic_is_of_thing(ev->topic, who.thing);
+        return device_may(p, ev, &who);
     case WHO_SERVICE:
         return service_may(p, ev);
     }

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "broker/grant.h"
 #include "broker/plugin.h"
 #include "broker/post.h"
 #include "broker/topics.h"
@@ -49,6 +50,9 @@ static const char *refusal_of(struct plugin *p, const struct mosquitto *client,
         return NULL;
     if (!p->ready)
         return "the table of certificates is not complete yet";
+    if (ret_identity->who == WHO_DEVICE && ret_identity->grants.len > 0 &&
+        !grant_allows(p, client, ret_identity, POLICY_CONNECT, id))
+        return "its policies do not allow it to connect under this client id";
     if (ret_identity->who != WHO_NOBODY)
         return NULL;
     unknown_tell(p, client, ret_identity);

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,11 +20,16 @@ struct batch {
     struct bytes entries;
 };
 
+enum batch_kind { BATCH_CERTIFICATE, BATCH_POLICY, BATCH_CA };
+
 struct batch_entry {
-    enum wire_state state;
-    const uint8_t *fingerprint;
-    const char *thing; /* not terminated */
-    size_t thing_len;
+    enum batch_kind kind;
+    const uint8_t *fingerprint; /* BATCH_CERTIFICATE */
+    enum wire_state state;      /* likewise */
+    struct bytes thing;         /* likewise, not terminated */
+    struct bytes grants;        /* likewise; well formed */
+    uint32_t policy;            /* BATCH_POLICY: its number */
+    struct bytes body;          /* BATCH_POLICY: a valid form; BATCH_CA: DER, not looked at */
 };
 
 /* Judges all of it: ERR_INVALID unless every entry is as it should be. */
@@ -31,3 +37,16 @@ enum err batch_decode(struct bytes in, struct batch *ret_batch) MUST_CHECK;
 
 /* Takes the next entry off the rest of a batch's entries, while there are some. */
 enum err batch_entry_decode(struct bytes *rest, struct batch_entry *ret_entry) MUST_CHECK;
+
+/* The grants of a certificate, piece by piece. */
+struct grants {
+    struct bytes policies; /* numbers, four bytes each */
+    struct bytes pairs;
+};
+
+/* False when they are not as they should be. len 0 is good: there are none. */
+bool grants_decode(struct bytes in, struct grants *ret_grants);
+uint32_t grants_policy(const struct grants *g, size_t i);
+
+/* The next pair of the rest. False at its end. */
+bool grants_pair(struct bytes *rest, struct bytes *ret_name, struct bytes *ret_value);

@@ -1,10 +1,12 @@
 #include <dlfcn.h>
+#include <errno.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/text.h"
 #include "broker/batch.h"
+#include "broker/cas.h"
 #include "broker/plugin.h"
 #include "broker/post.h"
 #include "broker/topics.h"
@@ -81,13 +83,48 @@ static void answer_take(struct plugin *p, const struct order *o, struct bytes pa
         conns_answered(p->conns, n);
 }
 
-static enum err entry_apply(struct plugin *p, const struct batch_entry *e)
+static enum err certificate_apply(struct plugin *p, const struct batch_entry *e)
 {
+    const struct table_value value = {e->state, e->thing, e->grants};
     if (e->state != WIRE_ABSENT)
-        return table_put(p->table, e->fingerprint, e->state, e->thing, e->thing_len);
+        return table_put(p->table, e->fingerprint, &value);
     table_remove(p->table, e->fingerprint);
     conns_doom(p->conns, e->fingerprint);
     return ERR_OK;
+}
+
+static enum err entry_apply(struct plugin *p, const struct batch_entry *e)
+{
+    switch (e->kind) {
+    case BATCH_CERTIFICATE:
+        return certificate_apply(p, e);
+    case BATCH_POLICY:
+        return policies_put(p->policies, e->policy, e->body);
+    case BATCH_CA:
+        break; /* kept in files, all together */
+    }
+    return ERR_OK;
+}
+
+/* What cannot be kept is said, and everything else goes on. */
+static void cas_apply(const struct plugin *p, const struct batch *b)
+{
+    struct bytes ders[CAS_MAX];
+    struct batch_entry entry;
+    size_t count = 0;
+    if (!p->ca_folder)
+        return;
+    for (struct bytes rest = b->entries; rest.len > 0 && count < CAS_MAX;) {
+        if (batch_entry_decode(&rest, &entry))
+            return;
+        if (entry.kind == BATCH_CA)
+            ders[count++] = entry.body;
+    }
+    enum err e = cas_keep(p->ca_folder, ders, count);
+    if (e)
+        mosquitto_log_printf(MOSQ_LOG_ERR, "mosquitto_muster: %s: %s", p->ca_folder,
+                             e == ERR_SYSTEM ? strerror(errno)
+                                             : "a CA of musterd's is no certificate");
 }
 
 static enum err batch_apply(struct plugin *p, const struct batch *b)
@@ -96,6 +133,7 @@ static enum err batch_apply(struct plugin *p, const struct batch *b)
     enum err e = ERR_OK;
     if (b->flags & WIRE_BATCH_CLEAR) {
         table_clear(p->table);
+        policies_clear(p->policies);
         p->ready = false;
     }
     for (struct bytes rest = b->entries; e == ERR_OK && rest.len > 0;) {
@@ -103,6 +141,8 @@ static enum err batch_apply(struct plugin *p, const struct batch *b)
         if (e == ERR_OK)
             e = entry_apply(p, &entry);
     }
+    if (b->flags & WIRE_BATCH_CAS)
+        cas_apply(p, b);
     return e;
 }
 
@@ -146,4 +186,6 @@ void control_take(struct plugin *p, const struct mosquitto_evt_control *ev)
         answer_take(p, &o, payload);
     else if (o.operation && strcmp(o.operation, WIRE_OP_GATE) == 0)
         batch_take(p, payload);
+    else if (o.operation && strcmp(o.operation, WIRE_OP_EVENT) == 0 && topic_is_event(o.topic))
+        post_event(o.topic, payload);
 }

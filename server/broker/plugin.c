@@ -46,6 +46,7 @@ void identity_of_cert(const struct plugin *p, const uint8_t cert[SHA256_BYTES],
         ret_identity->who = entry.state == WIRE_CLAIM ? WHO_CLAIM : WHO_DEVICE;
         ret_identity->unused = entry.state == WIRE_UNUSED;
         ret_identity->thing = entry.thing;
+        ret_identity->grants = entry.grants;
     }
 }
 
@@ -154,8 +155,10 @@ static const struct {
 static void plugin_free(struct plugin *p)
 {
     table_free(p->table);
+    policies_free(p->policies);
     conns_free(p->conns);
     free(p->pins_path);
+    free(p->ca_folder);
     free(p);
 }
 
@@ -164,6 +167,8 @@ static enum err plugin_fill(struct plugin *p, const struct mosquitto_opt *option
     for (int i = 0; i < count; i++) {
         if (strcmp(options[i].key, "service_certificates") == 0 && !p->pins_path)
             p->pins_path = strdup(options[i].value);
+        else if (strcmp(options[i].key, "ca_directory") == 0 && !p->ca_folder)
+            p->ca_folder = strdup(options[i].value);
         else
             mosquitto_log_printf(MOSQ_LOG_WARNING, "mosquitto_muster: option %s is not known",
                                  options[i].key);
@@ -177,7 +182,7 @@ static enum err plugin_fill(struct plugin *p, const struct mosquitto_opt *option
         mosquitto_log_printf(MOSQ_LOG_ERR, "mosquitto_muster: libmosquitto.so.1 is missing");
         return ERR_NOT_FOUND;
     }
-    if (table_new(&p->table) || conns_new(&p->conns) ||
+    if (table_new(&p->table) || policies_new(&p->policies) || conns_new(&p->conns) ||
         secret_random(&p->counter, sizeof(p->counter)))
         return ERR_NO_MEMORY;
     p->counter >>= 2;

@@ -17,6 +17,7 @@
 
 #include "broker/conns.h"
 #include "broker/pins.h"
+#include "broker/policies.h"
 #include "broker/recent.h"
 #include "broker/table.h"
 
@@ -34,9 +35,11 @@ struct plugin {
     const mosquitto_property *(*read_pair)(const mosquitto_property *properties, int identifier,
                                            char **name, char **value, bool skip_first);
     struct table *table;
+    struct policies *policies;
     struct conns *conns;
     struct pins pins;
     char *pins_path;
+    char *ca_folder;  /* NULL: somebody else keeps the broker's */
     uint64_t counter; /* of batches, from a random one */
     int64_t position;
     bool ready;
@@ -58,8 +61,9 @@ enum who {
 struct identity {
     enum who who;
     uint8_t cert[SHA256_BYTES];
-    bool unused;       /* a device that never connected before */
-    const char *thing; /* of a device; valid until the table changes */
+    bool unused;         /* a device that never connected before */
+    const char *thing;   /* of a device; valid until the table changes */
+    struct bytes grants; /* likewise; len 0: no policies are attached */
 };
 
 /* Who has that certificate, as the table is now. */

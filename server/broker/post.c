@@ -102,6 +102,11 @@ bool post_answer(const char *client_id, const char *topic, struct bytes payload)
     return post(client_id, topic, payload, 0, NULL, 0);
 }
 
+void post_event(const char *topic, struct bytes payload)
+{
+    post(NULL, topic, payload, 1, NULL, 0);
+}
+
 void post_status(struct plugin *p, int64_t now_us)
 {
     char text[STATUS_BYTES];

@@ -24,4 +24,7 @@ void post_unknown(const struct mosquitto *client, const struct identity *who, st
 /* To the client with that id only, whether it subscribed or not. */
 bool post_answer(const char *client_id, const char *topic, struct bytes payload);
 
+/* An event, to whoever may read its topic. */
+void post_event(const char *topic, struct bytes payload);
+
 void post_status(struct plugin *p, int64_t now_us);

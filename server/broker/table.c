@@ -20,9 +20,10 @@ enum {
 
 struct slot {
     uint8_t key[KEY_BYTES];
-    uint32_t name;  /* where it begins in the segment's names */
-    uint8_t state;  /* WIRE_ABSENT: the slot is free */
-    uint8_t length; /* of the name, which a NUL follows */
+    uint32_t name;   /* where it begins in the segment's names */
+    uint16_t length; /* of the name, a NUL and the grants; a NUL follows in any case */
+    uint8_t state;   /* WIRE_ABSENT: the slot is free */
+    uint8_t thing;   /* length of the name alone */
 };
 
 struct names {
@@ -149,7 +150,7 @@ static enum err names_alloc(size_t bytes, struct names *ret_names)
 }
 
 /* There is room. */
-static uint32_t names_append(struct names *n, const char *text, uint8_t len)
+static uint32_t names_append(struct names *n, const char *text, uint16_t len)
 {
     uint32_t at = n->len;
     memcpy(n->text + at, text, len);
@@ -159,7 +160,7 @@ static uint32_t names_append(struct names *n, const char *text, uint8_t len)
 }
 
 /* Makes room for another name, leaving out what is no longer used. */
-static enum err names_reserve(struct table *t, struct segment *s, uint8_t len)
+static enum err names_reserve(struct table *t, struct segment *s, uint16_t len)
 {
     struct names fresh;
     if (len == 0 || s->names.len + len + 1u <= s->names.cap)
@@ -311,7 +312,8 @@ static enum err segment_split(struct table *t, struct segment *s, uint64_t hash)
 }
 
 /* A segment for the key with a free slot and room for its name. */
-static enum err room_make(struct table *t, uint64_t hash, uint8_t len, struct segment **ret_segment)
+static enum err room_make(struct table *t, uint64_t hash, uint16_t len,
+                          struct segment **ret_segment)
 {
     if (!t->directory && directory_begin(t))
         return ERR_NO_MEMORY;
@@ -327,32 +329,54 @@ static enum err room_make(struct table *t, uint64_t hash, uint8_t len, struct se
     return e;
 }
 
-static void slot_fill(struct segment *s, struct slot *slot, const uint8_t *key, const char *thing,
-                      uint8_t len)
+/* A certificate's texts as they are kept, one behind the other. */
+struct packed {
+    char text[WIRE_MAX_THING_CHARS + 1 + WIRE_MAX_GRANTS_BYTES];
+    uint16_t len;
+};
+
+static void value_pack(const struct table_value *v, struct packed *p)
 {
-    memcpy(slot->key, key, KEY_BYTES);
-    slot->length = len;
-    slot->name = len > 0 ? names_append(&s->names, thing, len) : 0;
+    if (v->thing.len > 0)
+        memcpy(p->text, v->thing.data, v->thing.len);
+    p->len = (uint16_t)v->thing.len;
+    if (v->grants.len == 0)
+        return;
+    p->text[p->len] = '\0';
+    memcpy(p->text + p->len + 1, v->grants.data, v->grants.len);
+    p->len = (uint16_t)(p->len + 1 + v->grants.len);
 }
 
-enum err table_put(struct table *t, const uint8_t fingerprint[SHA256_BYTES], enum wire_state state,
-                   const char *thing, size_t thing_len)
+static void slot_fill(struct segment *s, struct slot *slot, const uint8_t *key,
+                      const struct packed *p)
+{
+    memcpy(slot->key, key, KEY_BYTES);
+    slot->length = p->len;
+    slot->name = p->len > 0 ? names_append(&s->names, p->text, p->len) : 0;
+}
+
+enum err table_put(struct table *t, const uint8_t fingerprint[SHA256_BYTES],
+                   const struct table_value *value)
 {
     uint64_t hash = hash_of(t, fingerprint);
-    uint8_t len = (uint8_t)thing_len;
     struct segment *s = NULL;
-    if (thing_len > WIRE_MAX_THING_CHARS || state == WIRE_ABSENT)
+    struct packed packed;
+    if (value->thing.len > WIRE_MAX_THING_CHARS || value->grants.len > WIRE_MAX_GRANTS_BYTES ||
+        value->state == WIRE_ABSENT)
         return ERR_INVALID;
-    enum err e = room_make(t, hash, len, &s);
+    value_pack(value, &packed);
+    enum err e = room_make(t, hash, packed.len, &s);
     if (e)
         return e;
     struct slot *slot = slot_of(s, hash, fingerprint);
     bool there = slot->state != WIRE_ABSENT;
-    bool same = there && slot->length == len &&
-                (len == 0 || memcmp(s->names.text + slot->name, thing, len) == 0);
+    bool same =
+        there && slot->length == packed.len &&
+        (packed.len == 0 || memcmp(s->names.text + slot->name, packed.text, packed.len) == 0);
     if (!same)
-        slot_fill(s, slot, fingerprint, thing, len);
-    slot->state = (uint8_t)state;
+        slot_fill(s, slot, fingerprint, &packed);
+    slot->state = (uint8_t)value->state;
+    slot->thing = (uint8_t)value->thing.len;
     s->used += !there;
     t->count += !there;
     return ERR_OK;
@@ -393,7 +417,11 @@ bool table_find(const struct table *t, const uint8_t fingerprint[SHA256_BYTES],
     if (!slot || slot->state == WIRE_ABSENT)
         return false;
     ret_entry->state = (enum wire_state)slot->state;
-    ret_entry->thing = slot->length > 0 ? s->names.text + slot->name : "";
+    const char *text = slot->length > 0 ? s->names.text + slot->name : "";
+    size_t behind = slot->thing + 1u;
+    ret_entry->thing = text;
+    ret_entry->grants =
+        slot->length > behind ? bytes_of(text + behind, slot->length - behind) : bytes_of(NULL, 0);
     return true;
 }
 

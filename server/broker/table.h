@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/secret.h"
@@ -19,7 +20,8 @@ struct table;
 
 struct table_entry {
     enum wire_state state;
-    const char *thing; /* "" when it has none; valid until the table changes */
+    const char *thing;   /* "" when it has none; valid until the table changes */
+    struct bytes grants; /* as on the wire (model/broker_wire.h); len 0: no policies */
 };
 
 enum err table_new(struct table **ret_table) MUST_CHECK;
@@ -27,10 +29,16 @@ void table_free(struct table *t);
 
 DEFINE_CLEANUP(struct table *, table_free);
 
-/* Adds the certificate, or gives it another state and name; thing has at most
- * WIRE_MAX_THING_CHARS. After ERR_NO_MEMORY the certificate is as it was. */
-enum err table_put(struct table *t, const uint8_t fingerprint[SHA256_BYTES], enum wire_state state,
-                   const char *thing, size_t thing_len) MUST_CHECK;
+/* What a certificate is put with. */
+struct table_value {
+    enum wire_state state;
+    struct bytes thing;  /* at most WIRE_MAX_THING_CHARS, no NUL */
+    struct bytes grants; /* at most WIRE_MAX_GRANTS_BYTES */
+};
+
+/* Adds the certificate, or gives it another value. After ERR_NO_MEMORY it is as it was. */
+enum err table_put(struct table *t, const uint8_t fingerprint[SHA256_BYTES],
+                   const struct table_value *value) MUST_CHECK;
 
 /* Whether it was there. */
 bool table_remove(struct table *t, const uint8_t fingerprint[SHA256_BYTES]);

@@ -42,6 +42,7 @@ void tick_run(struct plugin *p)
         p->sweeping = conns_sweep(p->conns, is_known, p);
     sessions_end(p, now_us);
     table_tidy(p->table);
+    policies_tidy(p->policies);
     if (conns_services(p->conns) > 0 && now_us - p->status_us >= STATUS_EVERY_US)
         post_status(p, now_us);
 }

@@ -5,7 +5,7 @@
 #include "base/text.h"
 #include "model/broker_wire.h"
 
-enum { MAX_TEMPLATE_CHARS = 36 };
+enum { MAX_TEMPLATE_CHARS = 36, MAX_EVENT_TOPIC_CHARS = 512 };
 
 /* What follows the prefix in s, NULL when s does not begin with it. */
 static const char *after(const char *s, const char *prefix)
@@ -58,6 +58,44 @@ bool topic_is_of_thing(const char *topic, const char *thing)
         return false;
     rest = after(after(rest, thing), "/");
     return rest && *rest != '\0';
+}
+
+bool topic_is_reserved(const char *topic, bool write)
+{
+    static const struct {
+        const char *prefix;
+        bool read; /* nor read */
+    } rows[] = {{WIRE_TOPIC_PREFIX, true},
+                {"$CONTROL/", true},
+                {"$aws/certificates/", true},
+                {"$aws/provisioning-templates/", true},
+                {"$aws/events/", false},
+                {"$muster/", false},
+                {"$SYS/", false}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if ((write || rows[i].read) && after(topic, rows[i].prefix))
+            return true;
+    }
+    return false;
+}
+
+bool topic_shared_filter(const char **filter)
+{
+    const char *rest = after(*filter, "$share/");
+    if (!rest)
+        return true;
+    size_t group = strcspn(rest, "/");
+    bool plain = group > 0 && rest[group] == '/' && rest[group + 1] != '\0' &&
+                 strcspn(rest, "+#") >= group && strncmp(rest, "muster/", 7) != 0;
+    *filter = rest + group + 1;
+    return plain;
+}
+
+bool topic_is_event(const char *topic)
+{
+    const char *rest = after_either(topic, "$aws/events/", "$muster/events/");
+    return rest && *rest != '\0' && strlen(topic) <= MAX_EVENT_TOPIC_CHARS &&
+           !strpbrk(rest, "+#") && text_is_printable_utf8(rest);
 }
 
 bool client_id_valid(const char *id)

@@ -18,6 +18,16 @@ bool topic_is_answer(const char *topic);
 bool topic_is_of_thing(const char *topic, const char *thing);
 
 /* Not empty or too long, printable, and nothing that means something in a topic. */
+/* No device may write there, nor, of some, read. */
+bool topic_is_reserved(const char *topic, bool write);
+
+/* Of a shared subscription the filter behind its group; false when the group is not a device's to
+ * use. */
+bool topic_shared_filter(const char **filter);
+
+/* Where musterd may have an event published. */
+bool topic_is_event(const char *topic);
+
 bool client_id_valid(const char *id);
 
 /* Whether the client id is one that only musterd may have. */

@@ -52,15 +52,29 @@
 /*
  * A batch, integers big endian: magic (4 bytes), counter (8): must be the table's present one, else
  * the batch is dropped; position (8): of the change log, what the table has come to with this
- * batch; flags (1); then entries up to the end: state (1), fingerprint (32), length of the thing
- * name (1), thing name.
+ * batch; flags (1); then records up to the end.
+ *
+ * A certificate: state (1), fingerprint (32), length of the thing name (1) and of the grants (2),
+ * thing name, grants. Grants, where policies are attached: number of policies (1), the number of
+ * each (4), then pairs up to the end, name and value each behind its length (1): attributes of the
+ * thing that these policies name; the pair without a name is its type. A policy: WIRE_POLICY (1),
+ * number (4), length (2), compiled form (model/policy.h). It never changes. A CA: WIRE_CA (1),
+ * length (2), DER.
  */
-#define WIRE_BATCH_MAGIC "MGB1"
+#define WIRE_BATCH_MAGIC "MGB2"
 enum {
     WIRE_BATCH_HEADER_BYTES = 4 + 8 + 8 + 1,
     WIRE_BATCH_CLEAR = 1, /* the table is emptied before, and not ready */
     WIRE_BATCH_READY = 2, /* with this batch the table is complete */
-    WIRE_ENTRY_BYTES = 1 + 32 + 1,
+    WIRE_BATCH_CAS = 4,   /* its CAs are all there are */
+    WIRE_ENTRY_BYTES = 1 + 32 + 1 + 2,
+    WIRE_POLICY = 0x10,
+    WIRE_POLICY_BYTES = 1 + 4 + 2,
+    WIRE_CA = 0x20,
+    WIRE_CA_BYTES = 1 + 2,
+    WIRE_MAX_GRANTS_BYTES = 512,
+    WIRE_MAX_CA_BYTES = 8192,
+    WIRE_MAX_BATCH_BYTES = 512 * 1024,
     WIRE_MAX_BATCH_ENTRIES = 500, /* takes the broker's thread less than a millisecond */
     WIRE_MAX_THING_CHARS = 128,
     WIRE_MAX_CLIENT_CHARS = 128, /* of a client id the plugin admits */

@@ -1,6 +1,7 @@
 #include "mqtt/gate_batch.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static void integer_add(struct buf *b, uint64_t v)
 {
@@ -16,26 +17,48 @@ static void byte_add(struct buf *b, size_t v)
     buf_add(b, &byte, 1);
 }
 
-/* Only devices have names there. */
-static void entry_add(struct buf *b, const struct gate_entry *e)
+static void length_add(struct buf *b, size_t len)
 {
-    bool named = e->state == WIRE_OPERATIONAL || e->state == WIRE_UNUSED;
-    size_t len = named ? strlen(e->thing) : 0;
+    byte_add(b, len >> 8);
+    byte_add(b, len & 255);
+}
+
+/* Only devices have names and grants there. */
+void gate_batch_certificate(const struct gate_entry *e, struct bytes grants, struct buf *b)
+{
+    bool device = e->state == WIRE_OPERATIONAL || e->state == WIRE_UNUSED;
+    size_t len = device ? strlen(e->thing) : 0;
     byte_add(b, e->state);
     buf_add(b, e->fingerprint, sizeof(e->fingerprint));
     byte_add(b, len);
+    length_add(b, device ? grants.len : 0);
     buf_add(b, e->thing, len);
+    if (device)
+        buf_add(b, grants.data, grants.len);
 }
 
-void gate_batch_encode(const struct gate_batch *head, const struct gate_entry *entries,
-                       size_t count, struct buf *b)
+void gate_batch_policy(uint32_t number, struct bytes form, struct buf *b)
+{
+    byte_add(b, WIRE_POLICY);
+    for (int shift = 24; shift >= 0; shift -= 8)
+        byte_add(b, number >> shift & 255);
+    length_add(b, form.len);
+    buf_add(b, form.data, form.len);
+}
+
+void gate_batch_ca(struct bytes der, struct buf *b)
+{
+    byte_add(b, WIRE_CA);
+    length_add(b, der.len);
+    buf_add(b, der.data, der.len);
+}
+
+void gate_batch_begin(const struct gate_batch *head, struct buf *b)
 {
     buf_add_text(b, WIRE_BATCH_MAGIC);
     integer_add(b, head->counter);
     integer_add(b, (uint64_t)head->position);
     byte_add(b, head->flags);
-    for (size_t i = 0; i < count; i++)
-        entry_add(b, &entries[i]);
 }
 
 enum err gate_status_parse(struct bytes text, struct gate_status *ret_status)

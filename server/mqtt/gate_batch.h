@@ -5,11 +5,7 @@
 #include "model/broker_wire.h"
 #include "store/gate.h"
 
-enum {
-    GATE_BATCH_MAX_BYTES = WIRE_BATCH_HEADER_BYTES +
-                           WIRE_MAX_BATCH_ENTRIES * (WIRE_ENTRY_BYTES + WIRE_MAX_THING_CHARS),
-    GATE_MAX_STATUS_BYTES = 160
-};
+enum { GATE_MAX_STATUS_BYTES = 160 };
 
 struct gate_batch {
     uint64_t counter;
@@ -17,9 +13,13 @@ struct gate_batch {
     unsigned flags; /* WIRE_BATCH_... */
 };
 
-/* Appends the whole of a batch. */
-void gate_batch_encode(const struct gate_batch *head, const struct gate_entry *entries,
-                       size_t count, struct buf *b);
+/* Appends the head; records follow, in any order but policies before who refers to them. */
+void gate_batch_begin(const struct gate_batch *head, struct buf *b);
+
+/* Appends a record. */
+void gate_batch_certificate(const struct gate_entry *entry, struct bytes grants, struct buf *b);
+void gate_batch_policy(uint32_t number, struct bytes form, struct buf *b);
+void gate_batch_ca(struct bytes der, struct buf *b);
 
 /* What the plugin says of its table. */
 struct gate_status {

@@ -11,15 +11,16 @@
 #include "base/json_out.h"
 #include "base/log.h"
 #include "base/secret.h"
+#include "enroll/grants.h"
 #include "mqtt/gate_batch.h"
 #include "store/gate.h"
 
 enum {
     TICK_US = 250000,
-    STATUS_WAIT_US = 3000000,   /* for the plugin's word on a batch */
-    QUIET_US = 3000000,         /* a load that moves within it is somebody else's */
-    POSITION_US = 10000000,     /* how often the position moves where nothing changed */
-    PAGE_ARENA_BYTES = 1 << 20, /* entries of a page, and a snapshot */
+    STATUS_WAIT_US = 3000000,    /* for the plugin's word on a batch */
+    QUIET_US = 3000000,          /* a load that moves within it is somebody else's */
+    POSITION_US = 10000000,      /* how often the position moves where nothing changed */
+    PAGE_ARENA_BYTES = 64 << 20, /* entries of a page with their policies' documents */
     MAX_SEEN_BYTES = 65536,
     US_PER_S = 1000000,
     NS_PER_US = 1000,
@@ -49,7 +50,8 @@ struct gate_feed {
     int64_t position_us; /* when a batch was sent last */
     int64_t mark;        /* of our last load */
     int64_t quiet_jitter_us;
-    bool failing; /* the registry could not be read; it was logged */
+    int64_t cas_epoch; /* at which the CAs were told; 0: not yet */
+    bool failing;      /* the registry could not be read; it was logged */
 };
 
 void gate_feed_status(struct gate_feed *f, struct bytes text)
@@ -107,8 +109,11 @@ static bool status_get(struct gate_feed *f, struct gate_status *ret_status, int6
     bool known = f->known;
     *ret_status = f->status;
     *ret_moved_us = f->moved_us;
-    if (f->connection != f->seen_connection)
-        buf_reset(&f->seen); /* what is told to one broker, another does not know */
+    if (f->connection !=
+        f->seen_connection) { /* what is told to one broker, another does not know */
+        buf_reset(&f->seen);
+        f->cas_epoch = 0;
+    }
     f->seen_connection = f->connection;
     pthread_mutex_unlock(&f->lock);
     return known;
@@ -132,17 +137,80 @@ static bool status_next(struct gate_feed *f, struct gate_status *s)
 
 /* Sends a batch for the table as *s has it, and waits for what became of it. */
 static enum err batch_send(struct gate_feed *f, struct gate_status *s, int64_t position,
-                           unsigned flags, const struct gate_page *page)
+                           unsigned flags, struct bytes records)
 {
     _cleanup_(buf_donep) struct buf b = {0};
     const struct gate_batch head = {s->counter, position, flags};
-    buf_init(&b, GATE_BATCH_MAX_BYTES);
-    gate_batch_encode(&head, page->entries, page->count, &b);
+    buf_init(&b, WIRE_MAX_BATCH_BYTES);
+    gate_batch_begin(&head, &b);
+    buf_add(&b, records.data, records.len);
     enum err e = b.overflow ? ERR_NO_MEMORY : f->send(f->ctx, buf_bytes(&b));
     if (e)
         return e;
     f->position_us = clock_mono_us();
     return status_next(f, s) ? ERR_OK : ERR_UNAVAILABLE;
+}
+
+/* Pages. */
+
+/* A page of certificates as the records of one batch, with the policies they refer to. */
+struct page_records {
+    struct arena arena;
+    struct gate_page page;
+    struct buf records;
+};
+
+static void page_records_done(struct page_records *r)
+{
+    buf_done(&r->records);
+    arena_done(&r->arena);
+}
+
+static enum err records_make(struct gate_feed *f, struct page_records *r)
+{
+    struct grant_forms forms;
+    struct bytes grants;
+    enum err e = grant_forms_load(f->db, &r->arena, &r->page, &forms);
+    for (size_t i = 0; i < forms.count && !e; i++)
+        gate_batch_policy(forms.rows[i].number, forms.rows[i].form, &r->records);
+    for (size_t i = 0; i < r->page.count && !e; i++) {
+        e = grants_encode(&r->arena, &r->page.entries[i], &forms, &grants);
+        if (!e)
+            gate_batch_certificate(&r->page.entries[i], grants, &r->records);
+    }
+    return e;
+}
+
+/* Where the certificates of a page come from: changes, or all of a kind. */
+struct page_source {
+    const struct gate_cursor *cursor; /* NULL: load */
+    enum err (*load)(struct db *db, struct arena *arena, int64_t after, unsigned most,
+                     struct gate_page *ret_page);
+    int64_t after;
+};
+
+static enum err page_fill(struct gate_feed *f, const struct page_source *source, unsigned most,
+                          struct page_records *r)
+{
+    arena_init(&r->arena, PAGE_ARENA_BYTES);
+    buf_init(&r->records, WIRE_MAX_BATCH_BYTES - WIRE_BATCH_HEADER_BYTES);
+    enum err e = source->cursor
+                     ? gate_changes_load(f->db, &r->arena, source->cursor, most, &r->page)
+                     : source->load(f->db, &r->arena, source->after, most, &r->page);
+    return e ? e : records_make(f, r);
+}
+
+/* As many as fit into one batch: certificates must never come without their policies. */
+static enum err page_get(struct gate_feed *f, const struct page_source *source,
+                         struct page_records *r)
+{
+    for (unsigned most = WIRE_MAX_BATCH_ENTRIES;; most /= 2) {
+        *r = (struct page_records){0};
+        enum err e = page_fill(f, source, most, r);
+        if (e || !r->records.overflow || most == 1)
+            return e;
+        page_records_done(r);
+    }
 }
 
 /* Changes. */
@@ -166,20 +234,19 @@ static int64_t page_position(const struct gate_cursor *cursor, const struct gate
 static enum err changes_page(struct gate_feed *f, struct gate_status *s, struct gate_cursor *cursor,
                              bool *ret_more)
 {
-    _cleanup_(arena_donep) struct arena arena;
-    struct gate_page page;
-    arena_init(&arena, PAGE_ARENA_BYTES);
-    enum err e = gate_changes_load(f->db, &arena, cursor, &page);
+    _cleanup_(page_records_done) struct page_records r = {0};
+    const struct page_source source = {.cursor = cursor};
+    enum err e = page_get(f, &source, &r);
     if (e)
         return e;
-    int64_t position = page_position(cursor, &page);
+    int64_t position = page_position(cursor, &r.page);
     bool due = position > s->position && clock_mono_us() - f->position_us >= POSITION_US;
-    *ret_more = page.more;
-    cursor->after_position = page.last_position;
-    cursor->after_id = page.last_id;
-    if (page.count == 0 && !due)
+    *ret_more = r.page.more;
+    cursor->after_position = r.page.last_position;
+    cursor->after_id = r.page.last_id;
+    if (r.page.count == 0 && !due)
         return ERR_OK;
-    e = batch_send(f, s, position, 0, &page);
+    e = batch_send(f, s, position, 0, buf_bytes(&r.records));
     if (e)
         return e;
     return s->ready && s->position >= position ? ERR_OK : ERR_CONFLICT;
@@ -223,26 +290,29 @@ static bool mark_make(struct gate_feed *f)
 
 /* While a load goes on its mark stands in the position's place. ERR_CONFLICT: another's does. */
 static enum err load_send(struct gate_feed *f, struct gate_status *s, unsigned flags,
-                          const struct gate_page *page)
+                          struct bytes records)
 {
-    enum err e = batch_send(f, s, f->mark, flags, page);
+    enum err e = batch_send(f, s, f->mark, flags, records);
     return !e && s->position != f->mark ? ERR_CONFLICT : e;
 }
 
-typedef enum err (*page_source)(struct db *db, struct arena *arena, int64_t after,
-                                struct gate_page *ret_page);
-
-static enum err load_all(struct gate_feed *f, struct gate_status *s, page_source source)
+static enum err load_page(struct gate_feed *f, struct gate_status *s, struct page_source *source,
+                          bool *ret_more)
 {
-    struct gate_page page = {.more = true};
+    _cleanup_(page_records_done) struct page_records r = {0};
+    enum err e = page_get(f, source, &r);
+    if (!e && r.page.count > 0)
+        e = load_send(f, s, 0, buf_bytes(&r.records));
+    *ret_more = r.page.more;
+    source->after = r.page.last_id;
+    return e;
+}
+
+static enum err load_all(struct gate_feed *f, struct gate_status *s, struct page_source source)
+{
     enum err e = ERR_OK;
-    for (int64_t after = 0; page.more && !e; after = page.last_id) {
-        _cleanup_(arena_donep) struct arena arena;
-        arena_init(&arena, PAGE_ARENA_BYTES);
-        e = source(f->db, &arena, after, &page);
-        if (!e && page.count > 0)
-            e = load_send(f, s, 0, &page);
-    }
+    for (bool more = true; more && !e;)
+        e = load_page(f, s, &source, &more);
     return e;
 }
 
@@ -257,22 +327,46 @@ static void load_log(const struct gate_status *s, int64_t began_us)
 
 static enum err load_tell(struct gate_feed *f, struct gate_status *s, const struct gate_now *now)
 {
-    const struct gate_page none = {0};
+    const struct bytes none = {0};
     int64_t began_us = clock_mono_us();
     if (!mark_make(f))
         return ERR_SYSTEM;
     buf_reset(&f->seen);
-    enum err e = load_send(f, s, WIRE_BATCH_CLEAR, &none);
+    enum err e = load_send(f, s, WIRE_BATCH_CLEAR, none);
     if (!e)
-        e = load_all(f, s, gate_claims_load);
+        e = load_all(f, s, (struct page_source){.load = gate_claims_load});
     if (!e)
-        e = load_all(f, s, gate_certificates_load);
+        e = load_all(f, s, (struct page_source){.load = gate_certificates_load});
     if (!e)
-        e = batch_send(f, s, now->stable, WIRE_BATCH_READY, &none);
+        e = batch_send(f, s, now->stable, WIRE_BATCH_READY, none);
     if (!e && !(s->ready && s->position >= now->stable))
         e = ERR_CONFLICT;
     if (!e)
         load_log(s, began_us);
+    return e;
+}
+
+/* The CAs that the broker is to trust, whenever what replicas cache has changed. That it is told
+ * twice, or another replica's batch was taken instead, does no harm: it is told again with the next
+ * change of counter. */
+static enum err cas_tell(struct gate_feed *f, struct gate_status *s, const struct gate_now *now)
+{
+    _cleanup_(arena_donep) struct arena arena;
+    _cleanup_(buf_donep) struct buf records = {0};
+    struct bytes *ders = NULL;
+    size_t count = 0;
+    uint64_t before = s->counter;
+    if (f->cas_epoch == now->epoch)
+        return ERR_OK;
+    arena_init(&arena, PAGE_ARENA_BYTES);
+    buf_init(&records, WIRE_MAX_BATCH_BYTES - WIRE_BATCH_HEADER_BYTES);
+    enum err e = gate_cas_load(f->db, &arena, &ders, &count);
+    for (size_t i = 0; i < count && !e; i++)
+        gate_batch_ca(ders[i], &records);
+    if (!e)
+        e = batch_send(f, s, s->position, WIRE_BATCH_CAS, buf_bytes(&records));
+    if (!e && s->counter == before + 1)
+        f->cas_epoch = now->epoch;
     return e;
 }
 
@@ -293,7 +387,8 @@ static enum err step(struct gate_feed *f, struct gate_status *s)
     if (e)
         return e;
     bool followed = s->position > now.pruned && s->position <= now.newest;
-    return s->ready && followed ? changes_tell(f, s, &now) : load_tell(f, s, &now);
+    e = s->ready && followed ? changes_tell(f, s, &now) : load_tell(f, s, &now);
+    return e ? e : cas_tell(f, s, &now);
 }
 
 /* That another replica was first, or that broker or registry are away, is nothing to tell. */

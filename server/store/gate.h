@@ -20,9 +20,12 @@ struct gate_entry {
     enum wire_state state;
     uint8_t fingerprint[SHA256_BYTES];
     char thing[WIRE_MAX_THING_CHARS + 1];
+    const char *policies;     /* their numbers, separated by commas; NULL: none are attached */
+    const char *thing_values; /* JSON: type and attributes, where a policy names some; else NULL */
 };
 
-/* Entries in the arena, at most WIRE_MAX_BATCH_ENTRIES; last_... says where the next page begins.
+/* Entries in the arena, at most as many as were asked for; last_... says where the next page
+ * begins.
  */
 struct gate_page {
     struct gate_entry *entries;
@@ -37,6 +40,7 @@ struct gate_now {
     int64_t stable; /* every transaction below it is finished */
     int64_t newest; /* none above it has begun */
     int64_t pruned; /* a position must be above it */
+    int64_t epoch;  /* of what replicas cache, CAs among it */
     const char *snapshot;
 };
 enum err gate_now_get(struct db *db, struct arena *arena, struct gate_now *ret_now) MUST_CHECK;
@@ -50,12 +54,24 @@ struct gate_cursor {
     int64_t after_id;
 };
 enum err gate_changes_load(struct db *db, struct arena *arena, const struct gate_cursor *cursor,
-                           struct gate_page *ret_page) MUST_CHECK;
+                           unsigned most, struct gate_page *ret_page) MUST_CHECK;
 
 /* Everything the broker may admit with an id above after. */
-enum err gate_claims_load(struct db *db, struct arena *arena, int64_t after,
+enum err gate_claims_load(struct db *db, struct arena *arena, int64_t after, unsigned most,
                           struct gate_page *ret_page) MUST_CHECK;
-enum err gate_certificates_load(struct db *db, struct arena *arena, int64_t after,
+enum err gate_certificates_load(struct db *db, struct arena *arena, int64_t after, unsigned most,
                                 struct gate_page *ret_page) MUST_CHECK;
+
+/* Policies by number. */
+struct gate_policy {
+    int64_t number;
+    const char *document; /* JSON */
+};
+enum err gate_policies_load(struct db *db, struct arena *arena, const char *numbers,
+                            struct gate_policy **ret_policies, size_t *ret_count) MUST_CHECK;
+
+/* All CAs as DER. */
+enum err gate_cas_load(struct db *db, struct arena *arena, struct bytes **ret_ders,
+                       size_t *ret_count) MUST_CHECK;
 
 extern const struct stmt_set gate_statements;

@@ -7,6 +7,7 @@
 
 #include "broker/batch.h"
 #include "broker/table.h"
+#include "model/policy.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -31,25 +32,38 @@ static void header_check(const uint8_t *p, const struct batch *b)
     must(b->entries.data == p + WIRE_BATCH_HEADER_BYTES);
 }
 
-static const uint8_t *entry_check(const uint8_t *p, const struct batch_entry *e)
+static const uint8_t *certificate_check(const uint8_t *p, const struct batch_entry *e)
 {
-    must(p[0] == e->state && e->fingerprint == p + 1 && p[33] == e->thing_len);
-    must(e->thing_len <= WIRE_MAX_THING_CHARS && (const uint8_t *)e->thing == p + 34);
-    for (size_t i = 0; i < e->thing_len; i++)
-        must(e->thing[i] > ' ' && !strchr("+#/\x7f", e->thing[i]));
-    return p + 34 + e->thing_len;
+    struct grants g;
+    must(p[0] == e->state && e->fingerprint == p + 1 && p[33] == e->thing.len);
+    must(e->thing.len <= WIRE_MAX_THING_CHARS && e->thing.data == p + WIRE_ENTRY_BYTES);
+    for (size_t i = 0; i < e->thing.len; i++)
+        must(e->thing.data[i] > ' ' && !strchr("+#/\x7f", e->thing.data[i]));
+    must(e->grants.data == e->thing.data + e->thing.len && grants_decode(e->grants, &g));
+    return e->grants.data + e->grants.len;
 }
 
-static void entry_apply(struct table *t, const struct batch_entry *e)
+static const uint8_t *entry_check(const uint8_t *p, const struct batch_entry *e)
 {
+    if (e->kind == BATCH_CERTIFICATE)
+        return certificate_check(p, e);
+    must(p[0] == (e->kind == BATCH_POLICY ? WIRE_POLICY : WIRE_CA));
+    must(e->kind == BATCH_CA || policy_valid(e->body));
+    return e->body.data + e->body.len;
+}
+
+static void certificate_apply(struct table *t, const struct batch_entry *e)
+{
+    const struct table_value value = {e->state, e->thing, e->grants};
     struct table_entry found;
     if (e->state == WIRE_ABSENT) {
         table_remove(t, e->fingerprint);
         must(!table_find(t, e->fingerprint, &found));
-    } else if (table_put(t, e->fingerprint, e->state, e->thing, e->thing_len) == ERR_OK) {
+    } else if (table_put(t, e->fingerprint, &value) == ERR_OK) {
         must(table_find(t, e->fingerprint, &found) && found.state == e->state);
-        must(strlen(found.thing) == e->thing_len &&
-             memcmp(found.thing, e->thing, e->thing_len) == 0);
+        must(strlen(found.thing) == e->thing.len &&
+             (e->thing.len == 0 || memcmp(found.thing, e->thing.data, e->thing.len) == 0));
+        must(bytes_equal(found.grants, e->grants));
     }
 }
 
@@ -67,7 +81,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     for (struct bytes rest = b.entries; rest.len > 0; count++) {
         must(batch_entry_decode(&rest, &e) == ERR_OK);
         p = entry_check(p, &e);
-        entry_apply(t, &e);
+        if (e.kind == BATCH_CERTIFICATE)
+            certificate_apply(t, &e);
     }
     must(count == b.count && p == data + len && table_count(t) <= count);
     return 0;

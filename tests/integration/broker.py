@@ -18,7 +18,8 @@ from mqtt import Mqtt
 from stack import BUILD, free_port, shell, wait_for
 
 PLUGIN = BUILD / "server" / "mosquitto_muster.so"
-REQUEST, DENIED, SEEN, GATE, CONTROL = "muster/request", "muster/denied", "muster/seen", "muster/gate", "$CONTROL/muster/v1"
+REQUEST, DENIED, SEEN, UNKNOWN, GATE, CONTROL = (
+    "muster/request", "muster/denied", "muster/seen", "muster/unknown", "muster/gate", "$CONTROL/muster/v1")
 ABSENT, CLAIM, OPERATIONAL, UNUSED = range(4)
 CLEAR, READY = 1, 2
 REFUSED = 135
@@ -105,8 +106,14 @@ class Credential:
         return Mqtt(broker.port, broker.cafile, self.cert_file, self.key_file, version)
 
 
-def entry(state, fingerprint, thing=""):
-    return bytes([state]) + bytes.fromhex(fingerprint) + bytes([len(thing)]) + thing.encode()
+def entry(state, fingerprint, thing="", policies=(), pairs=None):
+    """A certificate; policies are numbers, pairs the thing's attributes that they name."""
+    grants = b""
+    if policies:
+        grants = bytes([len(policies)]) + b"".join(struct.pack(">I", n) for n in policies)
+        for name, value in (pairs or {}).items():
+            grants += bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+    return bytes([state]) + bytes.fromhex(fingerprint) + bytes([len(thing)]) + struct.pack(">H", len(grants)) + thing.encode() + grants
 
 
 class Service:
@@ -167,7 +174,7 @@ class Service:
     def batch(self, *entries, flags=0, position=1, counter=None):
         if counter is None:
             counter = self.counter if self.counter is not None else self.status()["counter"]
-        return self.raw_batch(b"MGB1" + struct.pack(">QqB", counter, position, flags) + b"".join(entries))
+        return self.raw_batch(b"MGB2" + struct.pack(">QqB", counter, position, flags) + b"".join(entries))
 
     def answer(self, request, payload, kind="accepted"):
         p = request.properties

@@ -459,12 +459,12 @@ def test_a_stale_batch_is_refused(place):
 
 def test_a_malformed_batch_changes_nothing(place):
     before = place.service.status()
-    head = b"MGB1" + struct.pack(">QqB", before["counter"], 5, CLEAR)
+    head = b"MGB2" + struct.pack(">QqB", before["counter"], 5, CLEAR)
     good = entry(OPERATIONAL, place.stranger.fingerprint, "x")
-    bad = [b"", b"MGB1", head[:-1], b"MGB2" + head[4:], head[:-1] + b"\x04", head + good[:-1], head + good + b"\0", head + entry(4, place.stranger.fingerprint),
+    bad = [b"", b"MGB2", head[:-1], b"MGB3" + head[4:], head[:-1] + b"\x08", head + good[:-1], head + good + b"\0", head + entry(4, place.stranger.fingerprint),
            head + good + entry(OPERATIONAL, place.stranger.fingerprint, "a/b"), head + entry(OPERATIONAL, place.stranger.fingerprint, "+"),
            head + entry(OPERATIONAL, place.stranger.fingerprint, "t" * 129), head + entry(CLAIM, place.stranger.fingerprint, "x"), head + good * 2001,
-           b"MGB1" + struct.pack(">QqB", before["counter"], -1, CLEAR) + good]
+           b"MGB2" + struct.pack(">QqB", before["counter"], -1, CLEAR) + good]
     with place.open(place.device) as c:
         for payload in bad:
             assert place.service.raw_batch(payload) == before, payload[:80]

@@ -12,7 +12,7 @@ ABSENT, CLAIM, OPERATIONAL, UNUSED = range(4)
 
 def now(stack):
     """(stable, newest, snapshot, pruned through)"""
-    return stack.one("SELECT * FROM gate_now()")
+    return stack.one("SELECT stable, newest, snapshot, pruned_through FROM gate_now()")
 
 
 def changes(stack, base, seen=None, stable=None, most=2000):
