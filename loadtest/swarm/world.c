@@ -322,7 +322,7 @@ enum err world_register(X509 *ca, const char *name, const char *folder)
                                document, product)
                       : NULL;
     json_t *registered =
-        put ? muster("muster ca register %s '%s' --template " WORLD_TEMPLATE " --json", name, pem)
+        put ? muster("muster ca register %s '%s' --template " WORLD_TEMPLATE " --auto off --without-proof --json", name, pem)
             : NULL;
     if (!registered)
         e = complain("the factory's CA was not registered for the product of template",

@@ -64,6 +64,10 @@ static json_t *option_json(const struct cli *cli, int id)
         return json_string(text);
     case OPTION_FLAG:
         return json_true();
+    case OPTION_SWITCH:
+        if (strcmp(text, "on") == 0)
+            return json_true();
+        return strcmp(text, "off") == 0 ? json_false() : NULL;
     case OPTION_PAIRS:
         return pairs_json(&cli->options);
     case OPTION_NUMBER:
@@ -87,6 +91,7 @@ json_t *command_body(const struct cli *cli)
         if (!value) {
             fprintf(stderr, "muster: --%s must be a %s, in UTF-8\n", r->name,
                     r->kind == OPTION_DURATION ? "duration such as 90d, 12h or 30m"
+                    : r->kind == OPTION_SWITCH ? "switch: on or off"
                                                : "number or text");
             json_decref(body);
             return NULL;

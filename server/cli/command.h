@@ -22,8 +22,8 @@ struct cli;
 struct command {
     const char *object;
     const char *verb;  /* NULL: the object alone */
-    const char *words; /* what follows, for people: "SERIAL" */
-    int word_count;
+    const char *words; /* what follows, for people: "SERIAL"; "[NAME]" may be left out */
+    int word_count;    /* of those that may not */
     const char *help;
     const char *example;
     const char *method; /* NULL: no call is made, and no server needed */
@@ -43,6 +43,7 @@ struct cli {
     const struct command *command;
     struct options options;
     const char *words[OPTIONS_MAX_WORDS]; /* behind object and verb */
+    size_t word_count;
     struct client *client;
 };
 
@@ -88,6 +89,8 @@ int run_claim_create(struct cli *cli);
 int run_claim_rotate(struct cli *cli);
 int run_ca_register(struct cli *cli);
 int run_ca_unknown(struct cli *cli);
+int run_ca_export(struct cli *cli);
+int run_ca_import(struct cli *cli);
 int run_cert_show(struct cli *cli);
 int run_cert_register(struct cli *cli);
 int run_cert_import(struct cli *cli);

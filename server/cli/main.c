@@ -72,6 +72,15 @@ static int help(const struct options *o)
     return command_help(object, verb) ? EXIT_OK : usage_error("there is no such command");
 }
 
+/* Words in brackets may be left out. */
+static bool words_fit(const struct command *c, size_t count)
+{
+    size_t fewest = (size_t)c->word_count, most = fewest;
+    for (const char *p = c->words; *p; p++)
+        most += *p == '[';
+    return count >= fewest && count <= most;
+}
+
 int main(int argc, char **argv)
 {
     struct cli cli = {.command = NULL};
@@ -88,11 +97,12 @@ int main(int argc, char **argv)
     cli.command = command_find(o->words, o->word_count, &used);
     if (!cli.command)
         return usage_error("there is no such command");
-    if (o->word_count - used != (size_t)cli.command->word_count) {
+    cli.word_count = o->word_count - used;
+    if (!words_fit(cli.command, cli.word_count)) {
         fprintf(stderr, "muster: expected: muster %s %s %s\n", cli.command->object,
                 cli.command->verb ? cli.command->verb : "", cli.command->words);
         return EXIT_USAGE;
     }
-    memcpy(cli.words, o->words + used, (o->word_count - used) * sizeof(cli.words[0]));
+    memcpy(cli.words, o->words + used, cli.word_count * sizeof(cli.words[0]));
     return run(&cli);
 }

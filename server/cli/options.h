@@ -7,7 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_DURATION, OPTION_FLAG, OPTION_PAIRS };
+enum option_kind {
+    OPTION_TEXT,
+    OPTION_NUMBER,
+    OPTION_DURATION,
+    OPTION_FLAG,
+    OPTION_SWITCH, /* on or off */
+    OPTION_PAIRS
+};
 
 /* name, kind, member of the API (NULL: the CLI's own), what stands for its value, help */
 #define OPTION_TABLE(OPTION)                                                                       \
@@ -50,6 +57,18 @@ enum option_kind { OPTION_TEXT, OPTION_NUMBER, OPTION_DURATION, OPTION_FLAG, OPT
     OPTION(note, OPTION_TEXT, "note", "TEXT", "free text")                                         \
     OPTION(kind, OPTION_TEXT, "kind", "KIND",                                                      \
            "registered (default), or helper: completes chains only")                               \
+    OPTION(without_proof, OPTION_FLAG, "without_proof", NULL,                                      \
+           "take the CA on your own responsibility: its holder has proved nothing")                \
+    OPTION(proof, OPTION_TEXT, NULL, "FILE",                                                       \
+           "verification certificate: signed by the CA, its CN the code of muster ca code (PEM)")  \
+    OPTION(auto, OPTION_SWITCH, "auto_registration", "on|off",                                     \
+           "whether a first contact registers the device (default: on with a template)")           \
+    OPTION(jit, OPTION_TEXT, "jit", "MODE",                                                        \
+           "jitp: the template runs at once (default); jitr: it waits for muster cert activate")   \
+    OPTION(unknown, OPTION_TEXT, NULL, "HASH", "the CA of muster ca unknown, instead of a file")   \
+    OPTION(renew, OPTION_FLAG, "renew", NULL,                                                      \
+           "make another code; the old one proves nothing more")                                   \
+    OPTION(check, OPTION_FLAG, NULL, NULL, "change nothing, say what would happen")                \
     OPTION(dismiss, OPTION_TEXT, NULL, "HASH", "forget this unknown issuer")                       \
     OPTION(reason, OPTION_TEXT, "reason", "TEXT", "why")                                           \
     OPTION(revoke, OPTION_FLAG, "revoke", NULL, "also revoke its certificates")                    \

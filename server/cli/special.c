@@ -1,6 +1,7 @@
 /* Commands that do more than one call, or read a file. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
@@ -10,7 +11,7 @@
 #include "cli/command.h"
 #include "cli/print.h"
 
-enum { MAX_FILE_BYTES = 256 * 1024, MAX_PATH_BYTES = 6000 };
+enum { MAX_FILE_BYTES = 256 * 1024, MAX_BUNDLE_BYTES = 1 << 20, MAX_PATH_BYTES = 6000 };
 
 int command_file_read(const char *path, size_t max, struct buf *b)
 {
@@ -95,9 +96,104 @@ static int pem_send(struct cli *cli, const char *file)
     return rc;
 }
 
+/* A file's text as a member of the body. */
+static int file_add(const char *path, const char *member, json_t *body)
+{
+    _cleanup_(buf_donep) struct buf text = {0};
+    int rc = command_file_read(path, MAX_FILE_BYTES, &text);
+    if (rc == EXIT_OK && json_object_set_new(body, member, json_string(buf_text(&text))))
+        rc = EXIT_USAGE;
+    return rc;
+}
+
+/* The last word is the file, unless the certificate is one that a device sent; a name may go
+ * before. */
+static int ca_body(const struct cli *cli, json_t *body)
+{
+    const struct options *o = &cli->options;
+    bool unknown = o->given & OPT(unknown);
+    size_t names = cli->word_count - !unknown;
+    int rc = EXIT_OK;
+    if (names > 1) { /* or there is no word at all */
+        fprintf(stderr, "muster: expected: muster ca register [NAME] FILE\n");
+        return EXIT_USAGE;
+    }
+    if (names == 1)
+        json_object_set_new(body, "name", json_string(cli->words[0]));
+    if (unknown)
+        json_object_set_new(body, "unknown", json_string(o->value[OPT_unknown]));
+    else
+        rc = file_add(cli->words[names], "pem", body);
+    if (rc == EXIT_OK && o->given & OPT(proof))
+        rc = file_add(o->value[OPT_proof], "proof", body);
+    return rc;
+}
+
 int run_ca_register(struct cli *cli)
 {
-    return pem_send(cli, cli->words[1]);
+    json_t *body = command_body(cli);
+    int rc = body ? ca_body(cli, body) : EXIT_USAGE;
+    if (rc == EXIT_OK)
+        rc = command_call(cli, body);
+    json_decref(body);
+    return rc;
+}
+
+/* The bundle as it is: a file for muster ca import. */
+int run_ca_export(struct cli *cli)
+{
+    struct client_request rq = {.method = "GET", .path = cli->command->path};
+    struct client_answer answer = {.json = NULL};
+    int rc = client_call(cli->client, &rq, &answer);
+    if (rc == EXIT_OK) {
+        json_dumpf(answer.json, stdout, JSON_INDENT(2));
+        putchar('\n');
+    }
+    json_decref(answer.json);
+    return rc;
+}
+
+/* An entry that was refused is exit code 1. */
+static int bundle_send(struct cli *cli, const json_t *bundle)
+{
+    char *text = json_dumps(bundle, JSON_COMPACT);
+    struct client_request rq = {.method = "POST",
+                                .path = cli->command->path,
+                                .type = "application/json",
+                                .body = text,
+                                .body_len = text ? strlen(text) : 0};
+    struct client_answer answer = {.json = NULL};
+    int rc = client_call(cli->client, &rq, &answer);
+    if (rc == EXIT_OK)
+        command_show(cli, answer.json);
+    for (size_t i = 0; i < json_array_size(answer.json) && rc == EXIT_OK; i++) {
+        const char *result =
+            json_string_value(json_object_get(json_array_get(answer.json, i), "result"));
+        if (result && strcmp(result, "refused") == 0)
+            rc = EXIT_REFUSED;
+    }
+    json_decref(answer.json);
+    free(text);
+    return rc;
+}
+
+int run_ca_import(struct cli *cli)
+{
+    _cleanup_(buf_donep) struct buf text = {0};
+    int rc = command_file_read(cli->words[0], MAX_BUNDLE_BYTES, &text);
+    if (rc != EXIT_OK)
+        return rc;
+    json_t *bundle = json_loadb(buf_text(&text), text.len, JSON_REJECT_DUPLICATES, NULL);
+    if (!json_is_object(bundle)) {
+        fprintf(stderr, "muster: %s: no bundle of muster ca export\n", cli->words[0]);
+        json_decref(bundle);
+        return EXIT_USAGE;
+    }
+    if (cli->options.given & OPT(check))
+        json_object_set_new(bundle, "check", json_true());
+    rc = bundle_send(cli, bundle);
+    json_decref(bundle);
+    return rc;
 }
 
 int run_cert_register(struct cli *cli)

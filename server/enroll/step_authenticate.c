@@ -8,6 +8,19 @@
 #include "enroll/pipeline.h"
 #include "enroll/steps.h"
 
+/* The issuer's own certificate, where the client sent it with its chain. */
+static struct bytes sent_issuer(const struct enrolment *e)
+{
+    for (size_t i = 1; i < e->rq->chain_count; i++) {
+        _cleanup_(cert_freep) X509 *x = NULL;
+        struct cert_info info;
+        if (!cert_decode(e->rq->chain[i], &x) && !cert_describe(e->arena, x, &info) && info.is_ca &&
+            bytes_equal(info.subject_der, e->peer.unknown_issuer_der))
+            return e->rq->chain[i];
+    }
+    return bytes_of(NULL, 0);
+}
+
 /* What nobody registered is remembered for `muster ca unknown`, within the source's limit. */
 static void unknown_issuer_note(struct enrolment *e)
 {
@@ -30,6 +43,7 @@ static void unknown_issuer_note(struct enrolment *e)
         .issuer = v->unknown_issuer,
         .aki = v->unknown_aki.len <= 64 ? v->unknown_aki : bytes_of(NULL, 0),
         .sample = e->rq->chain[0],
+        .certificate = sent_issuer(e),
         .source = e->rq->source,
     };
     if (enrol_unknown_issuer(e->service->db, e->arena, &u))

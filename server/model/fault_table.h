@@ -71,6 +71,8 @@ FAULT(TEMPLATE_PARAMETER, "template.parameter_missing", 400, 0, 0, FULL, "A para
 FAULT(TEMPLATE_EVALUATION, "template.evaluation_failed", 400, 0, 0, FULL, "The template cannot be evaluated for this device", "The detail gives the JSON path; muster template render reproduces it") \
 FAULT(TEMPLATE_OVERRIDE, "template.override_fail", 409, 0, 0, FULL, "The device exists with other values and OverrideSettings say FAIL", "Change the template or the device") \
 FAULT(CA_NOT_REGISTERED, "ca.not_registered", 403, 0, 0, FULL, "The client certificate's issuer is not registered here", "muster ca unknown, then muster ca register") \
+FAULT(CA_PROOF_REQUIRED, "ca.proof_required", 400, 0, 0, FULL, "Registering a CA takes a proof that its holder has the key, or an operator's word", "muster ca code, then --proof FILE; or --without-proof") \
+FAULT(CA_PROOF_INVALID, "ca.proof_invalid", 400, 0, 0, FULL, "The verification certificate does not prove anything", "It must be signed by the CA's key, valid now, and its CN the code of muster ca code") \
 FAULT(CA_NO_REGISTRATION, "ca.no_auto_registration", 403, 0, 0, FULL, "The certificate is unknown, and its CA does not register devices by itself", "muster ca update CA --auto on, or muster cert register FILE") \
 FAULT(CHAIN_INCOMPLETE, "chain.incomplete", 403, 0, 0, FULL, "An intermediate between the client certificate and its registered CA is missing", "Let the device send it, or register the intermediate") \
 FAULT(CHAIN_MALFORMED, "chain.malformed", 400, 0, 0, FULL, "The client certificate does not parse", "Make the certificate again") \

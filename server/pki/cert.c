@@ -1,5 +1,6 @@
 #include "pki/cert.h"
 
+#include <openssl/err.h>
 #include <openssl/bn.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -238,4 +239,12 @@ char *pem_text(struct arena *arena, const char *label, struct bytes der)
 char *cert_pem(struct arena *arena, struct bytes der)
 {
     return pem_text(arena, "CERTIFICATE", der);
+}
+
+bool cert_signed_by(X509 *cert, X509 *ca)
+{
+    EVP_PKEY *key = X509_get0_pubkey(ca);
+    bool good = key && X509_verify(cert, key) == 1;
+    ERR_clear_error();
+    return good;
 }

@@ -82,10 +82,16 @@ static const struct stmt stmts[] = {
     [DESK_CA_SHOW] = {"desk_ca_show", CALL("desk_ca_show"), 2},
     [DESK_CA_REGISTER] = {"desk_ca_register", CALL("desk_ca_register"), 2},
     [DESK_CA_ACTIVATE] = {"desk_ca_activate", CALL("desk_ca_activate"), 2},
+    [DESK_CA_UPDATE] = {"desk_ca_update", CALL("desk_ca_update"), 2},
+    [DESK_CA_CODE] = {"desk_ca_code", CALL("desk_ca_code"), 2},
+    [DESK_CA_EXPORT] = {"desk_ca_export", CALL("desk_ca_export"), 2},
+    [DESK_CA_IMPORT] = {"desk_ca_import", CALL("desk_ca_import"), 2},
+    [DESK_UNKNOWN_CA] = {"desk_unknown_ca", CALL("desk_unknown_ca"), 2},
     [DESK_UNKNOWN_LIST] = {"desk_unknown_list", PAGE(
         "SELECT json_build_object('issuer_hash', encode(u.issuer_hash, 'hex'), 'issuer', u.issuer,"
         " 'aki', encode(u.aki, 'hex'), 'seen', u.seen, 'first_seen', utc(u.first_seen),"
-        " 'last_seen', utc(u.last_seen), 'last_source', u.last_source, 'sample_pem', pem(u.sample)) j,"
+        " 'last_seen', utc(u.last_seen), 'last_source', u.last_source, 'sample_pem', pem(u.sample),"
+        " 'has_certificate', u.certificate IS NOT NULL) j,"
         " encode(u.issuer_hash, 'hex') k, row_number() OVER (ORDER BY u.issuer_hash) n"
         " FROM unknown_issuer u WHERE (SELECT desk_unscoped($1::jsonb))"
         " AND u.issuer_hash > decode(COALESCE(" ARG("after") ", ''), 'hex')"

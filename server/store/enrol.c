@@ -22,11 +22,12 @@ static const struct stmt stmts[] = {
      "WITH gone AS (DELETE FROM unknown_issuer WHERE issuer_hash IN"
      " (SELECT issuer_hash FROM unknown_issuer WHERE issuer_hash <> $1"
      "  ORDER BY last_seen DESC OFFSET 255) RETURNING 1)"
-     " INSERT INTO unknown_issuer (issuer_hash, issuer, aki, sample, last_source)"
-     " VALUES ($1, left($2, 1024), $3, $4, $5)"
+     " INSERT INTO unknown_issuer (issuer_hash, issuer, aki, sample, last_source, certificate)"
+     " VALUES ($1, left($2, 1024), $3, $4, $5, $6)"
      " ON CONFLICT (issuer_hash) DO UPDATE SET seen = unknown_issuer.seen + 1,"
-     " last_seen = clock_timestamp(), last_source = excluded.last_source",
-     5},
+     " last_seen = clock_timestamp(), last_source = excluded.last_source,"
+     " certificate = COALESCE(excluded.certificate, unknown_issuer.certificate)",
+     6},
     {"enrol_renewal",
      "SELECT extract(epoch FROM c.not_before)::bigint, extract(epoch FROM c.not_after)::bigint,"
      " d.template_id, c.status IN ('pending', 'current')"
@@ -173,6 +174,7 @@ enum err enrol_unknown_issuer(struct db *db, struct arena *arena, const struct u
         u->aki.len > 0 ? db_bytea(arena, u->aki.data, u->aki.len) : NULL,
         db_bytea(arena, u->sample.data, u->sample.len),
         u->source,
+        u->certificate.len > 0 ? db_bytea(arena, u->certificate.data, u->certificate.len) : NULL,
     };
     DB_RESULT r = NULL;
     return db_query(db, &stmts[S_UNKNOWN_ISSUER], params, &r, NULL);

@@ -138,6 +138,7 @@ struct unknown_issuer {
     const char *issuer;
     struct bytes aki;
     struct bytes sample;
+    struct bytes certificate; /* of the issuer itself; len 0: nobody sent it */
     const char *source;
 };
 enum err enrol_unknown_issuer(struct db *db, struct arena *arena,

@@ -40,8 +40,9 @@ class Authority:
         return self.sign(x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Factory"),
                                     x509.NameAttribute(NameOID.COMMON_NAME, serial)]), key.public_key(), **kw), key
 
-    def register(self, stack, name, template="factory"):
-        body = {"name": name, "pem": cert_pem(self.cert).decode()}
+    def register(self, stack, name, template="factory", **more):
+        """For enrolment only, unless more says otherwise."""
+        body = {"name": name, "pem": cert_pem(self.cert).decode(), "without_proof": True, "auto_registration": False, **more}
         if template:
             body["template"] = template
         return stack.v1("POST", "/cas", body)

@@ -16,9 +16,7 @@ def maker(stack, template="jit", **settings):
     """A CA whose devices the first contact registers."""
     ca = Authority(unique("Maker "))
     ca.nick = unique("jit")
-    ca.register(stack, ca.nick, template)
-    values = {"auto_registration": True, **settings}
-    stack.sql(f"UPDATE ca SET {', '.join(f'{name} = %s' for name in values)} WHERE name = %s", *values.values(), ca.nick)
+    ca.register(stack, ca.nick, template, **{"auto_registration": True, **settings})
     return ca
 
 

@@ -78,6 +78,14 @@ static bool texts_fit(const struct admin_arg *a, const json_t *value)
     return true;
 }
 
+static bool objects_fit(const struct admin_arg *a, const json_t *value)
+{
+    bool good = json_is_array(value) && json_array_size(value) <= (size_t)a->max;
+    for (size_t i = 0; i < json_array_size(value) && good; i++)
+        good = json_is_object(json_array_get(value, i));
+    return good;
+}
+
 static bool value_fits(const struct admin_arg *a, const json_t *value)
 {
     switch (a->kind) {
@@ -93,6 +101,8 @@ static bool value_fits(const struct admin_arg *a, const json_t *value)
         return texts_fit(a, value);
     case ARG_OBJECT:
         return json_is_object(value);
+    case ARG_OBJECTS:
+        return objects_fit(a, value);
     }
     return false;
 }

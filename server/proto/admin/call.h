@@ -17,15 +17,16 @@ enum admin_role { ADMIN_VIEWER = 1, ADMIN_OPERATOR, ADMIN_ADMIN };
 enum { ADMIN_MAX_ARGS = 16, ADMIN_MAX_TEXT_BYTES = 1024, ADMIN_MAX_BODY_BYTES = 1 << 20 };
 
 enum arg_from { ARG_NONE, ARG_PATH, ARG_QUERY, ARG_BODY, ARG_TRUE, ARG_FALSE };
-enum arg_kind { ARG_TEXT, ARG_INT, ARG_BOOL, ARG_TEXTS, ARG_OBJECT, ARG_SHA256 };
+enum arg_kind { ARG_TEXT, ARG_INT, ARG_BOOL, ARG_TEXTS, ARG_OBJECT, ARG_OBJECTS, ARG_SHA256 };
 
 struct admin_arg {
     const char *name;
     enum arg_from from;
     enum arg_kind kind;
     bool required;
-    int64_t min; /* ARG_INT */
-    int64_t max; /* ARG_INT: value; ARG_TEXTS: elements; ARG_TEXT: bytes, 0: ADMIN_MAX_TEXT_BYTES */
+    int64_t min;       /* ARG_INT */
+    int64_t max;       /* ARG_INT: value; ARG_TEXTS, ARG_OBJECTS: elements; ARG_TEXT: bytes, 0:
+                          ADMIN_MAX_TEXT_BYTES */
     const char *words; /* ARG_TEXT: the only values, separated by spaces; NULL: any */
 };
 

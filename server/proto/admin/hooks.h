@@ -25,6 +25,8 @@ enum err claim_rotate_handle(struct service *service, struct exchange *x) MUST_C
 
 /* cas.c */
 enum err ca_register_before(struct service *service, struct exchange *x, json_t *args);
+enum err ca_code_before(struct service *service, struct exchange *x, json_t *args);
+enum err ca_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
 
 /* certs.c: certificates that become, or are to become, devices' own */
 enum err cert_activate_handle(struct service *service, struct exchange *x) MUST_CHECK;

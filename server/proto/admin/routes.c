@@ -10,7 +10,8 @@ enum {
     MAX_TOKENS_AT_ONCE = 10000,
     MAX_PEM_BYTES = 32768,
     MAX_CLAIM_TEMPLATES = 32,
-    MAX_CERT_IMPORT_BYTES = 4 << 20
+    MAX_CERT_IMPORT_BYTES = 4 << 20,
+    MAX_BUNDLE_CAS = 1000
 };
 
 #define V1 "/admin/v1"
@@ -55,6 +56,10 @@ enum {
     {                                                                                              \
         name, ARG_BODY, ARG_INT, false, min, max, NULL                                             \
     }
+/* What a registered CA does with its devices. */
+#define CA_BODY                                                                                    \
+    BODY("template"), {"auto_registration", ARG_BODY, ARG_BOOL, false, 0, 0, NULL},                \
+        BODY_WORD("jit", false, "jitp jitr")
 /* What a claim is made with, anew or from its predecessor. */
 #define CLAIM_BODY                                                                                 \
     BODY_MUST("name"), {"csr", ARG_BODY, ARG_TEXT, false, 0, MAX_PEM_BYTES, NULL},                 \
@@ -174,10 +179,23 @@ static const struct route routes[] = {
     GET("/cas/{}", ADMIN_VIEWER, .desk = DESK_CA_SHOW, .args = {PATH("name")}),
     POST("/cas", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_CA_REGISTER, .changes_catalog = true,
          .status = 201, .before = ca_register_before,
-         .args = {BODY_MUST("name"),
-                  {"pem", ARG_BODY, ARG_TEXT, true, 0, 32768, NULL},
-                  BODY("template"),
+         .args = {BODY("name"),
+                  {"pem", ARG_BODY, ARG_TEXT, false, 0, MAX_PEM_BYTES, NULL},
+                  {"unknown", ARG_BODY, ARG_SHA256, false, 0, 0, NULL},
+                  {"proof", ARG_BODY, ARG_TEXT, false, 0, MAX_PEM_BYTES, NULL},
+                  {"without_proof", ARG_BODY, ARG_BOOL, false, 0, 0, NULL},
+                  CA_BODY,
                   BODY_WORD("kind", false, "registered helper")}),
+    ACT("/cas/{}/update", ADMIN_ADMIN, .desk = DESK_CA_UPDATE, .changes_catalog = true,
+        .args = {PATH("name"), CA_BODY}),
+    ACT("/cas:code", ADMIN_ADMIN, .desk = DESK_CA_CODE, .before = ca_code_before,
+        .args = {{"renew", ARG_BODY, ARG_BOOL, false, 0, 0, NULL}}),
+    GET("/cas:export", ADMIN_ADMIN, .desk = DESK_CA_EXPORT),
+    {HTTP_POST, V1 "/cas:import", "application/json", ADMIN_MAX_BODY_BYTES, ADMIN_ADMIN,
+     ca_import_handle,
+     CALL(.args = {BODY_INT("format", 1, 1000),
+                   {"cas", ARG_BODY, ARG_OBJECTS, true, 0, MAX_BUNDLE_CAS, NULL},
+                   {"check", ARG_BODY, ARG_BOOL, false, 0, 0, NULL}})},
     ACT("/cas/{}/activate", ADMIN_ADMIN, .desk = DESK_CA_ACTIVATE, .changes_catalog = true,
         .args = {PATH("name"), {"active", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
     ACT("/cas/{}/deactivate", ADMIN_ADMIN, .desk = DESK_CA_ACTIVATE, .changes_catalog = true,
