@@ -91,6 +91,9 @@ static enum err config_handle(struct service *service, struct exchange *x)
     struct enrol_seen s = {0};
     bool registers = false;
     enum err e = authenticate(service, x, &verdict, &registers);
+    if (e && x->fault.code == FAULT_CA_NOT_REGISTERED)
+        return admit(service,
+                     x); /* refuses likewise, and notes who asked for `muster ca unknown` */
     if (e)
         return e;
     x->log_credential = "device";
