@@ -90,13 +90,15 @@ class Place:
 
 
 @contextlib.contextmanager
-def joined(folder):
+def joined(folder, ca_folder=False):
     """A stack of one's own at a broker of its own."""
     (folder / "stack").mkdir()
     (folder / "place").mkdir()
     with Stack(folder / "stack") as stack:
         stack.seed()
         place = Place(stack, folder / "place")
+        if ca_folder:
+            place.broker.options = f"plugin_opt_ca_directory {place.broker.trust}"
         with place.broker:
             with place.changed():
                 pass
