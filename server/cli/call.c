@@ -78,6 +78,18 @@ static json_t *option_json(const struct cli *cli, int id)
     return NULL;
 }
 
+json_t *command_names(const char *list)
+{
+    json_t *names = json_array();
+    while (list && *list) {
+        size_t len = strcspn(list, ",");
+        if (len > 0)
+            json_array_append_new(names, json_stringn(list, len));
+        list += len + strspn(list + len, ",");
+    }
+    return names;
+}
+
 json_t *command_body(const struct cli *cli)
 {
     json_t *body = json_object();

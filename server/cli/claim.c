@@ -128,18 +128,6 @@ static int file_add(const struct cli *cli, enum option_id id, const char *member
     return rc;
 }
 
-static void templates_add(const char *list, json_t *body)
-{
-    json_t *names = json_array();
-    while (list && *list) {
-        size_t len = strcspn(list, ",");
-        if (len > 0)
-            json_array_append_new(names, json_stringn(list, len));
-        list += len + strspn(list + len, ",");
-    }
-    json_object_set_new(body, "templates", names);
-}
-
 /* Tokens expire, a claim's enrolment ends: the API has a name for each. */
 static int body_complete(const struct cli *cli, json_t *body)
 {
@@ -149,7 +137,7 @@ static int body_complete(const struct cli *cli, json_t *body)
         json_object_del(body, "expires_in_s");
     }
     if (cli->options.given & OPT(templates))
-        templates_add(cli->options.value[OPT_templates], body);
+        json_object_set_new(body, "templates", command_names(cli->options.value[OPT_templates]));
     int rc = file_add(cli, OPT_csr, "csr", body);
     return rc == EXIT_OK ? file_add(cli, OPT_certificate, "certificate", body) : rc;
 }

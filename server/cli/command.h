@@ -75,6 +75,9 @@ void command_path(const struct cli *cli, struct buf *b);
 /* The body that the row's options describe; NULL after it has said what is wrong. */
 json_t *command_body(const struct cli *cli);
 
+/* The names of a list separated by commas. */
+json_t *command_names(const char *list);
+
 /* Reads a file, "-" being standard input, into b, which it initialises. An exit code. */
 int command_file_read(const char *path, size_t max, struct buf *b);
 
@@ -94,6 +97,7 @@ int run_ca_import(struct cli *cli);
 int run_cert_show(struct cli *cli);
 int run_cert_register(struct cli *cli);
 int run_cert_import(struct cli *cli);
+int run_webhook_create(struct cli *cli);
 int run_retire(struct cli *cli);
 int run_completion(struct cli *cli);
 int run_doctor(struct cli *cli);

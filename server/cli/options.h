@@ -69,6 +69,10 @@ enum option_kind {
     OPTION(renew, OPTION_FLAG, "renew", NULL,                                                      \
            "make another code; the old one proves nothing more")                                   \
     OPTION(check, OPTION_FLAG, NULL, NULL, "change nothing, say what would happen")                \
+    OPTION(event, OPTION_TEXT, NULL, "A,B",                                                        \
+           "names of events, with * at the end of one (default: all)")                             \
+    OPTION(receiver, OPTION_TEXT, "receiver", "NAME", "only those for it")                         \
+    OPTION(id, OPTION_NUMBER, "id", "N", "of the dead event")                                      \
     OPTION(dismiss, OPTION_TEXT, NULL, "HASH", "forget this unknown issuer")                       \
     OPTION(reason, OPTION_TEXT, "reason", "TEXT", "why")                                           \
     OPTION(revoke, OPTION_FLAG, "revoke", NULL, "also revoke its certificates")                    \

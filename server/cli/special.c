@@ -216,6 +216,19 @@ int run_ca_unknown(struct cli *cli)
     return rc;
 }
 
+int run_webhook_create(struct cli *cli)
+{
+    json_t *body = command_body(cli);
+    if (!body)
+        return EXIT_USAGE;
+    json_object_set_new(body, "url", json_string(cli->words[1]));
+    if (cli->options.given & OPT(event))
+        json_object_set_new(body, "events", command_names(cli->options.value[OPT_event]));
+    int rc = command_call(cli, body);
+    json_decref(body);
+    return rc;
+}
+
 int run_retire(struct cli *cli)
 {
     if (cli->options.given & OPT(yes))

@@ -9,6 +9,7 @@
 #include "base/json_out.h"
 #include "base/log.h"
 #include "enroll/catalog.h"
+#include "enroll/events.h"
 #include "enroll/service.h"
 #include "http/probe.h"
 #include "http/random.h"
@@ -60,6 +61,7 @@ struct server {
     struct listener *proxy; /* NULL: none is configured */
     struct mqtt *mqtt;      /* NULL: no broker is configured */
     struct jobs *jobs;
+    struct events *events;
 };
 
 enum err server_database(const struct config *c, struct db **ret_db,
@@ -275,6 +277,14 @@ static enum err ports_publish(const struct server *s, char *message)
     return e ? message_of(message, e, "[listen] ports_file") : ERR_OK;
 }
 
+static enum err events_make(struct server *s, char *message)
+{
+    const struct events_config events = {.ca = config_optional(s->config->hook_ca),
+                                         .publish = s->mqtt ? mqtt_event : NULL,
+                                         .ctx = s->mqtt};
+    return service_events(&s->service, s->config, &events, &s->events, message);
+}
+
 static enum err jobs_make(struct server *s, char *message)
 {
     const struct maintain_settings settings = retention_of(s->config);
@@ -312,6 +322,8 @@ enum err server_new(const struct config *config, const struct route_table *const
         e = mqtt_make(s, message);
     if (!e)
         e = jobs_make(s, message);
+    if (!e)
+        e = events_make(s, message);
     if (!e)
         e = ports_publish(s, message);
     if (e)
@@ -472,6 +484,7 @@ void server_free(struct server *s)
     if (!s)
         return;
     jobs_free(s->jobs);
+    events_free(s->events);
     mqtt_free(s->mqtt);
     listener_free(s->proxy);
     listener_free(s->admin);

@@ -6,6 +6,7 @@
 #include "base/secret.h"
 #include "enroll/catalog.h"
 #include "enroll/claims.h"
+#include "enroll/events.h"
 #include "enroll/hooks.h"
 #include "enroll/limits.h"
 #include "enroll/metrics.h"
@@ -65,6 +66,21 @@ static enum err hooks_make(struct service *v, const struct config *c, char *mess
                                        .max_waiting = (unsigned)c->hook_max_waiting};
     e = hooks_new(&hooks, &v->hooks);
     return e ? message_of(message, e, "hooks: [hook] ca, or threads") : ERR_OK;
+}
+
+enum err service_events(struct service *v, const struct config *c,
+                        const struct events_config *template, struct events **ret_events,
+                        char message[CONFIG_MESSAGE_BYTES])
+{
+    _cleanup_(credential_done) struct buf secret = {0};
+    struct events_config events = *template;
+    const char *where = "";
+    enum err e = credential_load(CREDENTIAL_HOOK_SECRET, c, &secret, &where);
+    if (e)
+        return message_at(message, e, "hook secret", where);
+    events.secret = buf_bytes(&secret);
+    e = events_new(v->db, &events, ret_events);
+    return e ? message_of(message, e, "events: [hook] ca, or threads") : ERR_OK;
 }
 
 void service_live(struct service *v, const struct config *c)

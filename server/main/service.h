@@ -13,6 +13,13 @@
 enum err service_init(struct service *v, struct db *db, const struct config *config,
                       char message[CONFIG_MESSAGE_BYTES]) MUST_CHECK;
 
+/* Who tells events; template says whom at the broker. The secret is that of the hooks. */
+struct events;
+struct events_config;
+enum err service_events(struct service *v, const struct config *config,
+                        const struct events_config *template, struct events **ret_events,
+                        char message[CONFIG_MESSAGE_BYTES]) MUST_CHECK;
+
 /* Everything of CONFIG_LIVE that threads of requests read: each by an atomic or under its lock. */
 void service_live(struct service *v, const struct config *config);
 void service_done(struct service *v);

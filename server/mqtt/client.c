@@ -24,6 +24,7 @@ enum {
     ID_RANDOM_BYTES = 8,
     REASON_BYTES = 200,
     URI_BYTES = 280,
+    SURE_MS = 2000,
     SHARED_COUNT = 4, /* of the subscriptions, those that replicas share */
     FAILED_FROM = 0x80,
     NS_PER_MS = 1000000,
@@ -444,12 +445,13 @@ enum err mqtt_client_start(struct mqtt_client *c)
 /* With sending held. */
 static enum err message_send(struct mqtt_client *c, const char *topic,
                              const struct mqtt_property *properties, size_t count,
-                             struct bytes payload)
+                             struct bytes payload, int quality, MQTTAsync_token *ret_token)
 {
     MQTTAsync_message message = MQTTAsync_message_initializer;
     MQTTAsync_responseOptions response = MQTTAsync_responseOptions_initializer;
     message.payload = (void *)(uintptr_t)payload.data;
     message.payloadlen = (int)payload.len;
+    message.qos = quality;
     int rc = 0;
     for (size_t i = 0; i < count && rc == 0; i++) {
         MQTTProperty p = {.identifier = MQTTPROPERTY_CODE_USER_PROPERTY};
@@ -462,6 +464,7 @@ static enum err message_send(struct mqtt_client *c, const char *topic,
     if (rc == 0)
         rc = MQTTAsync_sendMessage(c->handle, topic, &message, &response);
     MQTTProperties_free(&message.properties);
+    *ret_token = response.token;
     return rc == MQTTASYNC_SUCCESS ? ERR_OK : ERR_UNAVAILABLE;
 }
 
@@ -469,9 +472,24 @@ enum err mqtt_client_send(struct mqtt_client *c, const char *topic,
                           const struct mqtt_property *properties, size_t count,
                           struct bytes payload)
 {
+    MQTTAsync_token token;
     pthread_rwlock_rdlock(&c->sending);
-    enum err e =
-        atomic_load(&c->up) ? message_send(c, topic, properties, count, payload) : ERR_UNAVAILABLE;
+    enum err e = atomic_load(&c->up) ? message_send(c, topic, properties, count, payload, 0, &token)
+                                     : ERR_UNAVAILABLE;
+    pthread_rwlock_unlock(&c->sending);
+    return e;
+}
+
+enum err mqtt_client_send_sure(struct mqtt_client *c, const char *topic,
+                               const struct mqtt_property *properties, size_t count,
+                               struct bytes payload)
+{
+    MQTTAsync_token token = 0;
+    pthread_rwlock_rdlock(&c->sending);
+    enum err e = atomic_load(&c->up) ? message_send(c, topic, properties, count, payload, 1, &token)
+                                     : ERR_UNAVAILABLE;
+    if (!e && MQTTAsync_waitForCompletion(c->handle, token, SURE_MS) != MQTTASYNC_SUCCESS)
+        e = ERR_UNAVAILABLE;
     pthread_rwlock_unlock(&c->sending);
     return e;
 }

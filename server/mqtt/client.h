@@ -64,6 +64,12 @@ enum err mqtt_client_send(struct mqtt_client *c, const char *topic,
                           const struct mqtt_property *properties, size_t count,
                           struct bytes payload) MUST_CHECK;
 
+/* Likewise with quality of service 1, and waits until the broker has it, two seconds at most. Not
+ * on Paho's threads. */
+enum err mqtt_client_send_sure(struct mqtt_client *c, const char *topic,
+                               const struct mqtt_property *properties, size_t count,
+                               struct bytes payload) MUST_CHECK;
+
 /* Unsubscribes from what replicas share, waiting a second at most: others get the requests. */
 void mqtt_client_quiesce(struct mqtt_client *c);
 

@@ -78,6 +78,14 @@ enum err mqtt_new(const struct mqtt_config *config, struct service *service, str
     return ERR_OK;
 }
 
+enum err mqtt_event(void *ctx, const char *topic, struct bytes payload)
+{
+    const struct mqtt *m = ctx;
+    const struct mqtt_property properties[] = {{WIRE_OPERATION, WIRE_OP_EVENT},
+                                               {WIRE_TOPIC, topic}};
+    return mqtt_client_send_sure(m->client, WIRE_CONTROL_TOPIC, properties, 2, payload);
+}
+
 void mqtt_quiesce(struct mqtt *m)
 {
     mqtt_client_quiesce(m->client);

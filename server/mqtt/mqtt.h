@@ -19,6 +19,9 @@ struct mqtt_config {
 enum err mqtt_new(const struct mqtt_config *config, struct service *service,
                   struct mqtt **ret_mqtt) MUST_CHECK;
 
+/* Has the broker publish an event, and waits until it has it. ctx is the struct mqtt. */
+enum err mqtt_event(void *ctx, const char *topic, struct bytes payload) MUST_CHECK;
+
 /* No new requests: the other replicas get them. */
 void mqtt_quiesce(struct mqtt *m);
 

@@ -153,6 +153,26 @@ static const struct stmt stmts[] = {
     [DESK_CERT_REGISTER] = {"desk_jit_register", CALL("desk_jit_register"), 2},
     [DESK_CERT_REGISTER_BEGIN] = {"desk_jit_begin", CALL("desk_jit_begin"), 2},
     [DESK_ATTEMPTS] = {"desk_attempts", CALL("desk_attempts"), 2},
+    [DESK_SINK_LIST] = {"desk_sink_list", PAGE(
+        "SELECT sink_json(s)::json j, s.name k, row_number() OVER (ORDER BY s.name) n FROM event_sink s"
+        " WHERE (SELECT desk_unscoped($1::jsonb)) AND s.name > COALESCE(" ARG("after") ", '')"
+        " ORDER BY s.name" LIMIT), 2},
+    [DESK_SINK_CREATE] = {"desk_sink_create", CALL("desk_sink_create"), 2},
+    [DESK_SINK_PAUSE] = {"desk_sink_pause", CALL("desk_sink_pause"), 2},
+    [DESK_SINK_DELETE] = {"desk_sink_delete", CALL("desk_sink_delete"), 2},
+    /* the newest first */
+    [DESK_EVENT_LIST] = {"desk_event_list", PAGE(
+        "SELECT event_json(o.at, o.id, o.event, o.payload)::json j, o.xid::text || ':' || o.id k,"
+        " row_number() OVER (ORDER BY o.xid DESC, o.id DESC) n FROM outbox o"
+        " WHERE (SELECT desk_unscoped($1::jsonb)) AND (" ARG("after") " IS NULL OR (o.xid, o.id) <"
+        " (split_part(" ARG("after") ", ':', 1)::xid8, split_part(" ARG("after") ", ':', 2)::bigint))"
+        " AND o.xid IS NOT NULL ORDER BY o.xid DESC, o.id DESC" LIMIT), 2},
+    [DESK_DEAD_LIST] = {"desk_dead_list", PAGE(
+        "SELECT dead_json(r)::json j, r.id::text k, row_number() OVER (ORDER BY r.id) n"
+        " FROM event_retry r JOIN event_sink s ON s.id = r.sink_id"
+        " WHERE (SELECT desk_unscoped($1::jsonb)) AND r.dead_at IS NOT NULL"
+        FILTER("s.name", "receiver") AFTER_ID("r.id") " ORDER BY r.id" LIMIT), 2},
+    [DESK_DEAD_END] = {"desk_dead_end", CALL("desk_dead_end"), 2},
     [DESK_AUDIT_LIST] = {"desk_audit_list", PAGE(
         "SELECT json_build_object('id', u.id, 'at', utc(u.at), 'actor', u.actor, 'source', u.source,"
         " 'action', u.action, 'object', u.object, 'detail', u.detail, 'hash', encode(u.hash, 'hex')) j, u.id::text k,"

@@ -416,6 +416,11 @@ class Objects:
     def pem(self):
         return cert_pem(Authority(unique("Matrix CA")).cert).decode()
 
+    def hook(self):
+        name = unique("mx-hook")
+        self.world.stack.v1("POST", "/webhooks", {"name": name, "url": "http://127.0.0.1:9/x"})
+        return name
+
     def cert(self):
         """Of a device that may register."""
         return cert_pem(self.world.maker.device(self.world.allowed())[0]).decode()

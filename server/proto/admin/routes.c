@@ -11,7 +11,8 @@ enum {
     MAX_PEM_BYTES = 32768,
     MAX_CLAIM_TEMPLATES = 32,
     MAX_CERT_IMPORT_BYTES = 4 << 20,
-    MAX_BUNDLE_CAS = 1000
+    MAX_BUNDLE_CAS = 1000,
+    MAX_EVENT_NAMES = 32
 };
 
 #define V1 "/admin/v1"
@@ -266,6 +267,28 @@ static const struct route routes[] = {
      cert_import_handle,
      CALL(.body_is_document = true,
           .args = {QUERY("template"), QUERY_WORD("report", "all rejected")})},
+
+    GET("/webhooks", ADMIN_VIEWER, .desk = DESK_SINK_LIST, .list = true),
+    POST("/webhooks", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_SINK_CREATE, .status = 201,
+         .before = webhook_create_before,
+         .args = {BODY_MUST("name"),
+                  BODY_MUST("url"),
+                  {"events", ARG_BODY, ARG_TEXTS, false, 1, MAX_EVENT_NAMES, NULL}}),
+    ACT("/webhooks/{}/pause", ADMIN_ADMIN, .desk = DESK_SINK_PAUSE,
+        .args = {PATH("name"), {"paused", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
+    ACT("/webhooks/{}/resume", ADMIN_ADMIN, .desk = DESK_SINK_PAUSE,
+        .args = {PATH("name"), {"paused", ARG_FALSE, ARG_BOOL, false, 0, 0, NULL}}),
+    {HTTP_DELETE, V1 "/webhooks/{}", NULL, 0, ADMIN_ADMIN, admin_handle,
+     CALL(.desk = DESK_SINK_DELETE, .status = 204, .args = {PATH("name")})},
+    GET("/events", ADMIN_VIEWER, .desk = DESK_EVENT_LIST, .list = true),
+    GET("/dead-events", ADMIN_VIEWER, .desk = DESK_DEAD_LIST, .list = true,
+        .args = {QUERY("receiver")}),
+    ACT("/dead-events:retry", ADMIN_OPERATOR, .desk = DESK_DEAD_END,
+        .args = {{"id", ARG_BODY, ARG_INT, false, 1, INT64_MAX, NULL},
+                 {"drop", ARG_FALSE, ARG_BOOL, false, 0, 0, NULL}}),
+    ACT("/dead-events:drop", ADMIN_OPERATOR, .desk = DESK_DEAD_END,
+        .args = {{"id", ARG_BODY, ARG_INT, false, 1, INT64_MAX, NULL},
+                 {"drop", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
 
     GET("/attempts/{}", ADMIN_VIEWER, .desk = DESK_ATTEMPTS, .after = attempts_after,
         .args = {PATH("request_id")}),
