@@ -73,6 +73,8 @@ enum option_kind {
            "names of events, with * at the end of one (default: all)")                             \
     OPTION(receiver, OPTION_TEXT, "receiver", "NAME", "only those for it")                         \
     OPTION(id, OPTION_NUMBER, "id", "N", "of the dead event")                                      \
+    OPTION(within, OPTION_DURATION, "seconds", "DURATION",                                         \
+           "how long, such as 2d; at least a minute")                                              \
     OPTION(dismiss, OPTION_TEXT, NULL, "HASH", "forget this unknown issuer")                       \
     OPTION(reason, OPTION_TEXT, "reason", "TEXT", "why")                                           \
     OPTION(revoke, OPTION_FLAG, "revoke", NULL, "also revoke its certificates")                    \

@@ -76,6 +76,22 @@ static void claims_run(struct db *db)
     log_end(&b, LOG_INFO);
 }
 
+/* New ones only: who is stuck is told once. */
+static void stuck_run(struct db *db)
+{
+    struct stuck_count counts[STUCK_MAX_STATES];
+    size_t count = 0;
+    if (maintain_stuck(db, counts, &count))
+        return;
+    for (size_t i = 0; i < count; i++) {
+        struct buf b;
+        log_begin(&b, LOG_WARN, "device.stuck");
+        json_text(&b, "state", counts[i].state);
+        json_int(&b, "devices", counts[i].devices);
+        log_end(&b, LOG_WARN);
+    }
+}
+
 /* When the partitions are to be looked at again, monotonic. */
 static int64_t partitions_run(struct db *db, const struct maintain_settings *settings)
 {
@@ -99,6 +115,7 @@ static void *jobs_run(void *arg)
         if (due)
             partitions_us = partitions_run(j->db, &settings);
         claims_run(j->db);
+        stuck_run(j->db);
         pthread_mutex_lock(&j->lock);
         pause_s(j, TICK_S);
     }

@@ -173,6 +173,18 @@ static const struct stmt stmts[] = {
         " WHERE (SELECT desk_unscoped($1::jsonb)) AND r.dead_at IS NOT NULL"
         FILTER("s.name", "receiver") AFTER_ID("r.id") " ORDER BY r.id" LIMIT), 2},
     [DESK_DEAD_END] = {"desk_dead_end", CALL("desk_dead_end"), 2},
+    [DESK_STUCK_LIST] = {"desk_stuck_list", PAGE(
+        "SELECT stuck_json(d, l)::json j, d.id::text k, row_number() OVER (ORDER BY d.id) n"
+        " FROM state_limit l JOIN device d ON d.state = l.state AND d.retired_at IS NULL"
+        " JOIN product p ON p.id = d.product_id JOIN template t ON t.id = d.template_id"
+        " WHERE d.state NOT IN ('UNPROVISIONED', 'PROVISIONED') AND stuck_since(d, l) < now() AND" SEES("p.id")
+        FILTER("d.state", "state") FILTER("p.name", "product") FILTER("t.name", "template")
+        AFTER_ID("d.id") " ORDER BY d.id" LIMIT), 2},
+    [DESK_LIMIT_LIST] = {"desk_limit_list", PAGE(
+        "SELECT json_build_object('state', l.state, 'limit_s', l.seconds) j, l.state::text k,"
+        " row_number() OVER (ORDER BY l.state::text) n FROM state_limit l"
+        " WHERE l.state::text > COALESCE(" ARG("after") ", '') ORDER BY l.state::text" LIMIT), 2},
+    [DESK_LIMIT_SET] = {"desk_state_limit", CALL("desk_state_limit"), 2},
     [DESK_AUDIT_LIST] = {"desk_audit_list", PAGE(
         "SELECT json_build_object('id', u.id, 'at', utc(u.at), 'actor', u.actor, 'source', u.source,"
         " 'action', u.action, 'object', u.object, 'detail', u.detail, 'hash', encode(u.hash, 'hex')) j, u.id::text k,"

@@ -32,6 +32,17 @@ static const struct stmt stmts[] = {
      " AND NOT claim_superseded(c))),"
      "'claim_certificates_pending', json_build_object('all', (SELECT count(*)"
      " FROM claim_certificate w WHERE w.ended_at IS NULL)),"
+     "'devices_stuck', (SELECT json_object_agg(l.state, (SELECT count(*) FROM device d"
+     " WHERE d.state = l.state AND d.retired_at IS NULL"
+     " AND d.state NOT IN ('UNPROVISIONED', 'PROVISIONED') AND stuck_since(d, l) < now()))"
+     " FROM state_limit l),"
+     "'jit_certificates', (SELECT json_object_agg(b.name, (SELECT count(*) FROM jit_certificate j"
+     " WHERE j.status = b.name)) FROM unnest(ARRAY['pending', 'active', 'inactive', 'failed'])"
+     " b(name)),"
+     "'events_behind', (SELECT COALESCE(json_object_agg(s.name, sink_behind_s(s)), '{}')"
+     " FROM event_sink s WHERE NOT s.paused AND (s.kind = 'webhook' OR s.delivered > 0)),"
+     "'events_dead', (SELECT COALESCE(json_object_agg(s.name, (SELECT count(*) FROM event_retry r"
+     " WHERE r.sink_id = s.id AND r.dead_at IS NOT NULL)), '{}') FROM event_sink s),"
      "'quarantine_spared', json_build_object('all', (SELECT count(*) FROM outbox o"
      " WHERE o.event = 'quarantine.storm' AND o.at > now() - interval '1 hour')))",
      0},

@@ -14,6 +14,10 @@ static const struct stmt stmts[] = {
      "SELECT CASE WHEN pg_try_advisory_xact_lock(1836413808) THEN claim_certificate_sweep()"
      " ELSE 0 END",
      0},
+    {"maintain_stuck",
+     "SELECT t.state, t.devices FROM (SELECT 1 WHERE pg_try_advisory_xact_lock(1836413809)) leader"
+     " CROSS JOIN LATERAL stuck_tell() t",
+     0},
     {"maintain_claim_alerts",
      "SELECT claim, product, kind, threshold, days_left, percent, serials, never_seen"
      " FROM claim_alerts()",
@@ -21,7 +25,7 @@ static const struct stmt stmts[] = {
 };
 const struct stmt_set maintain_statements = {stmts, ARRAY_LEN(stmts)};
 
-enum { S_PARTITIONS, S_CLAIM_CERTIFICATES, S_CLAIM_ALERTS };
+enum { S_PARTITIONS, S_CLAIM_CERTIFICATES, S_STUCK, S_CLAIM_ALERTS };
 
 enum err maintain_run(struct db *db, const struct maintain_settings *s, int *ret_dropped)
 {
@@ -79,5 +83,20 @@ enum err maintain_claim_alerts(struct db *db, struct arena *arena, struct claim_
         return e;
     *ret_alerts = alerts;
     *ret_count = (size_t)count;
+    return ERR_OK;
+}
+
+enum err maintain_stuck(struct db *db, struct stuck_count ret[STUCK_MAX_STATES], size_t *ret_count)
+{
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_STUCK], NULL, &r, NULL);
+    if (e)
+        return e;
+    *ret_count = 0;
+    for (int i = 0; i < PQntuples(r) && i < STUCK_MAX_STATES; i++) {
+        struct stuck_count *c = &ret[(*ret_count)++];
+        snprintf(c->state, sizeof(c->state), "%s", PQgetvalue(r, i, 0));
+        c->devices = atoll(PQgetvalue(r, i, 1));
+    }
     return ERR_OK;
 }

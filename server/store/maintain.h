@@ -42,4 +42,13 @@ struct claim_alert {
 enum err maintain_claim_alerts(struct db *db, struct arena *arena, struct claim_alert **ret_alerts,
                                size_t *ret_count) MUST_CHECK;
 
+/* Announces devices that stand in a state for too long, each stay once. */
+enum { STUCK_MAX_STATES = 8 };
+struct stuck_count {
+    char state[24];
+    int64_t devices;
+};
+enum err maintain_stuck(struct db *db, struct stuck_count ret[STUCK_MAX_STATES],
+                        size_t *ret_count) MUST_CHECK;
+
 extern const struct stmt_set maintain_statements;

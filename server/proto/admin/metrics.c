@@ -130,6 +130,13 @@ static const struct {
      "The fullest budget of the claims in use that have no successor"},
     {"claim_certificates_pending", "muster_claim_certificates_pending", NULL,
      "Certificates made for claims that wait for their registration"},
+    {"devices_stuck", "muster_devices_stuck", "state",
+     "Devices that stand in a state for longer than its limit"},
+    {"jit_certificates", "muster_jit_certificates", "status",
+     "Certificates of registered CAs that belong to no device"},
+    {"events_behind", "muster_events_behind_seconds", "receiver",
+     "How old the oldest event is that a receiver has not taken over"},
+    {"events_dead", "muster_events_dead", "receiver", "Events that were given up"},
     {"quarantine_spared", "muster_quarantine_spared", NULL,
      "Devices that a quarantine storm spared within the last hour"},
 };
