@@ -321,9 +321,10 @@ enum err world_register(X509 *ca, const char *name, const char *folder)
                       ? muster("muster template put " WORLD_TEMPLATE " '%s' --product %s --json",
                                document, product)
                       : NULL;
-    json_t *registered =
-        put ? muster("muster ca register %s '%s' --template " WORLD_TEMPLATE " --auto off --without-proof --json", name, pem)
-            : NULL;
+    json_t *registered = put ? muster("muster ca register %s '%s' --template " WORLD_TEMPLATE
+                                      " --auto off --without-proof --json",
+                                      name, pem)
+                             : NULL;
     if (!registered)
         e = complain("the factory's CA was not registered for the product of template",
                      theirs ? theirs : "MUSTER_TEMPLATE, which is not set");
