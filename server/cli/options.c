@@ -19,6 +19,9 @@ const struct option_row *option_row(enum option_id id)
     return &rows[id];
 }
 
+/* getopt_long says '?' of what it does not know: no option's number is a character. */
+enum { ABOVE_CHARACTERS = 256 };
+
 /* C's names have _ where the command line has -. */
 static void names_fill(char names[OPT_COUNT][MAX_NAME_BYTES], struct option *table)
 {
@@ -28,8 +31,9 @@ static void names_fill(char names[OPT_COUNT][MAX_NAME_BYTES], struct option *tab
             if (*c == '_')
                 *c = '-';
         }
-        table[i] = (struct option){
-            names[i], rows[i].kind == OPTION_FLAG ? no_argument : required_argument, NULL, i};
+        table[i] =
+            (struct option){names[i], rows[i].kind == OPTION_FLAG ? no_argument : required_argument,
+                            NULL, ABOVE_CHARACTERS + i};
     }
     table[OPT_COUNT] = (struct option){0};
 }
@@ -57,7 +61,7 @@ bool options_parse(int argc, char **argv, struct options *ret_options)
     int id;
     names_fill(names, table);
     while ((id = getopt_long(argc, argv, "", table, NULL)) != -1) {
-        if (id == '?' || !option_take(&o, id))
+        if (id == '?' || !option_take(&o, id - ABOVE_CHARACTERS))
             return false;
     }
     for (; optind < argc; optind++) {

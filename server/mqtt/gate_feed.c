@@ -356,8 +356,6 @@ static enum err cas_tell(struct gate_feed *f, struct gate_status *s, const struc
     struct bytes *ders = NULL;
     size_t count = 0;
     uint64_t before = s->counter;
-    if (f->cas_epoch == now->epoch)
-        return ERR_OK;
     arena_init(&arena, PAGE_ARENA_BYTES);
     buf_init(&records, WIRE_MAX_BATCH_BYTES - WIRE_BATCH_HEADER_BYTES);
     enum err e = gate_cas_load(f->db, &arena, &ders, &count);
@@ -388,7 +386,7 @@ static enum err step(struct gate_feed *f, struct gate_status *s)
         return e;
     bool followed = s->position > now.pruned && s->position <= now.newest;
     e = s->ready && followed ? changes_tell(f, s, &now) : load_tell(f, s, &now);
-    return e ? e : cas_tell(f, s, &now);
+    return e || f->cas_epoch == now.epoch ? e : cas_tell(f, s, &now);
 }
 
 /* That another replica was first, or that broker or registry are away, is nothing to tell. */

@@ -105,8 +105,8 @@ def test_rules_and_documents_name_metrics_that_exist(stack):
     named = re.compile(r"\b(?:muster|process)_[a-z_]+")
     rules = (ROOT / "deploy/prometheus/muster.rules.yml").read_text()
     expressions = "\n".join(re.findall(r"expr: (.+)", rules))
-    assert set(named.findall(expressions)) - exist == set()
     families = set(re.findall(r"# TYPE (\S+)", text))
+    assert set(named.findall(expressions)) - exist - families == set()  # some have values only where a broker or a webhook is
     documented = set(named.findall((ROOT / "docs/operations.md").read_text()))
     assert families - documented == set()
     assert documented - families - exist == set()
