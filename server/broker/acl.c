@@ -4,6 +4,7 @@
 #include "broker/plugin.h"
 #include "broker/post.h"
 #include "broker/topics.h"
+#include "model/topic_rules.h"
 
 /* Requests only, as AWS takes them; a copy of each goes to musterd, this one to nobody. */
 static bool claim_may_write(const struct mosquitto_evt_acl_check *ev)

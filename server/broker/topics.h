@@ -14,20 +14,10 @@ bool topic_is_request(const char *topic);
 /* One of these followed by /accepted or /rejected, and exactly that. */
 bool topic_is_answer(const char *topic);
 
-/* Below things/T/ or $aws/things/T/; a filter may have wildcards behind that. */
-bool topic_is_of_thing(const char *topic, const char *thing);
-
-/* Not empty or too long, printable, and nothing that means something in a topic. */
-/* No device may write there, nor, of some, read. */
-bool topic_is_reserved(const char *topic, bool write);
-
-/* Of a shared subscription the filter behind its group; false when the group is not a device's to
- * use. */
-bool topic_shared_filter(const char **filter);
-
 /* Where musterd may have an event published. */
 bool topic_is_event(const char *topic);
 
+/* Not empty or too long, printable, and nothing that means something in a topic. */
 bool client_id_valid(const char *id);
 
 /* Whether the client id is one that only musterd may have. */

@@ -82,7 +82,8 @@
     OPTION(export, OPTION_TEXT, NULL, "FILE", "check this export and ask no server")               \
     OPTION(approval, OPTION_TEXT, "approval", "STATE", "pending, approved or rejected")            \
     OPTION(key, OPTION_TEXT, "key", "HEX", "SHA-256 of the public key that waits")                 \
-    OPTION(role, OPTION_TEXT, "role", "ROLE", "viewer, operator or admin")                         \
+    OPTION(role, OPTION_TEXT, "role", "ROLE",                                                      \
+           "viewer, operator, admin; or broker: asks who may connect, only")                       \
     OPTION(templates, OPTION_TEXT, NULL, "A,B",                                                    \
            "more templates of the product it may be used with")                                    \
     OPTION(csr, OPTION_TEXT, NULL, "FILE", "PKCS#10 request (default: a P-256 key is made)")       \

@@ -24,12 +24,15 @@ static const struct stmt stmts[] = {
      " FROM gate_certificates($1::bigint, $2::int)",
      2},
     {"gate_policies", "SELECT id, document FROM gate_policies($1::bigint[])", 1},
+    {"gate_one",
+     "SELECT 0, 0, fingerprint, state, thing, policies, thing_values, der FROM gate_one($1, $2)",
+     2},
     {"gate_cas", "SELECT certificate FROM gate_cas()", 0},
 };
 const struct stmt_set gate_statements = {stmts, ARRAY_LEN(stmts)};
 
-enum { S_NOW, S_CHANGES, S_CLAIMS, S_CERTIFICATES, S_POLICIES, S_CAS };
-enum { C_POSITION, C_ID, C_FINGERPRINT, C_STATE, C_THING, C_POLICIES, C_VALUES };
+enum { S_NOW, S_CHANGES, S_CLAIMS, S_CERTIFICATES, S_POLICIES, S_ONE, S_CAS };
+enum { C_POSITION, C_ID, C_FINGERPRINT, C_STATE, C_THING, C_POLICIES, C_VALUES, C_DER };
 
 enum err gate_now_get(struct db *db, struct arena *arena, struct gate_now *ret_now)
 {
@@ -179,4 +182,19 @@ enum err gate_cas_load(struct db *db, struct arena *arena, struct bytes **ret_de
     *ret_ders = ders;
     *ret_count = count;
     return e;
+}
+
+enum err gate_one_load(struct db *db, struct arena *arena, struct bytes fingerprint,
+                       const char *thing, struct gate_entry *ret_entry, struct bytes *ret_der)
+{
+    const char *params[] = {
+        fingerprint.len > 0 ? db_bytea(arena, fingerprint.data, fingerprint.len) : NULL, thing};
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_ONE], params, &r, NULL);
+    if (e)
+        return e;
+    if (PQntuples(r) != 1)
+        return ERR_NOT_FOUND;
+    e = entry_take(r, 0, arena, ret_entry);
+    return e ? e : db_parse_bytea(arena, PQgetvalue(r, 0, C_DER), ret_der);
 }

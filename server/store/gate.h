@@ -70,6 +70,12 @@ struct gate_policy {
 enum err gate_policies_load(struct db *db, struct arena *arena, const char *numbers,
                             struct gate_policy **ret_policies, size_t *ret_count) MUST_CHECK;
 
+/* A certificate that may be at a broker, with its DER: by fingerprint, or where that has len 0 by
+ * the name of its thing. ERR_NOT_FOUND. */
+enum err gate_one_load(struct db *db, struct arena *arena, struct bytes fingerprint,
+                       const char *thing, struct gate_entry *ret_entry,
+                       struct bytes *ret_der) MUST_CHECK;
+
 /* All CAs as DER. */
 enum err gate_cas_load(struct db *db, struct arena *arena, struct bytes **ret_ders,
                        size_t *ret_count) MUST_CHECK;

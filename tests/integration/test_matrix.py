@@ -358,6 +358,7 @@ def admins(world):
         for scope, product in (("", None), (" own product", "matrix"), (" other product", "pump")):
             body = {"name": unique("mx-admin"), "role": role, **({"product": product} if product else {})}
             headers[role + scope] = {"Authorization": "Bearer " + world.stack.v1("POST", "/admin-tokens", body)["token"]}
+    headers["broker"] = {"Authorization": "Bearer " + world.stack.v1("POST", "/admin-tokens", {"name": unique("mx-broker"), "role": "broker"})["token"]}
     gone = world.stack.v1("POST", "/admin-tokens", {"name": unique("mx-gone"), "role": "admin"})
     world.stack.v1("POST", f"/admin-tokens/{gone['name']}/revoke")
     headers["admin revoked"] = {"Authorization": "Bearer " + gone["token"]}

@@ -11,6 +11,7 @@
 #include "broker/conns.h"
 #include "broker/table.h"
 #include "broker/topics.h"
+#include "model/topic_rules.h"
 #include "suite.h"
 
 enum { MILLION = 1000000, SECOND_US = 1000000 };

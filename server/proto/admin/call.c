@@ -27,7 +27,16 @@ static enum admin_role role_parse(const char *name)
 {
     if (strcmp(name, "admin") == 0)
         return ADMIN_ADMIN;
+    if (strcmp(name, "broker") == 0)
+        return ADMIN_BROKER;
     return strcmp(name, "operator") == 0 ? ADMIN_OPERATOR : ADMIN_VIEWER;
+}
+
+static bool role_may(enum admin_role role, int access)
+{
+    if (role == ADMIN_BROKER || access == ADMIN_BROKER)
+        return access == ADMIN_BROKER && (role == ADMIN_BROKER || role == ADMIN_ADMIN);
+    return (int)role >= access;
 }
 
 static const char *op_json(struct exchange *x, const struct desk_operator *o)
@@ -96,7 +105,7 @@ enum err admin_authenticate(struct service *service, const struct route *row, st
     }
     x->adapter = s;
     x->log_credential = s->op.name;
-    if (s->role < row->access)
+    if (!role_may(s->role, (int)row->access))
         return fault_set(&x->fault, FAULT_ADMIN_FORBIDDEN, "the token's role is %s", s->op.role);
     return ERR_OK;
 }

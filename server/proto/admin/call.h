@@ -12,7 +12,9 @@
 
 struct service;
 
-enum admin_role { ADMIN_VIEWER = 1, ADMIN_OPERATOR, ADMIN_ADMIN };
+/* Each may what those before it may; a broker only what is said to be a broker's, which an admin
+ * may too. */
+enum admin_role { ADMIN_VIEWER = 1, ADMIN_OPERATOR, ADMIN_ADMIN, ADMIN_BROKER };
 
 enum { ADMIN_MAX_ARGS = 16, ADMIN_MAX_TEXT_BYTES = 1024, ADMIN_MAX_BODY_BYTES = 1 << 20 };
 

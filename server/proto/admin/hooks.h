@@ -35,6 +35,10 @@ enum err cert_register_handle(struct service *service, struct exchange *x) MUST_
 /* cert_import.c */
 enum err cert_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
 
+/* brokers.c */
+enum err broker_auth_handle(struct service *service, struct exchange *x) MUST_CHECK;
+enum err broker_acl_handle(struct service *service, struct exchange *x) MUST_CHECK;
+
 /* webhooks.c */
 enum err webhook_create_before(struct service *service, struct exchange *x, json_t *args);
 

@@ -275,6 +275,8 @@ static const struct route routes[] = {
      CALL(.body_is_document = true,
           .args = {QUERY("template"), QUERY_WORD("report", "all rejected")})},
 
+    {HTTP_POST, V1 "/broker/auth", NULL, SMALL_BODY_BYTES, ADMIN_BROKER, broker_auth_handle, NULL},
+    {HTTP_POST, V1 "/broker/acl", NULL, SMALL_BODY_BYTES, ADMIN_BROKER, broker_acl_handle, NULL},
     GET("/webhooks", ADMIN_VIEWER, .desk = DESK_SINK_LIST, .list = true),
     POST("/webhooks", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_SINK_CREATE, .status = 201,
          .before = webhook_create_before,
@@ -307,7 +309,7 @@ static const struct route routes[] = {
     GET("/admin-tokens", ADMIN_ADMIN, .desk = DESK_ADMIN_TOKEN_LIST, .list = true),
     POST("/admin-tokens", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_ADMIN_TOKEN_CREATE,
          .status = 201, .before = admin_token_before, .after = token_one_after,
-         .args = {BODY_MUST("name"), BODY_WORD("role", true, "viewer operator admin"),
+         .args = {BODY_MUST("name"), BODY_WORD("role", true, "viewer operator admin broker"),
                   BODY("product")}),
     ACT("/admin-tokens/{}/revoke", ADMIN_ADMIN, .desk = DESK_ADMIN_TOKEN_REVOKE,
         .args = {PATH("name")}),
