@@ -39,12 +39,18 @@ static struct bytes attribute(const struct asker *a, const char *name, size_t le
     return key ? text_or_none(json_string_value(json_object_get(all, key))) : bytes_of(NULL, 0);
 }
 
+static enum err describe(const struct asker *a, struct cert_info *ret_info)
+{
+    _cleanup_(cert_freep) X509 *x = NULL;
+    enum err e = cert_decode(a->der, &x);
+    return e ? e : cert_describe(a->arena, x, ret_info);
+}
+
 /* Of the subject; what the plugin knows besides is not known here. */
 static struct bytes subject(const struct asker *a, const char *name, size_t len)
 {
-    _cleanup_(cert_freep) X509 *x = NULL;
     struct cert_info info;
-    if (cert_decode(a->der, &x) || cert_describe(a->arena, x, &info))
+    if (describe(a, &info))
         return bytes_of(NULL, 0);
     const struct {
         const char *name;
@@ -127,6 +133,14 @@ static bool client_id_good(const char *id)
            text_is_printable_utf8(id);
 }
 
+/* Whoever has that name in his certificate is not who has the thing of that name, unless it says
+ * so. */
+static bool is_named(const struct asker *a, const char *cn)
+{
+    struct cert_info info;
+    return describe(a, &info) == ERR_OK && info.cn && strcmp(info.cn, cn) == 0;
+}
+
 enum err broker_question_ask(struct db *db, struct arena *arena, const struct broker_question *q,
                              struct broker_verdict *ret_verdict)
 {
@@ -134,10 +148,11 @@ enum err broker_question_ask(struct db *db, struct arena *arena, const struct br
     struct grant_forms forms = {0};
     struct asker a = {.arena = arena, .q = q, .entry = &entry};
     *ret_verdict = (struct broker_verdict){0};
-    if (!client_id_good(q->client_id) || (q->fingerprint.len == 0 && !q->thing))
+    if (!client_id_good(q->client_id) || (q->fingerprint.len == 0 && !q->named))
         return ERR_OK;
-    enum err e = gate_one_load(db, arena, q->fingerprint, q->thing, &entry, &a.der);
-    if (e)
+    enum err e = gate_one_load(db, arena, q->fingerprint, q->named, &entry, &a.der);
+    ret_verdict->unknown = e == ERR_NOT_FOUND;
+    if (e || (q->fingerprint.len == 0 && !is_named(&a, q->named)))
         return e == ERR_NOT_FOUND ? ERR_OK : e;
     const struct gate_page page = {.entries = &entry, .count = 1};
     e = grant_forms_load(db, arena, &page, &forms);

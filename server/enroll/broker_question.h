@@ -15,7 +15,7 @@ struct db;
 
 struct broker_question {
     struct bytes fingerprint; /* of the certificate; len 0: not known */
-    const char *thing;        /* then: the thing's name, as the certificate's CN has it */
+    const char *named;        /* then: its CN, which must be the thing's name */
     const char *client_id;
     enum policy_action action; /* POLICY_CONNECT: resource is not looked at */
     const char *resource;      /* topic or filter */
@@ -24,6 +24,7 @@ struct broker_question {
 
 struct broker_verdict {
     bool allowed;
+    bool unknown;             /* no certificate that may be at a broker */
     bool unused;              /* the certificate was not used before */
     struct bytes fingerprint; /* of the certificate that was found; len 0: none */
 };

@@ -38,8 +38,5 @@ void mqtt_job_free(struct mqtt_job *job);
 /* What a claim tried and may not, into the trail; as many as a source may have written down. */
 void mqtt_denied_record(struct service *service, struct mqtt_job *job);
 
-/* The first contact of a certificate that the broker does not know: the payload is its DER. */
-void mqtt_unknown_admit(struct service *service, struct mqtt_job *job);
-
 /* The first use of a certificate, at the broker. */
 void mqtt_seen_record(struct service *service, struct mqtt_job *job);

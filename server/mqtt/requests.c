@@ -8,6 +8,7 @@
 #include "base/gate.h"
 #include "base/json_out.h"
 #include "base/log.h"
+#include "enroll/admit.h"
 #include "enroll/metrics.h"
 #include "enroll/service.h"
 #include "model/broker_wire.h"
@@ -154,6 +155,18 @@ static void request_handle(const struct crew *crew, struct mqtt_job *j)
     request_end(r, j, &reply, answer);
 }
 
+/* The plugin has refused a certificate that it does not know, and handed it over. It gets in with
+ * its next try, when the table has it. */
+static void unknown_admit(struct service *service, struct mqtt_job *j)
+{
+    const struct admit_contact contact = {.request_id = j->request_id,
+                                          .since_us = j->arrived_us,
+                                          .source = j->source,
+                                          .client_id = j->client,
+                                          .leaf = j->payload};
+    admit_unknown(service, &contact, &j->arena);
+}
+
 static void job_run(const struct crew *crew, struct mqtt_job *j)
 {
     struct requests *r = crew->requests;
@@ -170,7 +183,7 @@ static void job_run(const struct crew *crew, struct mqtt_job *j)
         mqtt_seen_record(r->service, j);
         break;
     case JOB_UNKNOWN:
-        mqtt_unknown_admit(r->service, j);
+        unknown_admit(r->service, j);
         break;
     }
 }

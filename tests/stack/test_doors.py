@@ -157,8 +157,10 @@ def test_a_claim_provisions_through_the_balancer_and_the_broker_knows_it(tmp_pat
     thing = call("/v1/provisioning-templates/sensor/provision", {"certificateOwnershipToken": certificate["certificateOwnershipToken"], "parameters": {"SerialNumber": serial}})
     (tmp_path / "c.pem").write_text(certificate["certificatePem"])
     (tmp_path / "c.key").write_bytes(key_pem(key))
-    topic = f"things/{thing['thingName']}/state"
-    wait_for("the broker to know the device", lambda: mosquitto_pub(topic, "--cert", tmp_path / "c.pem", "--key", tmp_path / "c.key").returncode == 0)
+    own = ("--cert", tmp_path / "c.pem", "--key", tmp_path / "c.key")
+    topic = f"things/{thing['thingName']}/telemetry"
+    wait_for("the broker to know the device", lambda: mosquitto_pub(topic, *own, "-i", thing["thingName"]).returncode == 0)
+    assert mosquitto_pub(topic, *own, "-i", "another").returncode != 0, "its policy says which client it is"
 
 
 def prometheus(path):

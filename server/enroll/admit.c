@@ -1,5 +1,5 @@
-/* Just-in-time provisioning at the broker: the plugin has refused a certificate that it does not
- * know, and handed it over. It gets in with its next try, when the table has it. */
+#include "enroll/admit.h"
+
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/gate.h"
@@ -8,16 +8,15 @@
 #include "enroll/metrics.h"
 #include "enroll/pipeline.h"
 #include "enroll/service.h"
-#include "mqtt/job.h"
 
-static void log_contact(const struct mqtt_job *j, const struct enrollment_report *report,
+static void log_contact(const struct admit_contact *c, const struct enrollment_report *report,
                         const struct fault *fault)
 {
     struct buf b;
     log_begin(&b, LOG_INFO, "jit");
-    json_text(&b, "request_id", j->request_id);
-    json_text(&b, "source", j->source);
-    json_text(&b, "client", j->client);
+    json_text(&b, "request_id", c->request_id);
+    json_text(&b, "source", c->source);
+    json_text(&b, "client", c->client_id);
     if (report->serial)
         json_text(&b, "serial", report->serial);
     if (report->template)
@@ -26,41 +25,40 @@ static void log_contact(const struct mqtt_job *j, const struct enrollment_report
         json_text(&b, "code", fault_row(fault->code)->code);
         json_text(&b, "detail", fault->detail);
     }
-    json_int(&b, "us", clock_mono_us() - j->arrived_us);
+    json_int(&b, "us", clock_mono_us() - c->since_us);
     log_end(&b, LOG_INFO);
 }
 
-/* The leaf alone: intermediates must be registered as helpers, for Mosquitto shows no others. */
-static void contact(struct service *service, struct mqtt_job *job)
+/* The leaf alone: intermediates must be registered as helpers, for brokers show no others. */
+static void admit(struct service *service, const struct admit_contact *c, struct arena *arena)
 {
     const struct enrollment_request rq = {
         .flow = FLOW_ADMIT,
-        .request_id = job->request_id,
-        .since_us = job->arrived_us,
+        .request_id = c->request_id,
+        .since_us = c->since_us,
         .protocol = "mqtt",
         .operation = "jitp",
-        .source = job->source,
-        .client_id = job->client,
-        .chain = {job->payload},
+        .source = c->source,
+        .client_id = c->client_id,
+        .chain = {c->leaf},
         .chain_count = 1,
         .gate = service->device_gate,
     };
     struct enrollment_result result;
     struct enrollment_report report;
     struct fault fault = {0};
-    enum err e = pipeline_run(service, &rq, &job->arena, &result, &report, &fault);
+    enum err e = pipeline_run(service, &rq, arena, &result, &report, &fault);
     if (e || !result.replayed)
-        log_contact(job, &report, &fault);
+        log_contact(c, &report, &fault);
     metrics_request(service->metrics, METRICS_MQTT, PROTOCOL_JIT, fault.code,
-                    clock_mono_us() - job->arrived_us);
+                    clock_mono_us() - c->since_us);
 }
 
-/* A device that finds no room tries again, and so is told again. */
-void mqtt_unknown_admit(struct service *service, struct mqtt_job *job)
+void admit_unknown(struct service *service, const struct admit_contact *c, struct arena *arena)
 {
-    if (job->payload.len == 0 ||
+    if (c->leaf.len == 0 ||
         gate_enter(service->device_gate, atomic_load(&service->queue_timeout_ms)))
         return;
-    contact(service, job);
+    admit(service, c, arena);
     gate_leave(service->device_gate);
 }
