@@ -150,7 +150,7 @@ enum err broker_question_ask(struct db *db, struct arena *arena, const struct br
     *ret_verdict = (struct broker_verdict){0};
     if (!client_id_good(q->client_id) || (q->fingerprint.len == 0 && !q->named))
         return ERR_OK;
-    enum err e = gate_one_load(db, arena, q->fingerprint, q->named, &entry, &a.der);
+    enum err e = gate_one_load(db, arena, q->fingerprint, q->named, q->product_id, &entry, &a.der);
     ret_verdict->unknown = e == ERR_NOT_FOUND;
     if (e || (q->fingerprint.len == 0 && !is_named(&a, q->named)))
         return e == ERR_NOT_FOUND ? ERR_OK : e;

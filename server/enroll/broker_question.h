@@ -16,6 +16,7 @@ struct db;
 struct broker_question {
     struct bytes fingerprint; /* of the certificate; len 0: not known */
     const char *named;        /* then: its CN, which must be the thing's name */
+    int64_t product_id;       /* who asks may know of; 0: all */
     const char *client_id;
     enum policy_action action; /* POLICY_CONNECT: resource is not looked at */
     const char *resource;      /* topic or filter */

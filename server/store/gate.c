@@ -25,8 +25,9 @@ static const struct stmt stmts[] = {
      2},
     {"gate_policies", "SELECT id, document FROM gate_policies($1::bigint[])", 1},
     {"gate_one",
-     "SELECT 0, 0, fingerprint, state, thing, policies, thing_values, der FROM gate_one($1, $2)",
-     2},
+     "SELECT 0, 0, fingerprint, state, thing, policies, thing_values, der FROM gate_one($1, $2,"
+     " $3::bigint)",
+     3},
     {"gate_cas", "SELECT certificate FROM gate_cas()", 0},
 };
 const struct stmt_set gate_statements = {stmts, ARRAY_LEN(stmts)};
@@ -185,10 +186,13 @@ enum err gate_cas_load(struct db *db, struct arena *arena, struct bytes **ret_de
 }
 
 enum err gate_one_load(struct db *db, struct arena *arena, struct bytes fingerprint,
-                       const char *thing, struct gate_entry *ret_entry, struct bytes *ret_der)
+                       const char *thing, int64_t product_id, struct gate_entry *ret_entry,
+                       struct bytes *ret_der)
 {
-    const char *params[] = {
-        fingerprint.len > 0 ? db_bytea(arena, fingerprint.data, fingerprint.len) : NULL, thing};
+    char product[NUMBER_BYTES];
+    const char *params[] = {fingerprint.len > 0 ? db_bytea(arena, fingerprint.data, fingerprint.len)
+                                                : NULL,
+                            thing, product_id != 0 ? number(product_id, product) : NULL};
     DB_RESULT r = NULL;
     enum err e = db_query(db, &stmts[S_ONE], params, &r, NULL);
     if (e)

@@ -71,9 +71,9 @@ enum err gate_policies_load(struct db *db, struct arena *arena, const char *numb
                             struct gate_policy **ret_policies, size_t *ret_count) MUST_CHECK;
 
 /* A certificate that may be at a broker, with its DER: by fingerprint, or where that has len 0 by
- * the name of its thing. ERR_NOT_FOUND. */
+ * the name of its thing; product_id 0: of any. ERR_NOT_FOUND. */
 enum err gate_one_load(struct db *db, struct arena *arena, struct bytes fingerprint,
-                       const char *thing, struct gate_entry *ret_entry,
+                       const char *thing, int64_t product_id, struct gate_entry *ret_entry,
                        struct bytes *ret_der) MUST_CHECK;
 
 /* All CAs as DER. */

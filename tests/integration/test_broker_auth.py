@@ -193,3 +193,12 @@ def test_a_brokers_token_is_for_nothing_else(stack, asker):
     with pytest.raises(Refused) as e:
         Asker(stack, viewer).auth(cert_fingerprint="00" * 32)
     assert e.value.problem["code"] == "admin.forbidden"
+
+
+def test_a_token_of_one_product_knows_of_no_other(stack, asker):
+    d, unknown = enrolled(stack), Maker(stack).device()
+    for product, told in (("pump", ALLOW), ("folded", DENY)):
+        token = stack.cli_json("admin-token", "create", unique(product), "--role", "broker", "--product", product)["token"]
+        assert Asker(stack, token).auth(cert_fingerprint=d.print) == told
+        assert Asker(stack, token).auth(cert_pem=cert_pem(unknown.cert).decode()) == DENY
+    assert certificates(stack, unknown.serial) == []

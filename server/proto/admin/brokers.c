@@ -88,14 +88,15 @@ static enum err reply(struct exchange *x, bool form, bool connects, const struct
     return text ? admin_reply(x, 200, text) : fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
 }
 
-/* A certificate that came whole and that nobody knows is one of a first contact. */
+/* A certificate that came whole and that nobody knows is one of a first contact; what product it
+ * will be is not known, so a token of one product has no such. */
 static enum err connect_ask(struct service *service, struct exchange *x,
                             const struct broker_question *q, const struct admit_contact *contact,
                             struct broker_verdict *ret_verdict)
 {
     struct enrol_seen seen;
     enum err e = broker_question_ask(service->db, x->arena, q, ret_verdict);
-    if (!e && ret_verdict->unknown && contact->leaf.len > 0) {
+    if (!e && ret_verdict->unknown && q->product_id == 0 && contact->leaf.len > 0) {
         admit_unknown(service, contact, x->arena);
         e = broker_question_ask(service->db, x->arena, q, ret_verdict);
     }
@@ -109,7 +110,8 @@ static enum err answer(struct service *service, struct exchange *x, bool connect
 {
     bool form = exchange_type_is(x, "application/x-www-form-urlencoded");
     struct broker_said s;
-    struct broker_question q = {.action = POLICY_CONNECT};
+    const struct admin_session *session = x->adapter;
+    struct broker_question q = {.action = POLICY_CONNECT, .product_id = session->op.product_id};
     struct bytes der = {0};
     struct broker_verdict v;
     enum err e = broker_said_read(x, form, &s);
