@@ -18,7 +18,7 @@ COMMENT ON COLUMN registration_code.code IS '64 hexadecimal digits, of random bi
 COMMENT ON COLUMN registration_code.made_at IS 'When it was made';
 
 ALTER TABLE unknown_issuer ADD COLUMN certificate bytea CHECK (length(certificate) <= 16384);
-COMMENT ON COLUMN unknown_issuer.certificate IS 'The issuer''s own certificate, where a client sent it with its chain; DER';
+COMMENT ON COLUMN unknown_issuer.certificate IS 'The issuer''s own certificate, where a client sent it and it has signed that client''s; the first stays; DER';
 
 -- a: fresh (64 hex digits the server drew), renew
 CREATE FUNCTION desk_ca_code(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
@@ -185,12 +185,10 @@ DECLARE
     der bytea;
 BEGIN
     PERFORM muster.desk_unscoped(op);
-    SELECT u.certificate INTO der FROM muster.unknown_issuer u WHERE u.issuer_hash = decode(a->>'unknown', 'hex');
+    SELECT u.certificate INTO der FROM muster.unknown_issuer u WHERE sha256(u.certificate) = decode(a->>'unknown', 'hex') LIMIT 1;
     IF NOT FOUND THEN
-        PERFORM muster.refuse('object.not_found', 'there is no such unknown issuer');
-    ELSIF der IS NULL THEN
-        PERFORM muster.refuse('request.conflict', 'no device has sent the CA''s certificate with its chain: register it from a file');
+        PERFORM muster.refuse('object.not_found', 'no device has sent a CA''s certificate with this fingerprint: see muster ca unknown, or register it from a file');
     END IF;
     RETURN json_build_object('pem', muster.pem(der));
 END $$;
-COMMENT ON FUNCTION desk_unknown_ca IS 'The certificate of an issuer that nobody registered, as a device sent it';
+COMMENT ON FUNCTION desk_unknown_ca IS 'The certificate of an issuer that nobody registered, as a device sent it, by its fingerprint: what the operator has compared';

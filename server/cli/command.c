@@ -139,10 +139,10 @@ static const struct command commands[] = {
      "muster ca import cas.json", "POST", V1 "/cas:import", 0, 0, OPT(check), 0, SHOW_LIST,
      "name result reason", NULL, run_ca_import},
     {"ca", "unknown", "", 0,
-     "list issuers of client certificates that nobody registered; has_certificate: muster ca "
-     "register --unknown HASH registers it",
+     "list issuers of client certificates that nobody registered; one with a ca_fingerprint sent "
+     "its certificate: compare it, then muster ca register --unknown FINGERPRINT",
      "muster ca unknown", "GET", V1 "/unknown-cas", 0, 0, OPT(limit) | OPT(dismiss), 0, SHOW_LIST,
-     "issuer_hash issuer aki has_certificate seen last_seen last_source", NULL, run_ca_unknown},
+     "issuer_hash issuer aki ca_fingerprint seen last_seen last_source", NULL, run_ca_unknown},
     {"ca", "activate", "NAME", 1, "let a CA sign or vouch again", "muster ca activate factory",
      "POST", V1 "/cas/{}/activate", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
     {"ca", "deactivate", "NAME", 1, "a deactivated CA neither signs nor vouches",

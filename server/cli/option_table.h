@@ -50,7 +50,8 @@
            "whether a first contact registers the device (default: on with a template)")           \
     OPTION(jit, OPTION_TEXT, "jit", "MODE",                                                        \
            "jitp: the template runs at once (default); jitr: it waits for muster cert activate")   \
-    OPTION(unknown, OPTION_TEXT, NULL, "HASH", "the CA of muster ca unknown, instead of a file")   \
+    OPTION(unknown, OPTION_TEXT, NULL, "FINGERPRINT",                                              \
+           "the CA of muster ca unknown with this certificate, instead of a file")                 \
     OPTION(renew, OPTION_FLAG, "renew", NULL,                                                      \
            "make another code; the old one proves nothing more")                                   \
     OPTION(check, OPTION_FLAG, NULL, NULL, "change nothing, say what would happen")                \

@@ -7,48 +7,7 @@
 #include "base/log.h"
 #include "enroll/pipeline.h"
 #include "enroll/steps.h"
-
-/* The issuer's own certificate, where the client sent it with its chain. */
-static struct bytes sent_issuer(const struct enrolment *e)
-{
-    for (size_t i = 1; i < e->rq->chain_count; i++) {
-        _cleanup_(cert_freep) X509 *x = NULL;
-        struct cert_info info;
-        if (!cert_decode(e->rq->chain[i], &x) && !cert_describe(e->arena, x, &info) && info.is_ca &&
-            bytes_equal(info.subject_der, e->peer.unknown_issuer_der))
-            return e->rq->chain[i];
-    }
-    return bytes_of(NULL, 0);
-}
-
-/* What nobody registered is remembered for `muster ca unknown`, within the source's limit. */
-static void unknown_issuer_note(struct enrolment *e)
-{
-    const struct chain_verdict *v = &e->peer;
-    uint8_t hash[SHA256_BYTES];
-    if (!v->unknown_issuer ||
-        !source_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
-        return;
-    size_t len = v->unknown_issuer_der.len + v->unknown_aki.len;
-    uint8_t *both = arena_alloc(e->arena, len + 1);
-    if (!both)
-        return;
-    memcpy(both, v->unknown_issuer_der.data, v->unknown_issuer_der.len);
-    if (v->unknown_aki.len > 0)
-        memcpy(both + v->unknown_issuer_der.len, v->unknown_aki.data, v->unknown_aki.len);
-    if (digest_sha256(bytes_of(both, len), hash))
-        return;
-    struct unknown_issuer u = {
-        .hash = bytes_of(hash, sizeof(hash)),
-        .issuer = v->unknown_issuer,
-        .aki = v->unknown_aki.len <= 64 ? v->unknown_aki : bytes_of(NULL, 0),
-        .sample = e->rq->chain[0],
-        .certificate = sent_issuer(e),
-        .source = e->rq->source,
-    };
-    if (enrol_unknown_issuer(e->service->db, e->arena, &u))
-        log_text(LOG_WARN, "unknown_issuer.not_written", "request_id", e->rq->request_id);
-}
+#include "enroll/unknown_issuer.h"
 
 /* The registry knows whose certificate it is. */
 static enum err device_certificate(struct enrolment *e)

@@ -13,7 +13,7 @@
 #include "pki/key.h"
 #include "pki/names.h"
 
-enum { PEM_LINE_CHARS = 64, PEM_OVERHEAD = 128 };
+enum { PEM_LINE_CHARS = 64, PEM_OVERHEAD = 128, MIN_SIGNATURE_BITS = 112 };
 
 DEFINE_CLEANUP(BIO *, BIO_free_all);
 DEFINE_CLEANUP(GENERAL_NAMES *, GENERAL_NAMES_free);
@@ -243,8 +243,10 @@ char *cert_pem(struct arena *arena, struct bytes der)
 
 bool cert_signed_by(X509 *cert, X509 *ca)
 {
+    int bits = 0;
     EVP_PKEY *key = X509_get0_pubkey(ca);
-    bool good = key && X509_verify(cert, key) == 1;
+    bool good = key && X509_get_signature_info(cert, NULL, NULL, &bits, NULL) &&
+                bits >= MIN_SIGNATURE_BITS && X509_verify(cert, key) == 1;
     ERR_clear_error();
     return good;
 }

@@ -60,7 +60,8 @@ enum err cert_describe(struct arena *arena, X509 *cert, struct cert_info *ret_in
  * in either case, no wildcards. */
 enum err cert_is_named(const struct cert_info *info, const char *names, bool *ret_named) MUST_CHECK;
 
-/* Whether the CA's key made the signature on the certificate. */
+/* Whether the CA's key made the signature on the certificate, over a digest that still holds: of
+ * 112 bits of security, which SHA-1 has not. */
 bool cert_signed_by(X509 *cert, X509 *ca);
 
 /* key_fingerprint of the certificate's key. ERR_INVALID when it does not parse. */

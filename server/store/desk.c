@@ -91,7 +91,7 @@ static const struct stmt stmts[] = {
         "SELECT json_build_object('issuer_hash', encode(u.issuer_hash, 'hex'), 'issuer', u.issuer,"
         " 'aki', encode(u.aki, 'hex'), 'seen', u.seen, 'first_seen', utc(u.first_seen),"
         " 'last_seen', utc(u.last_seen), 'last_source', u.last_source, 'sample_pem', pem(u.sample),"
-        " 'has_certificate', u.certificate IS NOT NULL) j,"
+        " 'ca_fingerprint', encode(sha256(u.certificate), 'hex')) j,"
         " encode(u.issuer_hash, 'hex') k, row_number() OVER (ORDER BY u.issuer_hash) n"
         " FROM unknown_issuer u WHERE (SELECT desk_unscoped($1::jsonb))"
         " AND u.issuer_hash > decode(COALESCE(" ARG("after") ", ''), 'hex')"

@@ -26,7 +26,7 @@ static const struct stmt stmts[] = {
      " VALUES ($1, left($2, 1024), $3, $4, $5, $6)"
      " ON CONFLICT (issuer_hash) DO UPDATE SET seen = unknown_issuer.seen + 1,"
      " last_seen = clock_timestamp(), last_source = excluded.last_source,"
-     " certificate = COALESCE(excluded.certificate, unknown_issuer.certificate)",
+     " certificate = COALESCE(unknown_issuer.certificate, excluded.certificate)",
      6},
     {"enrol_renewal",
      "SELECT extract(epoch FROM c.not_before)::bigint, extract(epoch FROM c.not_after)::bigint,"

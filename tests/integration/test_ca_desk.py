@@ -3,9 +3,10 @@ import json
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
-from client import cert_pem, new_key, request, unique
+from client import cert_pem, fingerprint, new_key, request, unique
 from factory import Authority
 from stack import Refused, Stack, wait_for
 from test_credentials import refused
@@ -87,8 +88,8 @@ def test_from_an_unknown_issuer_to_a_registered_one_in_one_command(stack):
     told = json.loads(body)
     assert status == 403 and told["code"] == "ca.not_registered" and "Stranger" in told["detail"] and "AKI" in told["detail"]
     (row,) = [u for u in stack.cli_json("ca", "unknown") if u["issuer"] == ca.cert.subject.rfc4514_string()]
-    assert row["has_certificate"] and row["seen"] == 1
-    made = stack.cli_json("ca", "register", "--unknown", row["issuer_hash"], "--template", "jit", "--without-proof")
+    assert row["ca_fingerprint"] == fingerprint(ca.cert) and row["seen"] == 1
+    made = stack.cli_json("ca", "register", "--unknown", row["ca_fingerprint"], "--template", "jit", "--without-proof")
     assert made["subject"] == row["issuer"]
     status, _, body = request(stack, "GET", "/v1/device/config", chain=[cert], key=key)
     assert status == 200, body
@@ -100,10 +101,49 @@ def test_an_unknown_issuer_whose_certificate_nobody_sent(stack):
     cert, key = ca.device(unique())
     request(stack, "GET", "/v1/device/config", chain=[cert], key=key)
     (row,) = [u for u in stack.cli_json("ca", "unknown") if u["issuer"] == ca.cert.subject.rfc4514_string()]
-    assert not row["has_certificate"]
-    refused("request.conflict", stack.v1, "POST", "/cas", {"unknown": row["issuer_hash"], "without_proof": True})
+    assert row["ca_fingerprint"] is None
+    refused("object.not_found", stack.v1, "POST", "/cas", {"unknown": row["issuer_hash"], "without_proof": True})
     refused("object.not_found", stack.v1, "POST", "/cas", {"unknown": "0" * 64, "without_proof": True})
     refused("request.malformed", stack.v1, "POST", "/cas", {"name": "x", "without_proof": True})
+
+
+def test_a_ca_certificate_that_signed_nothing_is_not_kept(stack):
+    """Whoever sends a certificate of the right name along must not become the CA an operator registers."""
+    ca = Authority(unique("Right "))
+    (cn,) = [a.value for a in ca.cert.subject]
+    impostor, same_key = Authority(cn), Authority(cn, key=ca.key)
+    cert, key = ca.device(unique())
+
+    def row():
+        (found,) = [u for u in stack.cli_json("ca", "unknown") if u["issuer"] == ca.cert.subject.rfc4514_string()]
+        return found["ca_fingerprint"]
+
+    request(stack, "GET", "/v1/device/config", chain=[cert, impostor.cert], key=key)
+    assert row() is None
+    leaf, _ = ca.device("no-ca")
+    request(stack, "GET", "/v1/device/config", chain=[cert, leaf], key=key)
+    assert row() is None
+    request(stack, "GET", "/v1/device/config", chain=[cert, impostor.cert, ca.cert], key=key)
+    assert row() == fingerprint(ca.cert)
+    request(stack, "GET", "/v1/device/config", chain=[cert, same_key.cert], key=key)
+    assert row() == fingerprint(ca.cert), "the first one stays"
+    refused("object.not_found", stack.v1, "POST", "/cas", {"unknown": fingerprint(impostor.cert), "without_proof": True})
+
+
+def test_a_chain_of_several_gives_its_top(stack):
+    root = Authority(unique("Top "))
+    middle = Authority(unique("Middle "), parent=root)
+    cert, key = middle.device(unique())
+    request(stack, "GET", "/v1/device/config", chain=[cert, middle.cert, root.cert], key=key)
+    (found,) = [u for u in stack.cli_json("ca", "unknown") if u["issuer"] == root.cert.subject.rfc4514_string()]
+    assert found["ca_fingerprint"] == fingerprint(root.cert)
+
+
+def test_a_proof_by_a_weak_digest_is_none(stack, code):
+    ca = Authority(unique("Weak "))
+    body = {"name": unique("weak"), "pem": ca_pem(ca)}
+    refused("ca.proof_invalid", stack.v1, "POST", "/cas", {**body, "proof": proof(ca, code, digest=hashes.SHA1())})
+    assert stack.v1("POST", "/cas", {**body, "proof": proof(ca, code, digest=hashes.SHA256())})["proof"] == "verified"
 
 
 @pytest.fixture(scope="module")

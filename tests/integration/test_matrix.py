@@ -377,6 +377,8 @@ class Objects:
         """value with each <name> in it replaced by such an object."""
         if isinstance(value, dict):
             return {k: self.fill(v, lasting) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self.fill(v, lasting) for v in value]
         if isinstance(value, bytes):
             return self.fill(value.decode(), lasting).encode()
         return re.sub("<([a-z]+)>", lambda m: str(self.object(m[1], lasting)), value) if isinstance(value, str) else value
@@ -425,6 +427,15 @@ class Objects:
     def cert(self):
         """Of a device that may register."""
         return cert_pem(self.world.maker.device(self.world.allowed())[0]).decode()
+
+    def line(self):
+        """The same inside a JSON text."""
+        return self.cert().replace("\n", "\\n")
+
+    def off(self):
+        fp = self.fingerprint()
+        self.world.stack.v1("POST", f"/certs/{fp}/deactivate")
+        return fp
 
     def ca(self):
         name = unique("matrix-ca")

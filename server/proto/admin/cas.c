@@ -205,7 +205,10 @@ enum err ca_import_handle(struct service *service, struct exchange *x)
 {
     _cleanup_(json_decrefp) json_t *args = NULL;
     _cleanup_(json_decrefp) json_t *results = json_array();
+    const struct admin_session *session = x->adapter;
     enum err e = admin_args(x->route->more, x, &args);
+    if (!e && session->op.product_id != 0)
+        e = fault_set(&x->fault, FAULT_ADMIN_FORBIDDEN, "the token is for one product only");
     bool check = json_is_true(json_object_get(args, "check"));
     json_t *cas = json_object_get(args, "cas");
     if (!e && json_integer_value(json_object_get(args, "format")) != 1)
