@@ -132,14 +132,22 @@ void claim_finish(struct claim *c, enum claim_end end, const char *outcome)
     c->done(c);
 }
 
+bool claim_calls(const struct claim *c)
+{
+    return !scenario_door_is_mqtt(c->door->kind);
+}
+
 static enum err start(struct claim *c)
 {
-    bool https = c->door->kind == DOOR_CLAIM_HTTPS;
     c->retry_after_s = 0;
     c->asked = false;
     c->began_us = clock_mono_us();
     c->handshaken_us = 0;
-    enum err e = https ? claim_https_start(c) : claim_mqtt_start(c);
+    enum err e;
+    if (scenario_door_is_jit(c->door->kind))
+        e = claim_jit_start(c);
+    else
+        e = claim_calls(c) ? claim_https_start(c) : claim_mqtt_start(c);
     c->under_way = !e;
     return e;
 }
@@ -162,7 +170,7 @@ void claim_abandon(struct claim *c)
     if (!c->under_way)
         return;
     c->under_way = false;
-    if (c->door->kind == DOOR_CLAIM_HTTPS)
+    if (claim_calls(c))
         call_abandon(&c->call);
     else
         session_close(&c->session);

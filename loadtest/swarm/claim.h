@@ -1,8 +1,9 @@
 /*
  * A device without an identity asks for one with the certificate that its line shares: first a
  * certificate for its own key, then a thing for it (AWS CreateCertificateFromCsr, RegisterThing),
- * over HTTPS or over MQTT. The owner embeds a claim, fills what is asked, and is told once of each
- * try. What was got lives on between tries. Threads: the loop's own.
+ * over HTTPS or over MQTT. Or it has a certificate from the factory, and comes with that (JITP,
+ * JITR). The owner embeds a claim, fills what is asked, and is told once of each try. What was got
+ * lives on between tries. Threads: the loop's own.
  */
 #pragma once
 
@@ -24,7 +25,8 @@ enum claim_step { CLAIM_CREATE, CLAIM_REGISTER, CLAIM_HELD, CLAIM_CONNECT };
 
 enum claim_end { CLAIM_DONE, CLAIM_FAILED /* the same again may work */, CLAIM_REFUSED };
 
-/* What the devices of a line share; everything is borrowed. */
+/* What the devices of a line share: the claim's certificate and key, or those of the factory's CA;
+ * everything is borrowed. */
 struct claim_door {
     enum scenario_door kind;
     const char *template_name;
@@ -78,10 +80,14 @@ void claim_abandon(struct claim *c);
 /* Forgets what was got, as a power cut does; frees everything. */
 void claim_forget(struct claim *c);
 
-/* The rest is between this and its two doors. */
+/* The rest is between this and its doors. */
 
 enum err claim_https_start(struct claim *c) MUST_CHECK;
 enum err claim_mqtt_start(struct claim *c) MUST_CHECK;
+enum err claim_jit_start(struct claim *c) MUST_CHECK;
+
+/* Whether the present try is a call, and not a session. */
+bool claim_calls(const struct claim *c);
 
 /* Fills the body of the request of the present step. */
 enum err claim_body_make(struct claim *c) MUST_CHECK;

@@ -1,10 +1,12 @@
 #include "dial.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509_vfy.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -27,6 +29,17 @@ static enum err tls_make(const struct dial_target *target, X509 *certificate, EV
         (SSL_use_certificate(ssl, certificate) != 1 || SSL_use_PrivateKey(ssl, key) != 1))
         return ERR_INVALID;
     *ret_ssl = TAKE_PTR(ssl);
+    return ERR_OK;
+}
+
+enum err dial_resolve(struct dial_target *t, const char *host, const char *port)
+{
+    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
+    if (getaddrinfo(host, port, &hints, &found) != 0)
+        return ERR_NOT_FOUND;
+    memcpy(&t->address, found->ai_addr, sizeof(t->address));
+    freeaddrinfo(found);
+    t->host = host;
     return ERR_OK;
 }
 

@@ -17,6 +17,9 @@ struct dial_target {
     const char *host; /* the name or address the server's certificate must have */
 };
 
+/* The address of the host, whose text is borrowed. ERR_NOT_FOUND. */
+enum err dial_resolve(struct dial_target *target, const char *host, const char *port) MUST_CHECK;
+
 /* Begins to connect, with a client certificate where one is given; both are borrowed. */
 enum err dial_open(const struct dial_target *target, X509 *certificate, EVP_PKEY *key, int *ret_fd,
                    SSL **ret_ssl) MUST_CHECK;

@@ -45,6 +45,7 @@ struct device {
     struct call call;
     bool calling;
     struct claim claim;
+    struct claim twin;      /* the same certificate on another connection */
     int64_t admitted_by_us; /* by the broker */
     struct timer timer;     /* arrival, pauses */
     struct timer power;
@@ -193,6 +194,28 @@ static enum err call_ask(struct device *d)
 
 static void claim_done(struct claim *c);
 
+/* What comes of it is the registry's affair: the audit looks whether there are two of anything. */
+static void twin_done(struct claim *c)
+{
+    struct device *d = c->owner;
+    tally_outcome(d->fleet->s.tally, c->end == CLAIM_DONE ? "twin ok" : "twin refused");
+}
+
+static void twin_come(struct device *d)
+{
+    struct claim *c = &d->twin;
+    c->door = d->claim.door;
+    c->target = d->claim.target;
+    c->serial = d->serial;
+    c->key = d->key;
+    c->cert = X509_up_ref(d->claim.cert) ? d->claim.cert : NULL;
+    snprintf(c->thing, sizeof(c->thing), "%s-twin", d->serial);
+    c->done = twin_done;
+    c->owner = d;
+    if (!c->cert || claim_start(c))
+        tally_outcome(d->fleet->s.tally, "no socket");
+}
+
 static enum err claim_ask(struct device *d)
 {
     const struct fleet_settings *s = &d->fleet->s;
@@ -203,7 +226,10 @@ static enum err claim_ask(struct device *d)
     c->key = d->key;
     c->done = claim_done;
     c->owner = d;
-    return d->step == STEP_ENROL ? claim_start(c) : claim_connect(c);
+    enum err e = d->step == STEP_ENROL ? claim_start(c) : claim_connect(c);
+    if (!e && s->scenario->twins && d->tries == 0 && d->step == STEP_ENROL && d->twin.owner == NULL)
+        twin_come(d);
+    return e;
 }
 
 static void device_ask(struct device *d)
@@ -259,8 +285,8 @@ static size_t certificates_got(struct device *d, X509 *ret_certs[2])
     return ret_certs[0] ? 1 : 0;
 }
 
-/* Takes the certificate where it is what was asked for. One that was made for a claim was made
- * before it was known for whom. */
+/* Takes the certificate where it is what was asked for, and the factory's as it is. One that was
+ * made for a claim was made before it was known for whom. */
 static const char *certificate_take(struct device *d)
 {
     const struct fleet *f = d->fleet;
@@ -268,9 +294,11 @@ static const char *certificate_take(struct device *d)
     const char *serial = f->s.claim ? NULL : d->serial;
     X509 *certs[2] = {0};
     size_t n = certificates_got(d, certs);
+    bool given = d->step == STEP_ENROL && f->s.claim && scenario_door_is_jit(f->s.claim->kind);
     const char *why =
-        n == 1 ? credential_check(certs[0], key, serial, f->s.trust, f->between, d->knows_time)
-               : "not one certificate";
+        given    ? NULL
+        : n == 1 ? credential_check(certs[0], key, serial, f->s.trust, f->between, d->knows_time)
+                 : "not one certificate";
     if (!why && credential_fingerprint(certs[0], d->fingerprint))
         why = "no fingerprint";
     X509_free(certs[1]);
@@ -463,6 +491,7 @@ void fleet_free(struct fleet *f)
         if (d->calling)
             call_abandon(&d->call);
         claim_forget(&d->claim);
+        claim_forget(&d->twin);
         EVP_PKEY_free(d->key);
         EVP_PKEY_free(d->next_key);
         X509_free(d->cert);

@@ -12,6 +12,7 @@
 #include "fleet.h"
 #include "hostile.h"
 #include "report.h"
+#include "worker.h"
 #include "world.h"
 
 enum { TICK_US = 1000000, PREFIX_BYTES = 24, EXIT_FAILED = 1, EXIT_UNABLE = 2 };
@@ -24,6 +25,7 @@ struct run {
     struct tally *hostile_tally;
     struct hostile *hostile;
     struct fleet *fleet;
+    struct worker *worker; /* JITR: who activates what waits; NULL: nothing waits */
     char **tokens;
     size_t token_count;
     char prefix[PREFIX_BYTES];
@@ -110,7 +112,7 @@ static enum err hostile_make(struct run *r)
 static enum err fleet_make(struct run *r)
 {
     struct world *w = &r->world;
-    bool mqtt = r->scenario->door == DOOR_CLAIM_MQTT;
+    bool mqtt = scenario_door_is_mqtt(r->scenario->door);
     struct fleet_settings s = {
         .scenario = r->scenario,
         .target = &w->target,
@@ -130,6 +132,23 @@ static enum err fleet_make(struct run *r)
     return fleet_new(&s, &r->fleet);
 }
 
+/* What devices come with that have no token. */
+static enum err door_open(struct run *r, const char *folder)
+{
+    const struct scenario *s = r->scenario;
+    if (s->door == DOOR_EST)
+        return ERR_OK;
+    if (!scenario_door_is_jit(s->door))
+        return world_claim(&r->world, s->door, r->prefix, s->template_name, folder);
+    if (s->powerloss_percent > 0) {
+        fprintf(stderr,
+                "swarm: powerloss_percent is for devices that get their certificate here\n");
+        return ERR_INVALID;
+    }
+    enum err e = world_factory(&r->world, s->door, r->prefix, folder);
+    return e || s->door != DOOR_JITR ? e : worker_new(&r->world.target, r->prefix, &r->worker);
+}
+
 static enum err prepare(struct run *r, const char *folder, const char *keys_path)
 {
     snprintf(r->prefix, sizeof(r->prefix), "swarm-%llx%04x", (unsigned long long)clock_wall_s(),
@@ -142,9 +161,8 @@ static enum err prepare(struct run *r, const char *folder, const char *keys_path
         e = tally_new(&r->tally);
     if (!e)
         e = world_prepare(r->scenario, r->prefix, folder, &r->tokens, &r->token_count);
-    if (!e && r->scenario->door != DOOR_EST)
-        e = world_claim(&r->world, r->scenario->door, r->prefix, r->scenario->template_name,
-                        folder);
+    if (!e)
+        e = door_open(r, folder);
     if (!e)
         e = fleet_make(r);
     return e ? e : hostile_make(r);
@@ -161,6 +179,8 @@ static void run_loop(struct run *r)
     int64_t began_us = r->last_us;
     if (r->hostile)
         hostile_tick(r->hostile);
+    if (r->worker)
+        worker_start(r->worker);
     if (fleet_start(r->fleet, all_done, r) ||
         loop_timer(r->world.loop, &r->tick, began_us + TICK_US))
         abort();
@@ -193,6 +213,9 @@ static int judge(struct run *r, const char *folder)
     report->passed = !e && report->failed == 0 && (!report->audit || audit_clean(&audit));
     if (report_write(report, folder))
         return EXIT_UNABLE;
+    if (r->worker)
+        printf("%s: the worker activated %zu, and was refused %zu times\n", r->scenario->name,
+               worker_activated(r->worker), worker_failed(r->worker));
     printf("%s: %zu devices, %zu failed, %.1f s, %.0f a second; audit %s\n", r->scenario->name,
            report->devices, report->failed, (double)report->took_us / 1e6,
            (double)(report->devices - report->failed) * 1e6 / (double)report->took_us,
@@ -206,6 +229,7 @@ static void release(struct run *r)
 {
     hostile_free(r->hostile);
     fleet_free(r->fleet);
+    worker_free(r->worker);
     tally_free(r->tally);
     tally_free(r->hostile_tally);
     keys_free(r->keys);

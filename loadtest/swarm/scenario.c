@@ -36,7 +36,18 @@ static enum err text_set(char *slot, size_t len, const char *value, char *messag
     return ERR_INVALID;
 }
 
-static const char *const door_names[] = {"est", "claim-https", "claim-mqtt"};
+static const char *const door_names[] = {"est",  "claim-https", "claim-mqtt",
+                                         "jitp", "jitp-https",  "jitr"};
+
+bool scenario_door_is_jit(enum scenario_door door)
+{
+    return door == DOOR_JITP || door == DOOR_JITP_HTTPS || door == DOOR_JITR;
+}
+
+bool scenario_door_is_mqtt(enum scenario_door door)
+{
+    return door == DOOR_CLAIM_MQTT || door == DOOR_JITP || door == DOOR_JITR;
+}
 
 static enum err door_set(struct scenario *s, const char *value, char *message)
 {
@@ -46,7 +57,8 @@ static enum err door_set(struct scenario *s, const char *value, char *message)
             return ERR_OK;
         }
     }
-    snprintf(message, SCENARIO_MESSAGE_BYTES, "door must be est, claim-https or claim-mqtt");
+    snprintf(message, SCENARIO_MESSAGE_BYTES,
+             "door must be est, claim-https, claim-mqtt, jitp, jitp-https or jitr");
     return ERR_INVALID;
 }
 
@@ -117,7 +129,8 @@ void scenario_describe(void)
 {
     printf("  %-20s %s\n", "about", "one sentence for the report");
     printf("  %-20s %s\n", "template", "the template, EST label (default: MUSTER_TEMPLATE)");
-    printf("  %-20s %s\n", "door", "est, claim-https or claim-mqtt: how devices enrol (est)");
+    printf("  %-20s %s\n", "door",
+           "est, claim-https, claim-mqtt, jitp, jitp-https or jitr: how devices come in (est)");
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         printf("  %-20s %s (%lld)\n", rows[i].key, rows[i].help, (long long)rows[i].number);
 }

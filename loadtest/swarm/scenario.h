@@ -25,6 +25,7 @@ NUMBER(renewals, 0, 0, 1000, "how often each device then renews, every time with
 NUMBER(renewal_pause_ms, 0, 0, 86400000, "between the renewals of a device") \
 NUMBER(tries, 5, 1, 100, "of one request before a device gives up") \
 NUMBER(backoff_ms, 200, 1, 60000, "first pause after a failure without Retry-After; doubles, with jitter") \
+NUMBER(twins, 0, 0, 1, "1: each device with a factory certificate first comes to the broker on two connections at once") \
 NUMBER(powerloss_percent, 0, 0, 100, "of the enrolments: the power fails on the way") \
 NUMBER(forget_percent, 50, 0, 100, "of these: before the new key was saved, so that the device comes back with another") \
 NUMBER(clock_off_percent, 0, 0, 100, "of the devices do not know the time and accept any validity") \
@@ -37,8 +38,16 @@ NUMBER(hostile_replay, 0, 0, 1000, "requests a second that present a token which
 NUMBER(seconds, 0, 0, 86400, "0: until every device is done; else the devices go on renewing until then")
 /* clang-format on */
 
-/* How devices come to their first certificate. */
-enum scenario_door { DOOR_EST, DOOR_CLAIM_HTTPS, DOOR_CLAIM_MQTT };
+/* How devices come to their first certificate; by the last three they have it from the factory, and
+ * come to be known by it. */
+enum scenario_door {
+    DOOR_EST,
+    DOOR_CLAIM_HTTPS,
+    DOOR_CLAIM_MQTT,
+    DOOR_JITP,       /* at the broker, which refuses it the first time */
+    DOOR_JITP_HTTPS, /* GET /v1/device/config */
+    DOOR_JITR,       /* at the broker; the swarm's worker activates it meanwhile */
+};
 
 struct scenario {
     char name[SCENARIO_NAME_BYTES];
@@ -49,6 +58,12 @@ struct scenario {
     SCENARIO_TABLE(SCENARIO_FIELD)
 #undef SCENARIO_FIELD
 };
+
+/* Whether the device was born with its certificate. */
+bool scenario_door_is_jit(enum scenario_door door);
+
+/* Whether it first comes to the broker. */
+bool scenario_door_is_mqtt(enum scenario_door door);
 
 /* Reads a file; message tells what is wrong with it. */
 enum err scenario_load(const char *path, struct scenario *ret_scenario,

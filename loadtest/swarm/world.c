@@ -1,9 +1,7 @@
 #include "world.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <jansson.h>
-#include <netdb.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
@@ -15,7 +13,11 @@
 #include "base/cleanup.h"
 #include "credential.h"
 
-enum { MAX_COMMAND_BYTES = 4096, MAX_NAME_BYTES = 32 };
+enum {
+    MAX_COMMAND_BYTES = 4096,
+    MAX_NAME_BYTES = 32,
+    BROKER_TRUST_S = 3, /* until the broker has a new CA in its folder */
+};
 
 static void processclosep(FILE **f)
 {
@@ -31,13 +33,7 @@ static enum err complain(const char *what, const char *object)
 
 static enum err address_find(struct dial_target *t, const char *host, const char *port)
 {
-    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
-    if (getaddrinfo(host, port, &hints, &found) != 0)
-        return complain("no such host", host);
-    memcpy(&t->address, found->ai_addr, sizeof(t->address));
-    freeaddrinfo(found);
-    t->host = host;
-    return ERR_OK;
+    return dial_resolve(t, host, port) ? complain("no such host", host) : ERR_OK;
 }
 
 /* https://HOST:PORT */
@@ -304,27 +300,43 @@ static enum err cert_store(const char *path, X509 *x)
     return file && PEM_write_X509(file, x) ? ERR_OK : complain("cannot write", path);
 }
 
-enum err world_register(X509 *ca, const char *name, const char *folder)
+static const char jit_template[] =
+    "{\"Parameters\":{\"AWS::IoT::Certificate::CommonName\":{\"Type\":\"String\"},"
+    "\"AWS::IoT::Certificate::Id\":{\"Type\":\"String\"}},\"Resources\":{\"thing\":{\"Type\":"
+    "\"AWS::IoT::Thing\",\"Properties\":{\"ThingName\":{\"Ref\":"
+    "\"AWS::IoT::Certificate::CommonName\"}}},\"certificate\":{\"Type\":"
+    "\"AWS::IoT::Certificate\",\"Properties\":{\"CertificateId\":{\"Ref\":"
+    "\"AWS::IoT::Certificate::Id\"},\"Status\":\"ACTIVE\"}}}}\n";
+
+/* A CA with its template, for the product of MUSTER_TEMPLATE. */
+struct registration {
+    X509 *ca;
+    const char *name;
+    const char *template_name;
+    const char *document; /* of the template */
+    const char *flags;    /* of muster ca register */
+};
+
+static enum err ca_register(const struct registration *r, const char *folder)
 {
     char document[MAX_COMMAND_BYTES / 2], pem[MAX_COMMAND_BYTES / 2];
     const char *theirs = getenv("MUSTER_TEMPLATE");
     snprintf(document, sizeof(document), "%s/template", folder);
     snprintf(pem, sizeof(pem), "%s/ca", folder);
-    enum err e = text_store(document, own_template);
+    enum err e = text_store(document, r->document);
     if (!e)
-        e = cert_store(pem, ca);
+        e = cert_store(pem, r->ca);
     if (e)
         return e;
     json_t *template = muster("muster template show %s --json", theirs ? theirs : "");
     const char *product = json_string_value(json_object_get(template, "product"));
-    json_t *put = product
-                      ? muster("muster template put " WORLD_TEMPLATE " '%s' --product %s --json",
-                               document, product)
-                      : NULL;
-    json_t *registered = put ? muster("muster ca register %s '%s' --template " WORLD_TEMPLATE
-                                      " --auto off --without-proof --json",
-                                      name, pem)
-                             : NULL;
+    json_t *put = product ? muster("muster template put %s '%s' --product %s --json",
+                                   r->template_name, document, product)
+                          : NULL;
+    json_t *registered =
+        put ? muster("muster ca register %s '%s' --template %s %s --without-proof --json", r->name,
+                     pem, r->template_name, r->flags)
+            : NULL;
     if (!registered)
         e = complain("the factory's CA was not registered for the product of template",
                      theirs ? theirs : "MUSTER_TEMPLATE, which is not set");
@@ -333,5 +345,31 @@ enum err world_register(X509 *ca, const char *name, const char *folder)
     json_decref(template);
     (void)unlink(document);
     (void)unlink(pem);
+    return e;
+}
+
+enum err world_register(X509 *ca, const char *name, const char *folder)
+{
+    const struct registration r = {ca, name, WORLD_TEMPLATE, own_template, "--auto off"};
+    return ca_register(&r, folder);
+}
+
+enum err world_factory(struct world *w, enum scenario_door door, const char *name,
+                       const char *folder)
+{
+    struct claim_door *d = &w->claim;
+    d->kind = door;
+    d->template_name = WORLD_JIT_TEMPLATE;
+    d->key = EVP_EC_gen("P-256");
+    d->certificate = d->key ? credential_authority(d->key, name) : NULL;
+    if (!d->certificate)
+        return ERR_NO_MEMORY;
+    if (scenario_door_is_mqtt(door) && broker_find(w))
+        return ERR_INVALID;
+    const struct registration r = {d->certificate, name, WORLD_JIT_TEMPLATE, jit_template,
+                                   door == DOOR_JITR ? "--jit jitr" : "--auto on"};
+    enum err e = ca_register(&r, folder);
+    if (!e && scenario_door_is_mqtt(door))
+        sleep(BROKER_TRUST_S);
     return e;
 }

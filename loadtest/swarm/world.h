@@ -15,13 +15,17 @@ enum { WORLD_MAX_CAS = 16 };
 /* The swarm's own template, for measurements: token or factory certificate, allowlist, a thing. */
 #define WORLD_TEMPLATE "swarm-ratio"
 
+/* And one that is run at the first contact of a factory certificate. */
+#define WORLD_JIT_TEMPLATE "swarm-jit"
+
 struct world {
     struct loop *loop;
     struct dial_target target;
     struct dial_target lost_target; /* whose clock is wrong: judges no validity */
     struct dial_target broker;      /* once there is a claim that needs it */
     struct dial_target lost_broker;
-    struct claim_door claim; /* of world_claim; its certificate and key are owned */
+    struct claim_door
+        claim; /* of world_claim or world_factory; its certificate and key are owned */
     X509_STORE *trust;
     X509 *cas[WORLD_MAX_CAS];
     size_t ca_count;
@@ -43,6 +47,11 @@ enum err world_register(X509 *ca, const char *name, const char *folder) MUST_CHE
  * MUSTER_MQTT_HOST and MUSTER_MQTT_PORT where the door leads to it. */
 enum err world_claim(struct world *w, enum scenario_door door, const char *name,
                      const char *template_name, const char *folder) MUST_CHECK;
+
+/* Makes a factory with a CA of that name, registers it with the swarm's template for just-in-time
+ * provisioning (JITP) or registration (JITR), and finds the broker where the door leads to it. */
+enum err world_factory(struct world *w, enum scenario_door door, const char *name,
+                       const char *folder) MUST_CHECK;
 
 /* Puts the serials on the allowlist where the scenario says so, and mints a token for each serial,
  * or one for all, where its devices enrol with tokens, by the `muster` command. The caller frees

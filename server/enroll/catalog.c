@@ -5,13 +5,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/json_out.h"
 #include "base/log.h"
 #include "store/catalog_load.h"
 
-enum { CHECK_EVERY_US = 1000000, MAX_ISSUERS = 64, MAX_PATH = 4096 };
+enum {
+    CHECK_EVERY_US = 1000000,
+    OLD_US = 2000000,
+    WAIT_MS = 500,
+    MAX_ISSUERS = 64,
+    MAX_PATH = 4096
+};
 
 struct snapshot {
     atomic_int references;
@@ -34,6 +41,7 @@ struct catalog {
     pthread_mutex_t lock; /* guards what follows, but for loading */
     struct snapshot *current;
     int64_t checked_us;   /* monotonic; 0: never */
+    int64_t expired_us;   /* likewise: a look that began before then has not seen our change */
     int64_t confirmed_us; /* when the registry last said that current is right */
     int64_t wall_at_us; /* the registry's time of day when the monotonic clock was 0; 0: unknown */
     bool stale;         /* current is replaced at the next look whatever its epoch */
@@ -291,13 +299,14 @@ static enum err snapshot_load(struct catalog *c, struct snapshot **ret_snapshot)
     return e;
 }
 
-static struct snapshot *current_take(struct catalog *c, bool *ret_fresh)
+/* How long ago the registry was asked about it last. */
+static struct snapshot *current_take(struct catalog *c, int64_t *ret_age_us)
 {
     pthread_mutex_lock(&c->lock);
     struct snapshot *s = c->current;
     if (s)
         atomic_fetch_add(&s->references, 1);
-    *ret_fresh = s && clock_mono_us() - c->checked_us < CHECK_EVERY_US;
+    *ret_age_us = s ? clock_mono_us() - c->checked_us : INT64_MAX;
     pthread_mutex_unlock(&c->lock);
     return s;
 }
@@ -317,7 +326,8 @@ static void current_install(struct catalog *c, struct snapshot *s, int64_t looke
     struct snapshot *old = s ? c->current : NULL;
     if (s)
         c->current = s;
-    c->checked_us = looked_us;
+    if (looked_us > c->expired_us)
+        c->checked_us = looked_us;
     if (right)
         c->confirmed_us = looked_us;
     pthread_mutex_unlock(&c->lock);
@@ -356,24 +366,38 @@ static void refresh(struct catalog *c, const struct snapshot *present)
     if (e)
         log_text(LOG_WARN, "catalog.refresh_failed", "error", err_name(e));
     if (!e || present)
-        current_install(c, loaded, looked_us, !e);
+        current_install(c, loaded, e ? clock_mono_us() : looked_us, !e);
     if (e && stale)
         stale_mark(c);
 }
 
+/* Whether the caller is to look. While another one loads, what was right a moment ago serves; what
+ * is older is waited for, but not for long: the database may be away. */
+static bool loading_enter(struct catalog *c, int64_t age_us)
+{
+    struct timespec until;
+    if (age_us == INT64_MAX)
+        return pthread_mutex_lock(&c->loading) == 0;
+    if (age_us < OLD_US)
+        return pthread_mutex_trylock(&c->loading) == 0;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += WAIT_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    return pthread_mutex_clocklock(&c->loading, CLOCK_MONOTONIC, &until) == 0;
+}
+
 enum err catalog_get(struct catalog *c, struct snapshot **ret_snapshot)
 {
-    bool fresh = false;
-    struct snapshot *s = current_take(c, &fresh);
-    if (!fresh && (!s || pthread_mutex_trylock(&c->loading) == 0)) {
-        if (!s)
-            pthread_mutex_lock(&c->loading);
+    int64_t age_us = 0;
+    struct snapshot *s = current_take(c, &age_us);
+    if (age_us >= CHECK_EVERY_US && loading_enter(c, age_us)) {
         snapshot_drop(s);
-        s = current_take(c, &fresh);
-        if (!fresh) {
+        s = current_take(c, &age_us);
+        if (age_us >= CHECK_EVERY_US) {
             refresh(c, s);
             snapshot_drop(s);
-            s = current_take(c, &fresh);
+            s = current_take(c, &age_us);
         }
         pthread_mutex_unlock(&c->loading);
     }
@@ -386,7 +410,8 @@ enum err catalog_get(struct catalog *c, struct snapshot **ret_snapshot)
 void catalog_expire(struct catalog *c)
 {
     pthread_mutex_lock(&c->lock);
-    c->checked_us = clock_mono_us() - CHECK_EVERY_US;
+    c->checked_us = 0;
+    c->expired_us = clock_mono_us();
     pthread_mutex_unlock(&c->lock);
 }
 

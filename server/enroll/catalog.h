@@ -70,8 +70,9 @@ struct snapshot;
 enum err catalog_new(struct db *db, const char *ca_dir, struct catalog **ret_catalog) MUST_CHECK;
 void catalog_free(struct catalog *c);
 
-/* The current snapshot, reloaded when it is older than a second and the epoch has moved. While
- * the database is away the last one serves. ERR_UNAVAILABLE when there never was one. */
+/* The current snapshot, reloaded when it is older than a second and the epoch has moved: never
+ * without what was made two seconds ago, or here. While the database is away the last one serves.
+ * ERR_UNAVAILABLE when there never was one. */
 enum err catalog_get(struct catalog *c, struct snapshot **ret_snapshot) MUST_CHECK;
 void snapshot_drop(struct snapshot *s);
 DEFINE_CLEANUP(struct snapshot *, snapshot_drop);

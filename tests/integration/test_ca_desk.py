@@ -1,5 +1,7 @@
 """Registering CAs: proof of possession, an operator's word, issuers seen but not registered, bundles for another region."""
 import json
+import threading
+import time
 
 import pytest
 from cryptography import x509
@@ -144,6 +146,27 @@ def test_a_proof_by_a_weak_digest_is_none(stack, code):
     body = {"name": unique("weak"), "pem": ca_pem(ca)}
     refused("ca.proof_invalid", stack.v1, "POST", "/cas", {**body, "proof": proof(ca, code, digest=hashes.SHA1())})
     assert stack.v1("POST", "/cas", {**body, "proof": proof(ca, code, digest=hashes.SHA256())})["proof"] == "verified"
+
+
+def test_a_ca_that_was_just_registered_is_known_to_everybody_at_once(stack):
+    """However many ask while the catalog is loaded again, and however long nobody had asked."""
+    for idle in (0, 2.2):
+        ca = Authority(unique("New "))
+        devices = [ca.device(unique()) for _ in range(12)]
+        answers, start = [], threading.Barrier(len(devices))
+        time.sleep(idle)
+        ca.register(stack, unique("new"), "jit", auto_registration=True)
+
+        def ask(cert, key):
+            start.wait()
+            answers.append(request(stack, "GET", "/v1/device/config", chain=[cert], key=key)[0])
+
+        threads = [threading.Thread(target=ask, args=d) for d in devices]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert answers == [200] * len(devices)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 
 import pytest
 
@@ -37,6 +38,7 @@ def result(out):
     ("renewal-herd", ["devices=40", "fixtures=16"]),
     ("powerloss", ["devices=80", "rate=80"]),
     ("claims-https", ["devices=100", "template=claimed"]),
+    ("jitp-https", ["devices=60", "renewals=1"]),
     ("soak", ["devices=8", "seconds=3"])])
 def test_a_scenario(stack, tmp_path, scenario, settings):
     out = tmp_path / "out"
@@ -102,7 +104,7 @@ def test_the_audit_finds_what_was_done_to_the_registry(stack, tmp_path):
 @pytest.mark.parametrize("args,why", [
     (["run", "nosuch"], "cannot be read"), (["run", "burst", "--set", "devices=0"], "from 1 to 20000"),
     (["run", "burst", "--set", "color=red"], "there is no key"), (["run", "burst", "--set", "door=fax"], "door must be"),
-    (["run", "claims-mqtt"], "MUSTER_MQTT_HOST"), (["run", "claims-https", "--set", "template=nosuch", "--set", "allowlist=0"], "no claim was made"), (["jump", "burst"], "expected")])
+    (["run", "claims-mqtt"], "MUSTER_MQTT_HOST"), (["run", "jitp"], "MUSTER_MQTT_HOST"), (["run", "jitp-https", "--set", "powerloss_percent=1"], "powerloss_percent"), (["run", "claims-https", "--set", "template=nosuch", "--set", "allowlist=0"], "no claim was made"), (["jump", "burst"], "expected")])
 def test_wrong_usage(stack, tmp_path, args, why):
     done = swarm(stack, tmp_path / "out", *args)
     assert done.returncode == 2 and why in done.stderr
@@ -134,8 +136,48 @@ def test_without_a_server(stack, tmp_path):
 
 
 def test_every_scenario_that_ships_is_tested():
-    tested = {"claims-https", "claims-mqtt", "steady", "burst", "factory", "renewal-herd", "powerloss", "soak", "hostile"}
+    tested = {"claims-https", "claims-mqtt", "steady", "burst", "factory", "renewal-herd", "powerloss", "soak", "hostile", "jitp", "jitp-https", "jitr"}
     assert {p.stem for p in (ROOT / "loadtest" / "scenarios").glob("*.ini")} == tested
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    from fleet import joined
+    with joined(tmp_path_factory.mktemp("jit"), ca_folder=True) as place:
+        yield place
+
+
+def at_the_broker(place, folder, *args, **env):
+    both = folder / "cas.pem"
+    both.write_bytes(place.stack.cafile.read_bytes() + place.broker.cafile.read_bytes())
+    return swarm(place.stack, folder / "out", "run", *args, MUSTER_CACERT=str(both), MUSTER_MQTT_HOST="127.0.0.1",
+                 MUSTER_MQTT_PORT=str(place.broker.port), **env)
+
+
+@pytest.mark.parametrize("scenario", ["jitp", "jitr"])
+def test_factory_certificates_at_the_broker(place, tmp_path, scenario):
+    """All at once, each on two connections; of jitr none gets in before the worker has seen it."""
+    done = at_the_broker(place, tmp_path, scenario, "--set", "devices=60", "--set", "twins=1")
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    r = result(tmp_path / "out")
+    assert r["passed"] and r["failed"] == 0 and r["audit"]["clean"] and r["audit"]["held"] == r["audit"]["devices"] == 60
+    assert r["outcomes"]["CONNACK 5"] >= 60 and r["outcomes"]["device done"] == 60
+    assert sum(n for k, n in r["outcomes"].items() if k.startswith("twin ")) == 60
+    assert ("the worker activated 60, and was refused 0 times" in done.stdout) == (scenario == "jitr")
+
+
+def test_factory_certificates_that_nobody_activates(place, tmp_path):
+    """The audit and the exit code say so: no device came in, and their certificates are half registered."""
+    done = at_the_broker(place, tmp_path, "jitr", "--set", "devices=5", "--set", "tries=3", MUSTER_ADMIN_URL="https://127.0.0.1:1")
+    assert done.returncode == 2 and "MUSTER_ADMIN_URL" not in done.stderr, "muster cannot ask there either"
+    viewer = place.stack.v1("POST", "/admin-tokens", {"name": "swarm-viewer", "role": "viewer"})["token"]
+    place.stack.sql("UPDATE admin_token SET role = 'admin' WHERE name = 'swarm-viewer'")
+    stop = threading.Timer(4, lambda: place.stack.sql("UPDATE admin_token SET role = 'viewer' WHERE name = 'swarm-viewer'"))
+    stop.start()
+    done = at_the_broker(place, tmp_path, "jitr", "--set", "devices=5", "--set", "rate=1", "--set", "tries=4", MUSTER_ADMIN_TOKEN=viewer)
+    stop.join()
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    assert re.search(r"the worker activated \d, and was refused [1-9]", done.stdout) and "half registered" in done.stderr
 
 
 def ratio(stack, tmp_path, *args):
