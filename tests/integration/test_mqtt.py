@@ -145,6 +145,19 @@ def test_a_revoked_certificate_is_put_out(place):
     assert place.code(d.cert, d.key) == REFUSED
 
 
+def test_deactivation_puts_out_and_activation_admits(place):
+    d = place.enrolled()
+    place.admitted(d.cert, d.key)
+    with Client(place, d.cert, d.key) as c:
+        began = time.monotonic()
+        place.stack.cli("cert", "deactivate", fingerprint(d.cert))
+        c.ended()
+        assert time.monotonic() - began < 3
+    assert place.code(d.cert, d.key) == REFUSED
+    place.stack.cli("cert", "activate", fingerprint(d.cert))
+    place.admitted(d.cert, d.key)
+
+
 def test_quarantine_puts_out_and_release_admits(place):
     d = place.enrolled()
     place.admitted(d.cert, d.key)
