@@ -83,6 +83,7 @@ CREATE TABLE crl (
     entries     bigint NOT NULL,
     stamp       text NOT NULL,
     der         bytea NOT NULL,
+    due         boolean NOT NULL DEFAULT false,
     PRIMARY KEY (issuer_id, shards, shard, is_delta)
 );
 COMMENT ON TABLE crl IS 'The latest CRLs as signed; every replica serves them';
@@ -96,6 +97,7 @@ COMMENT ON COLUMN crl.next_update IS 'nextUpdate';
 COMMENT ON COLUMN crl.entries IS 'How many certificates are on it';
 COMMENT ON COLUMN crl.stamp IS 'What of table revocation it was made from';
 COMMENT ON COLUMN crl.der IS 'CertificateList, DER';
+COMMENT ON COLUMN crl.due IS 'An operator wants another one now';
 
 -- A shard is a range of the key's first byte.
 CREATE FUNCTION crl_stamp(issuer bigint, shard_count integer, number integer) RETURNS text LANGUAGE sql STABLE AS $$
@@ -115,7 +117,7 @@ LANGUAGE sql STABLE AS $$
     looked AS (
         SELECT w.*, muster.crl_stamp(w.issuer_id, w.shards, w.shard) || ' ' || url AS stamp, f.number AS full_number, f.this_update AS full_at,
             f.stamp AS full_stamp, d.stamp AS delta_stamp, GREATEST(f.number, d.number) AS last_number,
-            f.number IS NULL OR clock_timestamp() > f.this_update + (f.next_update - f.this_update) / 2 AS full_is_old,
+            f.number IS NULL OR f.due OR clock_timestamp() > f.this_update + (f.next_update - f.this_update) / 2 AS full_is_old,
             d.number IS NULL OR clock_timestamp() > d.this_update + (d.next_update - d.this_update) / 2 AS delta_is_old
         FROM wanted w
         LEFT JOIN muster.crl f ON (f.issuer_id, f.shards, f.shard, f.is_delta) = (w.issuer_id, w.shards, w.shard, false)
@@ -143,7 +145,7 @@ CREATE FUNCTION crl_store(issuer bigint, shard_count integer, which integer, del
 RETURNS void LANGUAGE sql AS $$
     INSERT INTO muster.crl AS c VALUES (issuer, shard_count, which, delta, num, to_timestamp(this_s), to_timestamp(next_s), count, stamped, signed)
     ON CONFLICT (issuer_id, shards, shard, is_delta) DO UPDATE SET number = excluded.number, this_update = excluded.this_update,
-        next_update = excluded.next_update, entries = excluded.entries, stamp = excluded.stamp, der = excluded.der
+        next_update = excluded.next_update, entries = excluded.entries, stamp = excluded.stamp, der = excluded.der, due = false
         WHERE c.number < excluded.number
 $$;
 COMMENT ON FUNCTION crl_store IS 'Keeps a CRL that was signed, unless a later one is there';
@@ -165,3 +167,38 @@ CREATE FUNCTION revocation_prune() RETURNS integer LANGUAGE sql AS $$
     WITH gone AS (DELETE FROM muster.revocation WHERE not_after < clock_timestamp() - interval '60 days' RETURNING 1) SELECT count(*)::integer FROM gone
 $$;
 COMMENT ON FUNCTION revocation_prune IS 'Forgets revocations of certificates that ended long ago; how many';
+
+-- The desk
+
+CREATE FUNCTION crl_json(c crl) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('issuer', (SELECT a.name FROM muster.ca a WHERE a.id = c.issuer_id), 'shards', c.shards, 'shard', c.shard,
+        'kind', CASE WHEN c.is_delta THEN 'delta' ELSE 'full' END, 'number', c.number, 'this_update', muster.utc(c.this_update),
+        'next_update', muster.utc(c.next_update), 'entries', c.entries, 'bytes', length(c.der))
+$$;
+COMMENT ON FUNCTION crl_json IS 'A CRL as the API lists it';
+
+CREATE FUNCTION desk_crl_sign(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    n integer;
+BEGIN
+    PERFORM muster.desk_unscoped(op);
+    UPDATE muster.crl SET due = true WHERE NOT is_delta;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    PERFORM muster.desk_audit(op, 'crl.sign', 'all', jsonb_build_object('crls', n));
+    RETURN json_build_object('crls', n);
+END $$;
+COMMENT ON FUNCTION desk_crl_sign IS 'POST /crls:sign: full CRLs are signed at once, not when they are due';
+
+CREATE FUNCTION doctor_crls() RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT COALESCE(jsonb_agg(muster.doctor_row('CRL of ' || q.name, q.late, CASE WHEN q.ends < now() THEN 'error' ELSE 'warning' END,
+        format('nextUpdate is %s', muster.utc(q.ends)), 'a replica with the issuing key signs it: read its log for crl.not_signed')), '[]')
+    FROM (SELECT a.name, min(c.next_update) AS ends, bool_or(now() > c.next_update - (c.next_update - c.this_update) / 4) AS late
+        FROM muster.crl c JOIN muster.ca a ON a.id = c.issuer_id WHERE a.not_after > now() GROUP BY 1) q
+$$;
+COMMENT ON FUNCTION doctor_crls IS 'The doctor''s findings about CRLs';
+ALTER FUNCTION desk_doctor(jsonb, jsonb) RENAME TO doctor_before_crls;
+COMMENT ON FUNCTION doctor_before_crls IS 'The doctor''s findings about everything but CRLs';
+CREATE FUNCTION desk_doctor(op jsonb, a jsonb) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT (muster.doctor_before_crls(op, a)::jsonb || muster.doctor_crls())::json
+$$;
+COMMENT ON FUNCTION desk_doctor IS 'GET /doctor';

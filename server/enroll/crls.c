@@ -146,7 +146,7 @@ void crls_run(struct service *service)
 {
     int64_t ids[MAX_ISSUERS];
     _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
-    if (catalog_get(service->catalog, &snapshot))
+    if (!service->revocation.serves || catalog_get(service->catalog, &snapshot))
         return;
     struct signing signing = {service, snapshot};
     const struct crl_plan plan = {

@@ -18,6 +18,7 @@ enum { CRL_MAX_SHARDS = 256 };
 
 /* Of the configuration; the text is borrowed. */
 struct revocation_settings {
+    bool serves;     /* there is a listener or an address: CRLs are signed */
     const char *url; /* what stands before /crl/, /ocsp and /ca/ in certificates; NULL: nothing */
     int shards;      /* of new certificates' CRLs: a power of two */
     int64_t crl_life_s;  /* thisUpdate to nextUpdate */

@@ -107,6 +107,7 @@ static enum err revocation_make(struct service *v, const struct config *c, char 
 {
     int64_t shards = c->revocation_crl_shards;
     v->revocation = (struct revocation_settings){
+        .serves = c->revocation_address[0] != '\0' || c->revocation_url[0] != '\0',
         .url = config_optional(c->revocation_url),
         .shards = (int)shards,
         .crl_life_s = c->revocation_crl_validity_s,

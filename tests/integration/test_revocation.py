@@ -406,6 +406,43 @@ def test_crls_are_served_while_the_database_is_away(place):
     wait_for("the registry", lambda: ocsp.load_der_ocsp_response(ask(place, request)).response_status == ocsp.OCSPResponseStatus.SUCCESSFUL)
 
 
+# the desk
+
+
+def test_an_operator_sees_them_and_has_them_signed(place):
+    d = place.enrolled()
+    (url,) = points(d.cert)
+    place.revoke(d.cert)
+    before = {(r["issuer"], r["kind"]): r for r in place.stack.cli_json("crl", "list")}
+    assert set(before) == {("issuing-1", "full"), ("issuing-1", "delta")} and all(r["bytes"] > 200 and r["shards"] == 1 for r in before.values())
+    assert place.stack.v1("GET", "/crls?limit=1")[0] == before["issuing-1", "full"]
+    assert not place.listed(d.cert, url)
+    assert place.stack.cli_json("crl", "sign") == {"crls": 1}
+    wait_for("the full CRL", lambda: place.listed(d.cert, url))
+    after = {r["kind"]: r for r in place.stack.cli_json("crl", "list")}
+    assert after["full"]["number"] > before["issuing-1", "full"]["number"] and after["full"]["number"] == after["delta"]["number"]
+
+
+def test_the_doctor_and_the_metrics_tell_of_one_that_is_late(place):
+    from test_metrics import scrape, values
+
+    def finding():
+        return next(f for f in place.stack.v1("GET", "/doctor") if f["check"] == "CRL of issuing-1")
+
+    assert finding()["severity"] == "ok"
+    ends = values(scrape(place.stack))['muster_crl_next_update_timestamp_seconds{issuer="issuing-1"}']
+    assert ends == place.stack.one("SELECT floor(extract(epoch FROM min(next_update)))::bigint FROM crl")
+    with contextlib.closing(psycopg2.connect(host="127.0.0.1", port=place.stack.pg_port, user="muster", dbname="muster")) as leader, leader.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(1836413810)")
+        place.stack.sql("UPDATE crl SET this_update = now() - interval '2 days', next_update = now() + interval '1 minute' WHERE NOT is_delta")
+        assert finding()["severity"] == "warning"
+        place.stack.sql("UPDATE crl SET next_update = now() - interval '1 minute' WHERE NOT is_delta")
+        assert finding()["severity"] == "error"
+        leader.rollback()
+    place.stack.cli("crl", "sign")
+    wait_for("the CRL", lambda: finding()["severity"] == "ok")
+
+
 # size
 
 
