@@ -149,6 +149,12 @@ static const struct command commands[] = {
      "muster ca deactivate factory", "POST", V1 "/cas/{}/deactivate", 0, 0, 0, 0, SHOW_OBJECT, NULL,
      NULL, NULL},
 
+    {"crl", "list", "", 0, "list the CRLs of our issuing CAs as they were signed last",
+     "muster crl list", "GET", V1 "/crls", 0, 0, OPT(limit), 0, SHOW_LIST,
+     "issuer kind shards shard number this_update next_update entries bytes", NULL, NULL},
+    {"crl", "sign", "", 0, "sign full CRLs now, not when they are due", "muster crl sign", "POST",
+     V1 "/crls:sign", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+
     {"device", "list", "", 0,
      "list devices; --state UNPROVISIONED includes serials of the allowlist never seen",
      "muster device list --state QUARANTINE", "GET", V1 "/devices",

@@ -17,6 +17,7 @@ enum metrics_listener {
     METRICS_DEVICE,
     METRICS_ADMIN,
     METRICS_PROXY,
+    METRICS_REVOCATION,
     METRICS_SOCKETS,                /* those before have connections of their own */
     METRICS_MQTT = METRICS_SOCKETS, /* what comes by the broker */
     METRICS_LISTENER_COUNT
@@ -30,6 +31,7 @@ enum metrics_protocol {
     PROTOCOL_CONFIG,
     PROTOCOL_FLEET,
     PROTOCOL_JIT,
+    PROTOCOL_REVOCATION,
     PROTOCOL_HEALTH,
     PROTOCOL_ADMIN,
     PROTOCOL_COUNT

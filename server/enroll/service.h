@@ -9,15 +9,18 @@
 #include <stdint.h>
 
 #include "base/secret.h"
+#include "enroll/crls.h"
 #include "store/db.h"
 
 struct catalog;
 struct claims;
 struct committer;
+struct crl_shelf;
 struct gate;
 struct hooks;
 struct limits;
 struct metrics;
+struct ocsp_desk;
 struct source_limit;
 
 struct service {
@@ -31,6 +34,9 @@ struct service {
     struct limits *limits;            /* how many enrolments may pass */
     struct hooks *hooks;              /* whom templates ask before they provision */
     struct metrics *metrics;
+    struct crl_shelf *crls; /* as they were served last */
+    struct ocsp_desk *ocsp;
+    struct revocation_settings revocation;
     struct gate *device_gate; /* enrolments are inside; a step that waits leaves it meanwhile */
     struct gate *admin_gate;
     const char *ca_dir;                     /* folder of the issuing keys */

@@ -88,6 +88,10 @@ static enum err sign(struct enrolment *e)
         err = key_make(e);
     if (err)
         return err;
+    err = crls_addresses(&e->service->revocation, e->issuer, e->csr.spki_sha256, e->arena,
+                         &e->profile);
+    if (err)
+        return enrolment_no_memory(e);
     err = issuer_sign(e->issuer, &e->csr, &e->profile, renewal ? e->peer.leaf.subject_der : none,
                       renewal ? e->peer.leaf.san_der : none, now_s, e->arena, &e->issued);
     if (err)

@@ -309,6 +309,12 @@ static enum err check_crl_urls(struct check *c, json_t *node, const struct path 
     return ERR_OK;
 }
 
+/* Read by the registry, where certificates end (schema/0021). */
+static enum err check_crl_superseded(struct check *c, json_t *node, const struct path *p)
+{
+    return json_is_boolean(node) ? ERR_OK : check_fail(c, p, "must be true or false");
+}
+
 static enum err check_ocsp(struct check *c, json_t *node, const struct path *p)
 {
     return url_parse(c, node, p, &c->t->profile.ocsp_url);
@@ -456,6 +462,7 @@ static const struct {
     {"Keys", check_keys},
     {"ExtendedKeyUsage", check_eku},
     {"CrlUrls", check_crl_urls},
+    {"CrlSuperseded", check_crl_superseded},
     {"OcspUrl", check_ocsp},
     {"CaIssuersUrl", check_ca_issuers},
     {"Issuer", check_issuer},

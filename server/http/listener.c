@@ -101,7 +101,7 @@ static size_t no_unescape(void *cls, struct MHD_Connection *connection, char *te
 static struct MHD_Daemon *daemon_start(struct listener *l)
 {
     const struct listener_config *c = &l->config;
-    bool tls = !socket_local_path(c->address);
+    bool tls = !c->clear && !socket_local_path(c->address);
     unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
                      MHD_USE_POLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_USE_ERROR_LOG |
                      (tls ? MHD_USE_TLS : 0);

@@ -27,9 +27,10 @@ struct listener_peers {
 };
 
 struct listener_config {
-    const char *name; /* for the log: "device", "admin", "proxy" */
+    const char *name; /* for the log: "device", "admin", "proxy", "revocation" */
     enum metrics_listener metrics;
     const char *address; /* numeric, or unix:/path */
+    bool clear;          /* HTTP without TLS; a local socket always is */
     uint16_t port;       /* 0: any free one */
     unsigned max_connections;
     unsigned max_connections_per_address; /* 0: no limit */

@@ -22,6 +22,7 @@
 #include "ops/jobs.h"
 #include "pki/chain.h"
 #include "proto/health/health.h"
+#include "proto/revocation/revocation.h"
 #include "store/migrate.h"
 
 enum {
@@ -31,9 +32,13 @@ enum {
     ADMIN_CONNECTIONS = 128,
     ADMIN_INSIDE = 8,
     ADMIN_WAITING = 120,
-    PROXY_MEMORY_BYTES = 64 * 1024, /* a request's headers carry a chain of certificates */
+    REVOCATION_INSIDE = 4,
+    REVOCATION_WAITING = 500,
+    REVOCATION_ARENA_BYTES = 512 << 20, /* a CRL, and the registry's text of it */
+    PROXY_MEMORY_BYTES = 64 * 1024,     /* a request's headers carry a chain of certificates */
     MAX_CA_FILE_BYTES = 256 * 1024,
     STATUS_OK = 200,
+    MAX_LISTENERS = 4,
     DRAIN_LOOK_MS = 20,
     DRAIN_SETTLE_MS = 500, /* for connections in their handshake */
 };
@@ -53,13 +58,15 @@ struct server {
     struct tls_identity *identity;
     struct gate device_gate;
     struct gate admin_gate;
+    struct gate revocation_gate; /* its own: a crowd of relying parties keeps no device waiting */
     bool gates_made;
     struct trust *proxy_trust; /* NULL: none is configured */
     struct trust *admin_trust;
     struct listener *device;
     struct listener *admin;
-    struct listener *proxy; /* NULL: none is configured */
-    struct mqtt *mqtt;      /* NULL: no broker is configured */
+    struct listener *proxy;      /* NULL: none is configured */
+    struct listener *revocation; /* likewise */
+    struct mqtt *mqtt;           /* NULL: no broker is configured */
     struct jobs *jobs;
     struct events *events;
 };
@@ -126,6 +133,8 @@ static enum err gates_make(struct server *s, char *message)
                            (unsigned)s->config->listen_max_waiting);
     if (!e)
         e = gate_init(&s->admin_gate, ADMIN_INSIDE, ADMIN_WAITING);
+    if (!e)
+        e = gate_init(&s->revocation_gate, REVOCATION_INSIDE, REVOCATION_WAITING);
     s->gates_made = e == ERR_OK;
     return e ? message_of(message, e, "gate") : ERR_OK;
 }
@@ -223,6 +232,25 @@ static enum err proxy_listen(struct server *s, const struct route_table *const *
     return e ? message_of(message, e, "proxy listener: address or port") : ERR_OK;
 }
 
+/* Relying parties, who may be anybody. */
+static enum err revocation_listen(struct server *s, char *message)
+{
+    static const struct route_table *const tables[] = {&revocation_routes, &health_routes};
+    const struct config *c = s->config;
+    if (c->revocation_address[0] == '\0')
+        return ERR_OK;
+    struct listener_config lc = listener_base(c, tables, ARRAY_LEN(tables));
+    lc.name = "revocation";
+    lc.metrics = METRICS_REVOCATION;
+    lc.address = c->revocation_address;
+    lc.port = (uint16_t)c->revocation_port;
+    lc.clear = true;
+    lc.request_arena_bytes = REVOCATION_ARENA_BYTES;
+    lc.max_connections_per_address = (unsigned)c->listen_max_connections_per_address;
+    enum err e = listener_new(&lc, &s->service, &s->revocation_gate, &s->revocation);
+    return e ? message_of(message, e, "revocation listener: address or port") : ERR_OK;
+}
+
 static enum err mqtt_files_check(const struct config *c, char *message)
 {
     _cleanup_(credential_done) struct buf key = {0};
@@ -266,6 +294,8 @@ static enum err ports_publish(const struct server *s, char *message)
     json_int(&line, "admin_port", listener_port(s->admin));
     if (s->proxy)
         json_int(&line, "proxy_port", listener_port(s->proxy));
+    if (s->revocation)
+        json_int(&line, "revocation_port", listener_port(s->revocation));
     log_end(&line, LOG_INFO);
     if (s->config->listen_ports_file[0] == '\0')
         return ERR_OK;
@@ -273,6 +303,8 @@ static enum err ports_publish(const struct server *s, char *message)
     buf_printf(&b, "device=%u\nadmin=%u\n", listener_port(s->device), listener_port(s->admin));
     if (s->proxy && listener_port(s->proxy) > 0)
         buf_printf(&b, "proxy=%u\n", listener_port(s->proxy));
+    if (s->revocation && listener_port(s->revocation) > 0)
+        buf_printf(&b, "revocation=%u\n", listener_port(s->revocation));
     enum err e = file_store(s->config->listen_ports_file, buf_bytes(&b), 0644);
     return e ? message_of(message, e, "[listen] ports_file") : ERR_OK;
 }
@@ -288,7 +320,7 @@ static enum err events_make(struct server *s, char *message)
 static enum err jobs_make(struct server *s, char *message)
 {
     const struct maintain_settings settings = retention_of(s->config);
-    enum err e = jobs_new(s->db, &settings, &s->jobs);
+    enum err e = jobs_new(&s->service, &settings, &s->jobs);
     return e ? message_of(message, e, "background jobs") : ERR_OK;
 }
 
@@ -316,6 +348,8 @@ enum err server_new(const struct config *config, const struct route_table *const
         e = device_listen(s, device_tables, device_count, message);
     if (!e)
         e = proxy_listen(s, device_tables, device_count, message);
+    if (!e)
+        e = revocation_listen(s, message);
     if (!e)
         e = admin_listen(s, admin_tables, admin_count, message);
     if (!e)
@@ -430,17 +464,20 @@ static void look_again(void)
 }
 
 /* Those that are there. */
-static size_t listeners_of(const struct server *s, struct listener *ret[3])
+static size_t listeners_of(const struct server *s, struct listener *ret[MAX_LISTENERS])
 {
-    ret[0] = s->device;
-    ret[1] = s->admin;
-    ret[2] = s->proxy;
-    return s->proxy ? 3 : 2;
+    struct listener *const all[MAX_LISTENERS] = {s->device, s->admin, s->proxy, s->revocation};
+    size_t n = 0;
+    for (size_t i = 0; i < MAX_LISTENERS; i++) {
+        if (all[i])
+            ret[n++] = all[i];
+    }
+    return n;
 }
 
 static unsigned requests_under_way(const struct server *s)
 {
-    struct listener *all[3];
+    struct listener *all[MAX_LISTENERS];
     unsigned sum = 0;
     for (size_t i = listeners_of(s, all); i > 0; i--)
         sum += listener_active(all[i - 1]);
@@ -449,7 +486,7 @@ static unsigned requests_under_way(const struct server *s)
 
 static unsigned connections_open(const struct server *s)
 {
-    struct listener *all[3];
+    struct listener *all[MAX_LISTENERS];
     unsigned sum = 0;
     for (size_t i = listeners_of(s, all); i > 0; i--)
         sum += listener_connections(all[i - 1]);
@@ -462,7 +499,7 @@ void server_drain(struct server *s)
 {
     int64_t looks = s->config->listen_drain_timeout_s * 1000 / DRAIN_LOOK_MS;
     int64_t settle = DRAIN_SETTLE_MS / DRAIN_LOOK_MS;
-    struct listener *all[3];
+    struct listener *all[MAX_LISTENERS];
     size_t count = listeners_of(s, all);
     atomic_store(&s->service.draining, true);
     for (size_t i = 0; i < count; i++)
@@ -486,10 +523,12 @@ void server_free(struct server *s)
     jobs_free(s->jobs);
     events_free(s->events);
     mqtt_free(s->mqtt);
+    listener_free(s->revocation);
     listener_free(s->proxy);
     listener_free(s->admin);
     listener_free(s->device);
     if (s->gates_made) {
+        gate_done(&s->revocation_gate);
         gate_done(&s->admin_gate);
         gate_done(&s->device_gate);
     }

@@ -6,10 +6,12 @@
 #include "base/secret.h"
 #include "enroll/catalog.h"
 #include "enroll/claims.h"
+#include "enroll/crl_shelf.h"
 #include "enroll/events.h"
 #include "enroll/hooks.h"
 #include "enroll/limits.h"
 #include "enroll/metrics.h"
+#include "enroll/ocsp.h"
 #include "main/message.h"
 #include "ops/credential.h"
 #include "store/commit.h"
@@ -101,6 +103,27 @@ void service_live(struct service *v, const struct config *c)
         log_text(LOG_ERROR, "limits.not_changed", "error", err_name(e));
 }
 
+static enum err revocation_make(struct service *v, const struct config *c, char *message)
+{
+    int64_t shards = c->revocation_crl_shards;
+    v->revocation = (struct revocation_settings){
+        .serves = c->revocation_address[0] != '\0' || c->revocation_url[0] != '\0',
+        .url = config_optional(c->revocation_url),
+        .shards = (int)shards,
+        .crl_life_s = c->revocation_crl_validity_s,
+        .crl_every_s = c->revocation_crl_every_s,
+        .ocsp_life_s = c->revocation_ocsp_validity_s,
+    };
+    if ((shards & (shards - 1)) != 0)
+        return message_of(message, ERR_INVALID, "[revocation] crl_shards must be a power of two");
+    if (shards > 1 && !v->revocation.url)
+        return message_of(message, ERR_INVALID, "[revocation] url must be given with crl_shards");
+    enum err e = crl_shelf_new(&v->crls);
+    if (!e)
+        e = ocsp_desk_new((unsigned)c->revocation_ocsp_nonces_per_source_s, &v->ocsp);
+    return e ? message_of(message, e, "revocation") : ERR_OK;
+}
+
 enum err service_init(struct service *v, struct db *db, const struct config *c,
                       char message[CONFIG_MESSAGE_BYTES])
 {
@@ -119,12 +142,16 @@ enum err service_init(struct service *v, struct db *db, const struct config *c,
         return message_of(message, e, "service");
     service_live(v, c);
     e = scrape_token_load(v, c, message);
+    if (!e)
+        e = revocation_make(v, c, message);
     return e ? e : hooks_make(v, c, message);
 }
 
 void service_done(struct service *v)
 {
     hooks_free(v->hooks);
+    ocsp_desk_free(v->ocsp);
+    crl_shelf_free(v->crls);
     limits_free(v->limits);
     source_limit_free(v->token_limit);
     source_limit_free(v->login_limit);

@@ -72,6 +72,14 @@ TEXT(mqtt, key, "", "PEM file: its key, readable by its owner only, or credentia
 NUMBER(mqtt, workers, 32, 1, 256, "requests by MQTT worked on at once, at most half of them of one claim") \
 NUMBER(mqtt, max_queued, 1000, 1, 100000, "requests by MQTT that wait for a worker; past it they are told 503") \
 NUMBER(mqtt, keep_alive_s, 20, 5, 3600, "how long the connection to the broker may be silent") \
+TEXT(revocation, address, "", "address of the listener for CRLs and OCSP, plain HTTP; empty: none") \
+NUMBER(revocation, port, 8080, 0, 65535, "its port; 0 takes a free one") \
+TEXT(revocation, url, "", "what relying parties reach that listener by, http://host[:port][/path]; certificates then say where their CRL, OCSP and issuer are; empty: they do not") \
+NUMBER(revocation, crl_validity_s, 172800, 600, 31536000, "thisUpdate to nextUpdate of a CRL; a new one is signed at half of it") \
+NUMBER(revocation, crl_every_s, 3600, 60, 86400, "how often a full CRL is signed when something was revoked; delta CRLs within a minute") \
+NUMBER(revocation, crl_shards, 1, 1, 256, "in how many CRLs an issuer's certificates are divided, a power of two; new certificates name their own") \
+NUMBER(revocation, ocsp_validity_s, 3600, 60, 604800, "thisUpdate to nextUpdate of an OCSP answer without nonce") \
+NUMBER(revocation, ocsp_nonces_per_source_s, 20, 1, 100000, "OCSP answers with a nonce, or of several certificates, signed a second for one source; past it a nonce is left out") \
 TEXT(log, level, "info", "debug, info, warn or error")
 
 #define CONFIG_LIVE(KEY) \

@@ -10,11 +10,13 @@
 #include "base/clock.h"
 #include "base/json_out.h"
 #include "base/log.h"
+#include "enroll/crls.h"
+#include "enroll/service.h"
 
 enum { PARTITIONS_S = 3600, TICK_S = 60, MAX_ALERTS_BYTES = 16 << 20, US_PER_S = 1000000 };
 
 struct jobs {
-    struct db *db;
+    struct service *service;
     struct maintain_settings settings; /* guarded by lock */
     pthread_t thread;
     pthread_mutex_t lock; /* guards what follows */
@@ -113,9 +115,10 @@ static void *jobs_run(void *arg)
         j->changed = false;
         pthread_mutex_unlock(&j->lock);
         if (due)
-            partitions_us = partitions_run(j->db, &settings);
-        claims_run(j->db);
-        stuck_run(j->db);
+            partitions_us = partitions_run(j->service->db, &settings);
+        claims_run(j->service->db);
+        stuck_run(j->service->db);
+        crls_run(j->service);
         pthread_mutex_lock(&j->lock);
         pause_s(j, TICK_S);
     }
@@ -123,7 +126,8 @@ static void *jobs_run(void *arg)
     return NULL;
 }
 
-enum err jobs_new(struct db *db, const struct maintain_settings *settings, struct jobs **ret_jobs)
+enum err jobs_new(struct service *service, const struct maintain_settings *settings,
+                  struct jobs **ret_jobs)
 {
     struct jobs *j = calloc(1, sizeof(*j));
     if (!j)
@@ -134,7 +138,7 @@ enum err jobs_new(struct db *db, const struct maintain_settings *settings, struc
     pthread_cond_init(&j->wake, &attr);
     pthread_condattr_destroy(&attr);
     pthread_mutex_init(&j->lock, NULL);
-    j->db = db;
+    j->service = service;
     j->settings = *settings;
     if (pthread_create(&j->thread, NULL, jobs_run, j) != 0) {
         free(j);

@@ -1,6 +1,6 @@
 /*
  * Background jobs, each done by one of the replicas, by advisory lock: hourly the partitions, every
- * minute the claims.
+ * minute the claims, who is stuck, and the CRLs.
  * Threads: made, stopped and freed by main; runs one thread of its own.
  */
 #pragma once
@@ -10,8 +10,9 @@
 #include "store/maintain.h"
 
 struct jobs;
+struct service;
 
-enum err jobs_new(struct db *db, const struct maintain_settings *settings,
+enum err jobs_new(struct service *service, const struct maintain_settings *settings,
                   struct jobs **ret_jobs) MUST_CHECK;
 
 /* Other settings from the next run on, which comes at once. */

@@ -11,11 +11,12 @@
 #include "pki/names.h"
 #include "pki/tbs.h"
 
-enum { MAX_EXTENSION_TEXT_BYTES = 8192 };
+enum { MAX_EXTENSION_TEXT_BYTES = 8192, SLUG_BYTES = 16 };
 
 struct issuer {
     int64_t id;
     char *name;
+    char slug[2 * SLUG_BYTES + 1];
     X509 *cert;
     struct signer *signer;
     int64_t not_before_s;
@@ -27,6 +28,15 @@ DEFINE_CLEANUP(X509_NAME *, X509_NAME_free);
 DEFINE_CLEANUP(GENERAL_NAMES *, GENERAL_NAMES_free);
 DEFINE_CLEANUP(GENERAL_NAME *, GENERAL_NAME_free);
 DEFINE_CLEANUP(X509_PUBKEY *, X509_PUBKEY_free);
+
+static enum err slug_make(struct issuer *i)
+{
+    uint8_t digest[SHA256_BYTES];
+    enum err e = cert_key_fingerprint(i->cert, digest);
+    for (size_t n = 0; n < SLUG_BYTES && !e; n++)
+        snprintf(i->slug + 2 * n, 3, "%02x", digest[n]);
+    return e;
+}
 
 /* The signer stays the caller's until everything else is right. */
 enum err issuer_new(int64_t id, const char *name, struct bytes cert_der, struct signer *signer,
@@ -43,6 +53,9 @@ enum err issuer_new(int64_t id, const char *name, struct bytes cert_der, struct 
     if (X509_check_ca(i->cert) != 1 ||
         X509_check_private_key(i->cert, signer->ops->key_get(signer)) != 1)
         return ERR_INVALID;
+    e = slug_make(i);
+    if (e)
+        return e;
     i->not_before_s = cert_time_s(X509_get0_notBefore(i->cert));
     i->not_after_s = cert_time_s(X509_get0_notAfter(i->cert));
     e = tbs_issuer_init(&i->tbs, i->cert, signer->ops->key_get(signer));
@@ -77,6 +90,11 @@ const char *issuer_name(const struct issuer *i)
 int64_t issuer_not_after_s(const struct issuer *i)
 {
     return i->not_after_s;
+}
+
+const char *issuer_slug(const struct issuer *i)
+{
+    return i->slug;
 }
 
 X509 *issuer_certificate(const struct issuer *i)

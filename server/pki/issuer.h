@@ -51,6 +51,9 @@ int64_t issuer_id(const struct issuer *i);
 const char *issuer_name(const struct issuer *i);
 int64_t issuer_not_after_s(const struct issuer *i);
 
+/* How addresses name it: half of its key's fingerprint, hexadecimal. Its certificate may change. */
+const char *issuer_slug(const struct issuer *i);
+
 /* Certificate and key, borrowed; for pki/ only. */
 X509 *issuer_certificate(const struct issuer *i);
 EVP_PKEY *issuer_key(const struct issuer *i);

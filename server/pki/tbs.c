@@ -8,48 +8,10 @@
 #include "pki/build.h"
 #include "pki/cert.h"
 #include "pki/der.h"
+#include "pki/extension.h"
 #include "pki/key.h"
 
-enum {
-    SERIAL_BYTES = 20,
-    MAX_URL_BYTES = 1024,
-    MAX_SIGNATURE_BYTES = 512, /* RSA of 4096 bits */
-    KEY_ID_BYTES = 20,
-    OID_PREFIX_BYTES = 10
-};
-
-DEFINE_CLEANUP(EVP_MD_CTX *, EVP_MD_CTX_free);
-
-static const uint8_t ecdsa_sha256[] = {0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86,
-                                       0x48, 0xce, 0x3d, 0x04, 0x03, 0x02};
-static const uint8_t ecdsa_sha384[] = {0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86,
-                                       0x48, 0xce, 0x3d, 0x04, 0x03, 0x03};
-static const uint8_t rsa_sha256[] = {0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86,
-                                     0xf7, 0x0d, 0x01, 0x01, 0x0b, 0x05, 0x00};
-static const uint8_t ed25519[] = {0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70};
-
-static void algorithm_choose(struct tbs_issuer *t, enum key_kind kind)
-{
-    t->digest = EVP_sha256();
-    switch (kind) {
-    case KEY_P256:
-        t->algorithm = bytes_of(ecdsa_sha256, sizeof(ecdsa_sha256));
-        break;
-    case KEY_P384:
-        t->algorithm = bytes_of(ecdsa_sha384, sizeof(ecdsa_sha384));
-        t->digest = EVP_sha384();
-        break;
-    case KEY_RSA2048:
-    case KEY_RSA3072:
-    case KEY_RSA4096:
-        t->algorithm = bytes_of(rsa_sha256, sizeof(rsa_sha256));
-        break;
-    case KEY_ED25519:
-        t->algorithm = bytes_of(ed25519, sizeof(ed25519));
-        t->digest = NULL;
-        break;
-    }
-}
+enum { SERIAL_BYTES = 20, MAX_URL_BYTES = 1024, KEY_ID_BYTES = 20, OID_PREFIX_BYTES = 10 };
 
 /* The extension as OpenSSL makes it from the issuer's certificate. */
 static enum err authority_key_id_take(X509 *cert, struct buf *ret)
@@ -77,15 +39,15 @@ enum err tbs_issuer_init(struct tbs_issuer *t, X509 *cert, EVP_PKEY *key)
     enum err e = authority_key_id_take(cert, &t->authority_key_id);
     if (e || len <= 0 || t->name.overflow || t->authority_key_id.overflow)
         return ERR_NOT_FOUND;
-    algorithm_choose(t, key_kind_of(key));
-    return t->algorithm.len > 0 ? ERR_OK : ERR_NOT_FOUND;
+    t->algorithm = signed_algorithm_of(key);
+    return t->algorithm.der.len > 0 ? ERR_OK : ERR_NOT_FOUND;
 }
 
 void tbs_issuer_done(struct tbs_issuer *t)
 {
     buf_done(&t->name);
     buf_done(&t->authority_key_id);
-    *t = (struct tbs_issuer){.digest = NULL};
+    *t = (struct tbs_issuer){0};
 }
 
 /* What OpenSSL's configuration text takes as it stands. */
@@ -105,18 +67,6 @@ static bool urls_are_plain(const struct cert_profile *p)
     for (size_t i = 0; i < p->crl_url_count; i++)
         plain = plain && p->crl_urls[i] && url_is_plain(p->crl_urls[i]);
     return plain;
-}
-
-/* An extension of RFC 5280 4.2.1, of which the identifiers differ in the last byte. */
-static void extension_add(struct buf *b, uint8_t last, bool critical, struct bytes value)
-{
-    static const uint8_t yes[] = {DER_BOOLEAN, 1, 0xff};
-    const uint8_t oid[] = {DER_OID, 3, 0x55, 0x1d, last};
-    der_header(b, DER_SEQUENCE, sizeof(oid) + (critical ? sizeof(yes) : 0) + der_size(value.len));
-    buf_add(b, oid, sizeof(oid));
-    if (critical)
-        buf_add(b, yes, sizeof(yes));
-    der_add(b, DER_OCTET_STRING, value);
 }
 
 /* basicConstraints CA:FALSE and keyUsage digitalSignature. */
@@ -164,22 +114,11 @@ static void eku_add(struct buf *b, unsigned eku)
         extension_add(b, 37, false, bytes_of(value, len));
 }
 
-/* CRLDistributionPoints: each address a point of its own with one full name. */
 static void crls_add(struct buf *b, const struct cert_profile *p)
 {
-    _cleanup_(buf_donep) struct buf points = {0};
     _cleanup_(buf_donep) struct buf value = {0};
-    buf_init(&points, CERT_MAX_BYTES);
     buf_init(&value, CERT_MAX_BYTES);
-    for (size_t i = 0; i < p->crl_url_count; i++) {
-        struct bytes url = bytes_text(p->crl_urls[i]);
-        size_t name = der_size(url.len), full_name = der_size(name);
-        der_header(&points, DER_SEQUENCE, der_size(full_name));
-        der_header(&points, DER_CONTEXT_0, full_name);
-        der_header(&points, DER_CONTEXT_0, name);
-        der_add(&points, DER_NAME_URI, url);
-    }
-    der_wrap(&value, DER_SEQUENCE, &points);
+    extension_points(&value, p->crl_urls, p->crl_url_count);
     if (p->crl_url_count > 0)
         extension_add(b, 31, false, buf_bytes(&value));
 }
@@ -248,7 +187,7 @@ static enum err content_add(struct buf *b, const struct tbs_issuer *issuer, cons
     static const uint8_t version_3[] = {DER_CONTEXT_0, 3, DER_INTEGER, 1, 2};
     buf_add(b, version_3, sizeof(version_3));
     der_add(b, DER_INTEGER, bytes_of(t->serial_number, SERIAL_BYTES));
-    buf_add(b, issuer->algorithm.data, issuer->algorithm.len);
+    buf_add(b, issuer->algorithm.der.data, issuer->algorithm.der.len);
     buf_add(b, issuer->name.data, issuer->name.len);
     enum err e = validity_add(b, t);
     buf_add(b, t->subject_der.data, t->subject_der.len);
@@ -256,50 +195,14 @@ static enum err content_add(struct buf *b, const struct tbs_issuer *issuer, cons
     return e ? e : extensions_add(b, issuer, t);
 }
 
-static enum err signature_make(const struct tbs_issuer *issuer, EVP_PKEY *key, struct bytes tbs,
-                               uint8_t ret_signature[MAX_SIGNATURE_BYTES], size_t *ret_len)
-{
-    size_t len = MAX_SIGNATURE_BYTES;
-    _cleanup_(EVP_MD_CTX_freep) EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-    if (!ctx)
-        return ERR_NO_MEMORY;
-    if (EVP_DigestSignInit(ctx, NULL, issuer->digest, NULL, key) != 1 ||
-        EVP_DigestSign(ctx, ret_signature, &len, tbs.data, tbs.len) != 1)
-        return ERR_SYSTEM;
-    *ret_len = len;
-    return ERR_OK;
-}
-
-/* TBSCertificate, algorithm, signature (RFC 5280 4.1). */
-static enum err certificate_wrap(const struct tbs_issuer *issuer, struct bytes tbs,
-                                 struct bytes signature, struct arena *arena, struct bytes *ret_der)
-{
-    _cleanup_(buf_donep) struct buf b = {0};
-    size_t bits = 1 + signature.len;
-    buf_init(&b, CERT_MAX_BYTES);
-    der_header(&b, DER_SEQUENCE, tbs.len + issuer->algorithm.len + der_size(bits));
-    buf_add(&b, tbs.data, tbs.len);
-    buf_add(&b, issuer->algorithm.data, issuer->algorithm.len);
-    der_header(&b, DER_BIT_STRING, bits);
-    buf_add_char(&b, 0);
-    buf_add(&b, signature.data, signature.len);
-    void *copy = b.overflow ? NULL : arena_copy(arena, b.data, b.len);
-    if (!copy)
-        return ERR_NO_MEMORY;
-    *ret_der = bytes_of(copy, b.len);
-    return ERR_OK;
-}
-
 enum err tbs_sign(const struct tbs_issuer *issuer, const struct tbs *t, EVP_PKEY *key,
                   struct arena *arena, struct bytes *ret_der)
 {
     _cleanup_(buf_donep) struct buf content = {0};
     _cleanup_(buf_donep) struct buf tbs = {0};
-    uint8_t signature[MAX_SIGNATURE_BYTES];
-    size_t len = 0;
     buf_init(&content, CERT_MAX_BYTES);
     buf_init(&tbs, CERT_MAX_BYTES);
-    if (issuer->algorithm.len == 0 || !urls_are_plain(t->profile))
+    if (issuer->algorithm.der.len == 0 || !urls_are_plain(t->profile))
         return ERR_NOT_FOUND;
     enum err e = content_add(&content, issuer, t);
     if (e)
@@ -307,7 +210,5 @@ enum err tbs_sign(const struct tbs_issuer *issuer, const struct tbs *t, EVP_PKEY
     der_wrap(&tbs, DER_SEQUENCE, &content);
     if (content.overflow || tbs.overflow)
         return ERR_NOT_FOUND;
-    e = signature_make(issuer, key, buf_bytes(&tbs), signature, &len);
-    return e ? e
-             : certificate_wrap(issuer, buf_bytes(&tbs), bytes_of(signature, len), arena, ret_der);
+    return signed_make(&issuer->algorithm, key, buf_bytes(&tbs), arena, ret_der);
 }

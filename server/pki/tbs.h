@@ -12,13 +12,13 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "model/profile.h"
+#include "pki/signed.h"
 
 /* What is the same in every certificate of an issuer. */
 struct tbs_issuer {
     struct buf name;             /* its subject */
     struct buf authority_key_id; /* the whole extension */
-    struct bytes algorithm;      /* AlgorithmIdentifier of its signatures; len 0: not for here */
-    const EVP_MD *digest;        /* NULL: the algorithm has its own */
+    struct signed_algorithm algorithm;
 };
 
 /* ERR_NOT_FOUND when certificates of this issuer are not made here. */

@@ -22,10 +22,14 @@ static bool pattern_match(const char *pattern, struct exchange *x, const char **
     const char *path = x->path;
     size_t n = 0;
     while (*pattern) {
-        if (strncmp(pattern, "{}", 2) != 0) {
+        if (pattern[0] != '{') {
             if (*pattern++ != *path++)
                 return false;
             continue;
+        }
+        if (strcmp(pattern, "{*}") == 0) {
+            args[n] = segment_take(x->arena, path, strlen(path));
+            return args[n] != NULL;
         }
         size_t len = strcspn(path, "/");
         /* "/{}:verb": a literal behind the braces ends the segment early */

@@ -13,7 +13,8 @@ struct service;
 
 struct route {
     enum http_method method;
-    const char *pattern; /* "/a/{}/b": {} matches one segment that is not empty */
+    const char *pattern; /* "/a/{}/b": {} matches one segment that is not empty, {*} at the end the
+                            rest, slashes and all */
     const char *type;    /* required Content-Type without parameters; NULL: any or none */
     size_t max_body;     /* bytes; 0: no body expected */
     unsigned access;     /* the adapter's own meaning (admin: least role) */

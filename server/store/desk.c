@@ -184,6 +184,12 @@ static const struct stmt stmts[] = {
         "SELECT json_build_object('state', l.state, 'limit_s', l.seconds) j, l.state::text k,"
         " row_number() OVER (ORDER BY l.state::text) n FROM state_limit l"
         " WHERE l.state::text > COALESCE(" ARG("after") ", '') ORDER BY l.state::text" LIMIT), 2},
+    [DESK_CRL_LIST] = {"desk_crl_list", PAGE(
+        "SELECT crl_json(c)::json j, o.k, row_number() OVER (ORDER BY o.k) n FROM crl c,"
+        " LATERAL (SELECT format('%s:%s:%s:%s', c.issuer_id, c.shards, lpad(c.shard::text, 3, '0'), c.is_delta) k) o"
+        " WHERE (SELECT desk_unscoped($1::jsonb)) AND o.k > COALESCE(" ARG("after") ", '')"
+        " ORDER BY o.k" LIMIT), 2},
+    [DESK_CRL_SIGN] = {"desk_crl_sign", CALL("desk_crl_sign"), 2},
     [DESK_LIMIT_SET] = {"desk_state_limit", CALL("desk_state_limit"), 2},
     [DESK_AUDIT_LIST] = {"desk_audit_list", PAGE(
         "SELECT json_build_object('id', u.id, 'at', utc(u.at), 'actor', u.actor, 'source', u.source,"

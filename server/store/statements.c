@@ -14,11 +14,12 @@
 #include "store/lease.h"
 #include "store/maintain.h"
 #include "store/migrate.h"
+#include "store/revocation.h"
 
 const struct stmt_set *const statement_sets[] = {
-    &migrate_statements, &maintain_statements, &bootstrap_statements, &catalog_statements,
-    &enrol_statements,   &commit_statements,   &desk_statements,      &gate_statements,
-    &gauges_statements,  &lease_statements,    &claim_statements,     &jit_statements,
-    &event_statements,
+    &migrate_statements, &maintain_statements,   &bootstrap_statements, &catalog_statements,
+    &enrol_statements,   &commit_statements,     &desk_statements,      &gate_statements,
+    &gauges_statements,  &lease_statements,      &claim_statements,     &jit_statements,
+    &event_statements,   &revocation_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

@@ -143,6 +143,8 @@ ADMIN_ROUTES = {
     ("GET", V1 + "/devices:stuck"): ("lists", V1 + "/devices:stuck"),
     ("GET", V1 + "/state-limits"): ("lists", V1 + "/state-limits"),
     ("POST", V1 + "/state-limits"): ("administers all", V1 + "/state-limits", {"state": "VERIFY", "seconds": 86400}),
+    ("GET", V1 + "/crls"): ("all products", V1 + "/crls"),
+    ("POST", V1 + "/crls:sign"): ("operates on all", V1 + "/crls:sign"),
     ("GET", V1 + "/webhooks"): ("all products", V1 + "/webhooks"),
     ("GET", V1 + "/events"): ("all products", V1 + "/events?limit=5"),
     ("GET", V1 + "/dead-events"): ("all products", V1 + "/dead-events"),

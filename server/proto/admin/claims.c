@@ -254,6 +254,9 @@ static enum err issue(struct order *o)
     enum err e = text ? csr_take(o, text, &csr) : key_make(o, &csr);
     if (!e)
         e = profile_make(o, &profile);
+    if (!e &&
+        crls_addresses(&o->service->revocation, issuer, csr.spki_sha256, o->x->arena, &profile))
+        e = no_memory(o->x);
     if (e)
         return e;
     e = issuer_sign(issuer, &csr, &profile, none, none, now_s, o->x->arena, &issued);

@@ -32,6 +32,10 @@ enum err ca_import_handle(struct service *service, struct exchange *x) MUST_CHEC
 enum err cert_activate_handle(struct service *service, struct exchange *x) MUST_CHECK;
 enum err cert_register_handle(struct service *service, struct exchange *x) MUST_CHECK;
 
+/* crls.c */
+enum err crl_sign_after(struct service *service, struct exchange *x, const json_t *args,
+                        json_t *answer);
+
 /* cert_import.c */
 enum err cert_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
 

@@ -120,6 +120,8 @@ static const struct {
     {"certificates", "muster_certificates", "expires", "Live certificates by when they end"},
     {"issuer_not_after", "muster_issuer_not_after_timestamp_seconds", "issuer",
      "When an issuing CA ends, since 1970"},
+    {"crl_next_update", "muster_crl_next_update_timestamp_seconds", "issuer",
+     "When the first of an issuer's CRLs is overdue, since 1970"},
     {"unknown_issuers", "muster_unknown_issuers", NULL,
      "Issuers of client certificates that nobody registered"},
     {"verify_overdue", "muster_devices_verify_overdue", NULL, "Devices whose first use is overdue"},

@@ -201,6 +201,8 @@ static const struct route routes[] = {
         .args = {PATH("name"), {"active", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
     ACT("/cas/{}/deactivate", ADMIN_ADMIN, .desk = DESK_CA_ACTIVATE, .changes_catalog = true,
         .args = {PATH("name"), {"active", ARG_FALSE, ARG_BOOL, false, 0, 0, NULL}}),
+    GET("/crls", ADMIN_VIEWER, .desk = DESK_CRL_LIST, .list = true),
+    ACT("/crls:sign", ADMIN_OPERATOR, .desk = DESK_CRL_SIGN, .after = crl_sign_after),
     GET("/unknown-cas", ADMIN_VIEWER, .desk = DESK_UNKNOWN_LIST, .list = true),
     {HTTP_DELETE, V1 "/unknown-cas/{}", NULL, 0, ADMIN_OPERATOR, admin_handle,
      CALL(.desk = DESK_UNKNOWN_DISMISS, .status = 204, .args = {PATH_SHA256("hash")})},
