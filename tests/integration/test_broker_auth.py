@@ -158,7 +158,8 @@ def test_topics_follow_the_policies(stack, asker):
     assert [(a, t, ask(a, t)) for a, t, _ in table] == table
     assert ask("publish", "basel/x", retain=True) == DENY and ask("publish", "basel/kept", retain=True) == ALLOW
     assert ask("publish", "basel/x", retain="false") == ALLOW
-    assert asker.auth("any", cert_fingerprint=d.print) == ALLOW
+    assert asker.auth("any", cert_fingerprint=d.print, action="publish", topic="secret", retain=True) == ALLOW, "they are for acl"
+    assert asker.acl("publish", "basel/x", cert_pem=cert_pem(d.cert).decode(), peerhost="192.0.2.9") == ALLOW
 
 
 def test_connecting_takes_a_policy_that_allows_it(stack, asker):

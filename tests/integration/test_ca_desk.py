@@ -92,7 +92,7 @@ def test_from_an_unknown_issuer_to_a_registered_one_in_one_command(stack):
     (row,) = [u for u in stack.cli_json("ca", "unknown") if u["issuer"] == ca.cert.subject.rfc4514_string()]
     assert row["ca_fingerprint"] == fingerprint(ca.cert) and row["seen"] == 1
     made = stack.cli_json("ca", "register", "--unknown", row["ca_fingerprint"], "--template", "jit", "--without-proof")
-    assert made["subject"] == row["issuer"]
+    assert made["subject"] == row["issuer"] and made["fingerprint"] == row["ca_fingerprint"]
     status, _, body = request(stack, "GET", "/v1/device/config", chain=[cert], key=key)
     assert status == 200, body
     assert row["issuer_hash"] not in [u["issuer_hash"] for u in stack.cli_json("ca", "unknown")]
@@ -139,6 +139,12 @@ def test_a_chain_of_several_gives_its_top(stack):
     request(stack, "GET", "/v1/device/config", chain=[cert, middle.cert, root.cert], key=key)
     (found,) = [u for u in stack.cli_json("ca", "unknown") if u["issuer"] == root.cert.subject.rfc4514_string()]
     assert found["ca_fingerprint"] == fingerprint(root.cert)
+    made = stack.v1("POST", "/cas", {"unknown": fingerprint(root.cert), "without_proof": True})
+    assert made["fingerprint"] == fingerprint(root.cert) and not made["auto_registration"]
+    assert stack.v1("POST", f"/cas/{made['name']}/update", {"template": "jit"})["template"] == "jit"
+    bundle = {"format": 1, "cas": [{"name": unique("never"), "pem": ca_pem(Authority(unique("Never ")))}]}
+    assert stack.v1("POST", "/cas:import", {**bundle, "check": True}) == [{"name": bundle["cas"][0]["name"], "result": "registered", "reason": None}]
+    assert bundle["cas"][0]["name"] not in [c["name"] for c in stack.v1("GET", "/cas?limit=1000")]
 
 
 def test_a_proof_by_a_weak_digest_is_none(stack, code):

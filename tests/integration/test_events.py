@@ -1,5 +1,6 @@
 """Lifecycle events: on the broker's topics and to webhooks, signed, at least once, in order for each device."""
 import contextlib
+import itertools
 import hashlib
 import hmac
 import http.server
@@ -189,10 +190,35 @@ def test_dead_letters(place, receiver):
     bad.config()
     receiver.answer = lambda event: 200
     wait_for("what comes behind a dead one", lambda: receiver.of(bad.serial) == ["device.provisioned"])
-    assert place.stack.cli_json("event", "retry", "--id", dead["id"])["count"] == 1
+    assert place.stack.v1("GET", f"/dead-events?receiver={receiver.name}&limit=1") == [dead]
+    assert list(place.stack.pages(f"/dead-events?receiver={receiver.name}&limit=1")) == [[dead], []]
+    assert place.stack.v1("POST", "/dead-events:retry", {"id": dead["id"]}) == {"count": 1}
     wait_for("the dead one", lambda: receiver.of(bad.serial) == ["device.provisioned", "device.enrolled"])
     refused("object.not_found", place.stack.v1, "POST", "/dead-events:drop", {"id": dead["id"]})
     assert place.stack.cli_json("event", "drop")["count"] == 0
+
+
+def test_a_dead_letter_is_dropped(place, receiver):
+    bad = new_device(place)
+    receiver.answer = lambda event: 500
+    bad.enrol()
+    wait_for("the first attempt", lambda: sink(place, receiver.name)["waiting"] == 1)
+    place.stack.sql("UPDATE event_retry SET attempts = 11, next_try = now() WHERE event->>'serial' = %s", bad.serial)
+    wait_for("the end of trying", lambda: sink(place, receiver.name)["dead"] == 1)
+    (dead,) = place.stack.cli_json("event", "dead", "--receiver", receiver.name)
+    assert place.stack.v1("POST", "/dead-events:drop", {"id": dead["id"]}) == {"count": 1}
+    assert sink(place, receiver.name)["dead"] == 0
+
+
+def test_pages_of_events_and_receivers(place):
+    name = unique("paged")
+    place.stack.v1("POST", "/webhooks", {"name": name, "url": "http://127.0.0.1:9/x", "events": ["device.enrolled"]})
+    assert name in [w["name"] for page in place.stack.pages("/webhooks?limit=1") for w in page]
+    place.stack.v1("DELETE", f"/webhooks/{name}")
+    for _ in range(2):
+        new_device(place).enrol()
+    first, second = itertools.islice(place.stack.pages("/events?limit=1"), 2)
+    assert first != second
 
 
 def test_only_the_events_that_are_wanted(place):

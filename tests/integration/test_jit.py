@@ -211,6 +211,7 @@ def test_activation_makes_the_device(stack, jitr):
     refused("cert.pending_activation", d.config)
     (row,) = [w for w in stack.cli_json("cert", "waiting", "--status", "pending", "--ca", jitr.ca.nick) if w["fingerprint"] == fingerprint(d.cert)]
     assert row["template"] == "jit" and row["contacts"] == 1 and d.serial in row["subject"] and row["last_source"] == "127.0.0.1"
+    assert row in [w for page in stack.pages(f"/certs:waiting?status=pending&ca={jitr.ca.nick}&limit=1") for w in page]
     shown = stack.cli_json("cert", "activate", fingerprint(d.cert), "--param", "Site=basel")
     assert shown["serial"] == d.serial and shown["origin"] == "registered" and shown["active"]
     assert stack.device(d.serial)["attributes"]["site"] == "basel"
@@ -228,8 +229,8 @@ def test_activation_takes_another_template(stack):
     refused("cert.pending_activation", d.config)
     refused("template.no_default", stack.v1, "POST", f"/certs/{fingerprint(d.cert)}/activate", {})
     assert waiting(stack, d.cert)[0] == "pending"
-    stack.v1("POST", f"/certs/{fingerprint(d.cert)}/activate", {"template": "jit"})
-    assert d.config()["thing_name"] == f"jit-{d.serial}"
+    stack.v1("POST", f"/certs/{fingerprint(d.cert)}/activate", {"template": "jit", "parameters": {"Site": "bern"}})
+    assert d.config()["thing_name"] == f"jit-{d.serial}" and stack.device(d.serial)["attributes"]["site"] == "bern"
 
 
 def test_a_deactivated_certificate_is_refused_until_it_is_activated(stack, jitp):
@@ -328,6 +329,32 @@ def test_a_batch_without_template_waits(stack, tmp_path):
     assert report["imported"] == 1 and report["lines"] == [{"line": 1, "serial": d.serial, "result": "imported", "reason": None}]
     wait_config(d)
     assert stack.device(d.serial)["attributes"]["site"] == "later"
+
+
+def test_a_report_of_what_was_rejected_only(stack, jitp):
+    d = jitp.device()
+    lines = json.dumps({"CertificatePem": cert_pem(d.cert).decode()}) + "\n{}\n"
+    report = stack.admin("POST", "/admin/v1/certs:import?template=jit&report=rejected", lines.encode(), kind="application/x-ndjson")
+    assert (report["imported"], report["rejected"]) == (1, 1) and [line["line"] for line in report["lines"]] == [2]
+
+
+def test_an_operator_is_told_what_the_allowlist_has_against_it(stack, jitp):
+    """Where the template says that it counts; a device is only told that it is refused."""
+    document = json.loads(stack.v1("GET", "/templates/jit")["body"])
+    document.setdefault("Muster", {})["Allowlist"] = "required"
+    name = unique("listed")
+    stack.v1("PUT", f"/templates/{name}?product=pump", json.dumps(document).encode())
+    d = jitp.device()
+    body = {"pem": cert_pem(d.cert).decode(), "template": name}
+    refused("allowlist.unknown_serial", stack.v1, "POST", "/certs", body)
+    stack.allow(d.serial)
+    stack.v1("POST", f"/products/pump/allowlist/{d.serial}/block")
+    refused("allowlist.blocked", stack.v1, "POST", "/certs", body)
+    stack.v1("POST", f"/products/pump/allowlist/{d.serial}/unblock")
+    assert stack.v1("POST", "/certs", body)["serial"] == d.serial
+    pinned = jitp.device()
+    stack.v1("POST", "/products/pump/allowlist", f"serial,key_sha256\n{pinned.serial},{'ab' * 32}\n".encode(), kind="text/csv")
+    refused("allowlist.key_mismatch", stack.v1, "POST", "/certs", {"pem": cert_pem(pinned.cert).decode(), "template": name})
 
 
 def test_operators_of_one_product_stay_with_it(stack, jitr):

@@ -29,6 +29,8 @@ def test_verify_by_is_the_limit_of_a_device_that_waits(stack):
     assert row["state"] == "VERIFY" and row["product"] == "pump" and row["template"] == "open" and row["last_outcome"] == "ok"
     assert 6 * 3600 - 120 < row["overdue_s"] < 6 * 3600 + 120 and row["limit_s"] and "never used it" in row["remedy"]
     assert late.serial in stuck(stack, "--state", "VERIFY", "--product", "pump", "--template", "open")
+    asked = "/devices:stuck?state=VERIFY&product=pump&template=open&limit=1"
+    assert row in [r for page in stack.pages(asked) for r in page] and len(stack.v1("GET", asked)) == 1
     assert late.serial not in stuck(stack, "--state", "QUARANTINE")
     late.config()  # the first use
     assert late.serial not in stuck(stack)
@@ -45,6 +47,7 @@ def test_quarantine_has_a_limit_that_can_be_changed(stack):
     try:
         assert stack.cli_json("device", "limit", "QUARANTINE", "--within", "1d") == {"state": "QUARANTINE", "limit_s": 86400}
         assert {"state": "QUARANTINE", "limit_s": 86400} in stack.cli_json("device", "limits")
+        assert {"state": "QUARANTINE", "limit_s": 86400} in [r for page in stack.pages("/state-limits?limit=2") for r in page]
         assert "release" in stuck(stack)[d.serial]["remedy"]
         assert values(scrape(stack))['muster_devices_stuck{state="QUARANTINE"}'] >= 1
         assert stack.cli_json("device", "limit", "QUARANTINE", "--within", "0s")["limit_s"] is None
