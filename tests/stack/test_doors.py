@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from containers import (PASSTHROUGH, ROOT, RUN, STATE, TERMINATED, Door, Refused, address, containers, gateway, log_records, sql,
                         stack, token, wait_for)
 from claims import csr_pem
-from client import Device, cert_pem, key_pem, name_of, new_key, request, unique
+from client import Device, cert_pem, fingerprint, key_pem, name_of, new_key, request, unique
 from factory import Authority
 
 DOORS = [pytest.param(PASSTHROUGH, id="passthrough"), pytest.param(TERMINATED, id="terminated")]
@@ -161,6 +161,20 @@ def test_a_claim_provisions_through_the_balancer_and_the_broker_knows_it(tmp_pat
     topic = f"things/{thing['thingName']}/telemetry"
     wait_for("the broker to know the device", lambda: mosquitto_pub(topic, *own, "-i", thing["thingName"]).returncode == 0)
     assert mosquitto_pub(topic, *own, "-i", "another").returncode != 0, "its policy says which client it is"
+
+
+def test_a_factory_device_registers_itself_at_the_broker(tmp_path):
+    """Its CA is registered in one command after it was seen; the broker honours it without a restart."""
+    ca, serial, name = Authority(unique(f"Factory {RUN}")), unique(f"bulb-{RUN}"), unique(f"jit-{RUN}")
+    cert, key = ca.device(serial)
+    assert request(PASSTHROUGH, "GET", "/v1/device/config", chain=[cert, ca.cert], key=key)[0] == 403
+    stack("muster", "template", "put", name, "/usr/share/muster/templates/jitp.json", "--product", "quickstart")
+    stack("muster", "ca", "register", "--unknown", fingerprint(ca.cert), "--template", name, "--without-proof")
+    (tmp_path / "c.pem").write_bytes(cert_pem(cert))
+    (tmp_path / "c.key").write_bytes(key_pem(key))
+    own = ("--cert", tmp_path / "c.pem", "--key", tmp_path / "c.key", "-i", serial)
+    wait_for("the broker to let it in", lambda: mosquitto_pub(f"things/{serial}/hello", *own).returncode == 0)
+    wait_for("PROVISIONED", lambda: f'"{serial}"' in stack("muster", "device", "list", "--state", "PROVISIONED", "--json"))
 
 
 def prometheus(path):
