@@ -1,5 +1,6 @@
 #include "enroll/catalog.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -38,14 +39,15 @@ struct snapshot {
 struct catalog {
     struct db *db;
     const char *ca_dir;
-    pthread_mutex_t lock; /* guards what follows, but for loading */
+    pthread_mutex_t lock; /* guards what follows */
     struct snapshot *current;
     int64_t checked_us;   /* monotonic; 0: never */
     int64_t expired_us;   /* likewise: a look that began before then has not seen our change */
     int64_t confirmed_us; /* when the registry last said that current is right */
     int64_t wall_at_us; /* the registry's time of day when the monotonic clock was 0; 0: unknown */
     bool stale;         /* current is replaced at the next look whatever its epoch */
-    pthread_mutex_t loading; /* one loader at a time; taken before lock, never inside it */
+    bool loading;       /* somebody is: one at a time */
+    pthread_cond_t loaded; /* nobody is any more; on the monotonic clock */
 };
 
 enum err catalog_new(struct db *db, const char *ca_dir, struct catalog **ret_catalog)
@@ -57,7 +59,11 @@ enum err catalog_new(struct db *db, const char *ca_dir, struct catalog **ret_cat
     c->ca_dir = ca_dir;
     c->confirmed_us = clock_mono_us();
     pthread_mutex_init(&c->lock, NULL);
-    pthread_mutex_init(&c->loading, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->loaded, &attr);
+    pthread_condattr_destroy(&attr);
     *ret_catalog = c;
     return ERR_OK;
 }
@@ -68,7 +74,7 @@ void catalog_free(struct catalog *c)
         return;
     snapshot_drop(c->current);
     pthread_mutex_destroy(&c->lock);
-    pthread_mutex_destroy(&c->loading);
+    pthread_cond_destroy(&c->loaded);
     free(c);
 }
 
@@ -351,7 +357,7 @@ static void stale_mark(struct catalog *c)
     pthread_mutex_unlock(&c->lock);
 }
 
-/* With `loading` held: looks at the epoch and reloads when it has moved. */
+/* Having entered: looks at the epoch and reloads when it has moved. */
 static void refresh(struct catalog *c, const struct snapshot *present)
 {
     int64_t looked_us = clock_mono_us();
@@ -371,20 +377,40 @@ static void refresh(struct catalog *c, const struct snapshot *present)
         stale_mark(c);
 }
 
-/* Whether the caller is to look. While another one loads, what was right a moment ago serves; what
- * is older is waited for, but not for long: the database may be away. */
+static struct timespec monotonic_in_ms(long ms)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_nsec += ms * 1000000L;
+    at.tv_sec += at.tv_nsec / 1000000000L;
+    at.tv_nsec %= 1000000000L;
+    return at;
+}
+
+/* Whether the caller is to look, and then loading_leave. While another one loads, what was right a
+ * moment ago serves; what is older is waited for, but not for long: the database may be away. Only
+ * who has nothing at all waits until the other one is done. */
 static bool loading_enter(struct catalog *c, int64_t age_us)
 {
-    struct timespec until;
-    if (age_us == INT64_MAX)
-        return pthread_mutex_lock(&c->loading) == 0;
-    if (age_us < OLD_US)
-        return pthread_mutex_trylock(&c->loading) == 0;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += WAIT_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
-    return pthread_mutex_clocklock(&c->loading, CLOCK_MONOTONIC, &until) == 0;
+    struct timespec until = monotonic_in_ms(WAIT_MS);
+    int rc = age_us < OLD_US ? ETIMEDOUT : 0;
+    pthread_mutex_lock(&c->lock);
+    while (c->loading && rc != ETIMEDOUT)
+        rc = age_us == INT64_MAX ? pthread_cond_wait(&c->loaded, &c->lock)
+                                 : pthread_cond_timedwait(&c->loaded, &c->lock, &until);
+    bool mine = !c->loading;
+    if (mine)
+        c->loading = true;
+    pthread_mutex_unlock(&c->lock);
+    return mine;
+}
+
+static void loading_leave(struct catalog *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->loading = false;
+    pthread_cond_broadcast(&c->loaded);
+    pthread_mutex_unlock(&c->lock);
 }
 
 enum err catalog_get(struct catalog *c, struct snapshot **ret_snapshot)
@@ -399,7 +425,7 @@ enum err catalog_get(struct catalog *c, struct snapshot **ret_snapshot)
             snapshot_drop(s);
             s = current_take(c, &age_us);
         }
-        pthread_mutex_unlock(&c->loading);
+        loading_leave(c);
     }
     if (!s)
         return ERR_UNAVAILABLE;

@@ -26,7 +26,7 @@ static struct bytes bytes_take(struct reader *r, size_t len)
     if ((size_t)(r->end - r->at) < len) {
         r->bad = true;
         r->at = r->end;
-        return bytes_of(NULL, 0);
+        return bytes_of(r->end, 0);
     }
     struct bytes b = bytes_of(r->at, len);
     r->at += len;

@@ -24,6 +24,19 @@ struct ocsp_responder {
     int64_t not_after_s;
 };
 
+static OCSP_CERTID *id_decode(struct bytes der)
+{
+    const unsigned char *at = der.data;
+    return d2i_OCSP_CERTID(NULL, &at, (long)der.len);
+}
+
+/* OpenSSL reads parameters of the digest that it cannot write again, such as an end-of-contents. */
+static bool id_lasts(struct bytes der)
+{
+    _cleanup_(OCSP_CERTID_freep) OCSP_CERTID *id = id_decode(der);
+    return id != NULL;
+}
+
 static enum err asked_take(OCSP_ONEREQ *one, struct arena *arena, struct ocsp_asked *ret)
 {
     OCSP_CERTID *id = OCSP_onereq_get0_id(one);
@@ -41,7 +54,7 @@ static enum err asked_take(OCSP_ONEREQ *one, struct arena *arena, struct ocsp_as
     if (!id_copy || !copy)
         return ERR_NO_MEMORY;
     *ret = (struct ocsp_asked){bytes_of(id_copy, (size_t)size), bytes_of(copy, (size_t)len)};
-    return ERR_OK;
+    return id_lasts(ret->id) ? ERR_OK : ERR_INVALID;
 }
 
 /* The extension's value is an OCTET STRING in the OCTET STRING (RFC 8954 2.1). */
@@ -78,12 +91,6 @@ enum err ocsp_request_parse(struct bytes der, struct arena *arena, struct ocsp_r
         e = asked_take(OCSP_request_onereq_get0(rq, i), arena, &ret->asked[i]);
     ret->count = (size_t)count;
     return e;
-}
-
-static OCSP_CERTID *id_decode(struct bytes der)
-{
-    const unsigned char *at = der.data;
-    return d2i_OCSP_CERTID(NULL, &at, (long)der.len);
 }
 
 bool ocsp_asks_for(const struct ocsp_asked *asked, const struct issuer *issuer)

@@ -30,6 +30,18 @@ DEVICE_ROUTES = {
     ("POST", "/v1/provisioning-templates/{}/provision"): ("register", "/v1/provisioning-templates/matrix-claim/provision"),
 }
 
+# of the listener for relying parties, which speaks HTTP without TLS: {slug} of a CRL, {ca} of an issuer's certificate, {asked} an
+# OCSP request. No credential is asked for and none changes the answer, but Client-Cert, which only a proxy may send: test_revocation.py
+REVOCATION_ROUTES = {
+    ("GET", "/crl/{}.crl"): "/crl/{slug}.crl",
+    ("GET", "/crl/{}.delta.crl"): "/crl/{slug}.delta.crl",
+    ("GET", "/crl/{}/{}.crl"): "/crl/{slug}/2-1.crl",
+    ("GET", "/crl/{}/{}.delta.crl"): "/crl/{slug}/2-1.delta.crl",
+    ("GET", "/ca/{}.crt"): "/ca/{ca}.crt",
+    ("GET", "/ocsp/{*}"): "/ocsp/{asked}",
+    ("POST", "/ocsp"): "/ocsp",
+}
+
 
 def table(text):
     """{row: {column: cell}} of lines of words; the first line names the columns."""

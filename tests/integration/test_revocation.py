@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
+import client
+import matrix
 from claims import Claim
 from client import Device, cert_pem, fingerprint, unique
 from factory import Authority
@@ -441,6 +443,29 @@ def test_the_doctor_and_the_metrics_tell_of_one_that_is_late(place):
         leader.rollback()
     place.stack.cli("crl", "sign")
     wait_for("the CRL", lambda: finding()["severity"] == "ok")
+
+
+# the matrix
+
+
+def test_no_credential_changes_an_answer(tmp_path_factory):
+    """Each route of matrix.REVOCATION_ROUTES; and the listeners of devices and operators do not have it."""
+    with Place(tmp_path_factory.mktemp("matrix")) as place:
+        d = place.enrolled()
+        place.change(revocation__crl_shards=2)
+        wait_for("both divisions", lambda: place.stack.one("SELECT count(*) FROM crl") == 6)
+        slug = points(d.cert)[0].removeprefix(place.url + "/crl/").removesuffix(".crl")
+        ca = access(d.cert)[AuthorityInformationAccessOID.CA_ISSUERS].removeprefix(place.url + "/ca/").removesuffix(".crt")
+        asked = request_of(place, d.cert)
+        names = {"slug": slug, "ca": ca, "asked": urllib.parse.quote(base64.b64encode(asked).decode(), safe="")}
+        for (method, _), path in matrix.REVOCATION_ROUTES.items():
+            answers = [place.get(path.format(**names), method, asked if method == "POST" else None, Content_Type="application/ocsp-request", **headers)
+                       for headers in ({}, {"Authorization": f"Bearer {place.stack.token}"}, {"Authorization": "Digest x"}, {"Client_Cert": ":AAAA:"})]
+            assert [a[0] for a in answers] == [200, 200, 200, 400], path
+            assert answers[0][2] == answers[1][2] == answers[2][2] and b"proxy.header_refused" in answers[3][2], path
+            for port in (place.stack.port, place.stack.admin_port):
+                headers = {"Authorization": f"Bearer {place.stack.token}", "Content-Type": "application/ocsp-request"}
+                assert client.request(place.stack, method, path.format(**names), asked if method == "POST" else None, headers, port=port)[0] == 404, path
 
 
 # size
