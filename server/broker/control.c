@@ -131,6 +131,7 @@ static enum err batch_apply(struct plugin *p, const struct batch *b)
 {
     struct batch_entry entry;
     enum err e = ERR_OK;
+    p->keep.changed |= b->count > 0 || (b->flags & WIRE_BATCH_CLEAR);
     if (b->flags & WIRE_BATCH_CLEAR) {
         table_clear(p->table);
         policies_clear(p->policies);

@@ -8,7 +8,15 @@
 #include "broker/post.h"
 #include "broker/topics.h"
 
-enum { PLUGIN_VERSION = 5, MAX_SAMPLES_PER_S = 5, US_PER_S = 1000000 };
+enum {
+    PLUGIN_VERSION = 5,
+    MAX_SAMPLES_PER_S = 5,
+    US_PER_S = 1000000,
+    STATE_AGE_S = 7 * 86400, /* unless the option says otherwise */
+    MAX_STATE_AGE_S = 3650 * 86400,
+    STATE_EVERY_S = 30,
+    MAX_STATE_EVERY_S = 3600,
+};
 
 #define ENTRY_POINT __attribute__((visibility("default")))
 
@@ -159,18 +167,39 @@ static void plugin_free(struct plugin *p)
     conns_free(p->conns);
     free(p->pins_path);
     free(p->ca_folder);
+    free(p->keep.path);
     free(p);
+}
+
+static bool text_take(const struct mosquitto_opt *o, char **value)
+{
+    if (!*value)
+        *value = strdup(o->value);
+    return *value != NULL;
+}
+
+static bool option_take(struct plugin *p, const struct mosquitto_opt *o)
+{
+    if (strcmp(o->key, "service_certificates") == 0)
+        return text_take(o, &p->pins_path);
+    if (strcmp(o->key, "ca_directory") == 0)
+        return text_take(o, &p->ca_folder);
+    if (strcmp(o->key, "state_file") == 0)
+        return text_take(o, &p->keep.path);
+    if (strcmp(o->key, "state_max_age_s") == 0)
+        return text_parse_int(o->value, 0, MAX_STATE_AGE_S, &p->keep.max_age_s) == ERR_OK;
+    return strcmp(o->key, "state_every_s") == 0 &&
+           text_parse_int(o->value, 1, MAX_STATE_EVERY_S, &p->keep.every_s) == ERR_OK;
 }
 
 static enum err plugin_fill(struct plugin *p, const struct mosquitto_opt *options, int count)
 {
+    p->keep.max_age_s = STATE_AGE_S;
+    p->keep.every_s = STATE_EVERY_S;
     for (int i = 0; i < count; i++) {
-        if (strcmp(options[i].key, "service_certificates") == 0 && !p->pins_path)
-            p->pins_path = strdup(options[i].value);
-        else if (strcmp(options[i].key, "ca_directory") == 0 && !p->ca_folder)
-            p->ca_folder = strdup(options[i].value);
-        else
-            mosquitto_log_printf(MOSQ_LOG_WARNING, "mosquitto_muster: option %s is not known",
+        if (!option_take(p, &options[i]))
+            mosquitto_log_printf(MOSQ_LOG_WARNING,
+                                 "mosquitto_muster: option %s is not known, or not so",
                                  options[i].key);
     }
     if (!p->pins_path) {
@@ -186,7 +215,10 @@ static enum err plugin_fill(struct plugin *p, const struct mosquitto_opt *option
         secret_random(&p->counter, sizeof(p->counter)))
         return ERR_NO_MEMORY;
     p->counter >>= 2;
-    return pins_read(p);
+    enum err e = pins_read(p);
+    if (!e)
+        keep_load(p);
+    return e;
 }
 
 int mosquitto_plugin_version(int count, const int *versions)
@@ -229,6 +261,7 @@ int mosquitto_plugin_cleanup(void *data, struct mosquitto_opt *options, int coun
     for (size_t i = 0; i < sizeof(callbacks) / sizeof(callbacks[0]); i++)
         mosquitto_callback_unregister(p->id, callbacks[i].event, callbacks[i].call,
                                       callbacks[i].data);
+    keep_last(p);
     plugin_free(p);
     return MOSQ_ERR_SUCCESS;
 }

@@ -16,6 +16,7 @@
 #include <mqtt_protocol.h>
 
 #include "broker/conns.h"
+#include "broker/keep.h"
 #include "broker/pins.h"
 #include "broker/policies.h"
 #include "broker/recent.h"
@@ -39,7 +40,8 @@ struct plugin {
     struct conns *conns;
     struct pins pins;
     char *pins_path;
-    char *ca_folder;  /* NULL: somebody else keeps the broker's */
+    char *ca_folder; /* NULL: somebody else keeps the broker's */
+    struct keep keep;
     uint64_t counter; /* of batches, from a random one */
     int64_t position;
     bool ready;

@@ -108,6 +108,13 @@ struct bytes policies_find(const struct policies *p, uint32_t number)
     return f ? bytes_of(f->data, f->len) : bytes_of(NULL, 0);
 }
 
+void policies_each(const struct policies *p,
+                   void (*take)(void *arg, uint32_t number, struct bytes form), void *arg)
+{
+    for (const struct form *f = p->all; f; f = f->next)
+        take(arg, f->number, bytes_of(f->data, f->len));
+}
+
 size_t policies_count(const struct policies *p)
 {
     return p->count;

@@ -22,6 +22,10 @@ enum err policies_put(struct policies *p, uint32_t number, struct bytes form) MU
 /* Borrowed until the store is cleared; len 0: there is none. */
 struct bytes policies_find(const struct policies *p, uint32_t number);
 
+/* Shows every one, in the order they came. */
+void policies_each(const struct policies *p,
+                   void (*take)(void *arg, uint32_t number, struct bytes form), void *arg);
+
 void policies_clear(struct policies *p);
 void policies_tidy(struct policies *p);
 size_t policies_count(const struct policies *p);

@@ -10,7 +10,7 @@
  * slot in it, with linear probing. A full segment is split in two; only its own entries move.
  */
 enum {
-    KEY_BYTES = 16,
+    KEY_BYTES = TABLE_KEY_BYTES,
     SLOTS = 512,
     FULL = SLOTS / 8 * 7,
     MAX_DEPTH = 16, /* of the directory: some 20 million certificates */
@@ -408,6 +408,18 @@ bool table_remove(struct table *t, const uint8_t fingerprint[SHA256_BYTES])
     return true;
 }
 
+static struct table_entry entry_of(const struct segment *s, const struct slot *slot)
+{
+    const char *text = slot->length > 0 ? s->names.text + slot->name : "";
+    size_t behind = slot->thing + 1u;
+    return (struct table_entry){
+        .state = (enum wire_state)slot->state,
+        .thing = text,
+        .grants = slot->length > behind ? bytes_of(text + behind, slot->length - behind)
+                                        : bytes_of(NULL, 0),
+    };
+}
+
 bool table_find(const struct table *t, const uint8_t fingerprint[SHA256_BYTES],
                 struct table_entry *ret_entry)
 {
@@ -416,13 +428,23 @@ bool table_find(const struct table *t, const uint8_t fingerprint[SHA256_BYTES],
     const struct slot *slot = s ? slot_of(s, hash, fingerprint) : NULL;
     if (!slot || slot->state == WIRE_ABSENT)
         return false;
-    ret_entry->state = (enum wire_state)slot->state;
-    const char *text = slot->length > 0 ? s->names.text + slot->name : "";
-    size_t behind = slot->thing + 1u;
-    ret_entry->thing = text;
-    ret_entry->grants =
-        slot->length > behind ? bytes_of(text + behind, slot->length - behind) : bytes_of(NULL, 0);
+    *ret_entry = entry_of(s, slot);
     return true;
+}
+
+void table_each(const struct table *t,
+                void (*take)(void *arg, const uint8_t key[TABLE_KEY_BYTES],
+                             const struct table_entry *entry),
+                void *arg)
+{
+    for (const struct segment *s = t->first; s; s = s->next) {
+        for (size_t i = 0; i < SLOTS; i++) {
+            const struct slot *slot = &s->slots[i];
+            const struct table_entry entry = entry_of(s, slot);
+            if (slot->state != WIRE_ABSENT)
+                take(arg, slot->key, &entry);
+        }
+    }
 }
 
 size_t table_count(const struct table *t)

@@ -46,6 +46,13 @@ bool table_remove(struct table *t, const uint8_t fingerprint[SHA256_BYTES]);
 bool table_find(const struct table *t, const uint8_t fingerprint[SHA256_BYTES],
                 struct table_entry *ret_entry);
 
+/* Shows every certificate by the half of its fingerprint that is kept, in no order. */
+enum { TABLE_KEY_BYTES = 16 };
+void table_each(const struct table *t,
+                void (*take)(void *arg, const uint8_t key[TABLE_KEY_BYTES],
+                             const struct table_entry *entry),
+                void *arg);
+
 /* Empties the table; table_tidy gives the memory back, a little with every call. */
 void table_clear(struct table *t);
 void table_tidy(struct table *t);

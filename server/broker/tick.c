@@ -43,6 +43,7 @@ void tick_run(struct plugin *p)
     sessions_end(p, now_us);
     table_tidy(p->table);
     policies_tidy(p->policies);
+    keep_tick(p, now_us);
     if (conns_services(p->conns) > 0 && now_us - p->status_us >= STATUS_EVERY_US)
         post_status(p, now_us);
 }

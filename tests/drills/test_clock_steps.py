@@ -36,9 +36,9 @@ MISDATED = "SELECT count(*) FROM certificate WHERE abs(extract(epoch FROM not_be
 @pytest.mark.parametrize("offset", ["+2d", "-2d", "+90"])
 def test_the_clock_of_a_replica_is_stepped(tmp_path_factory, offset):
     with Pair(tmp_path_factory.mktemp("clock")) as place:
-        with Load(place, f"clock {offset}") as load:
+        with Load(place, f"clock {offset}", tries=10) as load:
             step_and_back(place, load, offset)
-        assert load.told() <= {"server.clock_wrong"}, load.result["outcomes"]
+        assert load.told() <= {"server.clock_wrong", "load.overloaded", "device.busy"}, load.result["outcomes"]
         assert place.first.one(MISDATED) == 0
 
 
