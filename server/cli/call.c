@@ -11,36 +11,6 @@
 
 enum { MAX_PATH_BYTES = 6000, MAX_DURATION_S = 2000000000, MAX_NUMBER = 2000000000 };
 
-static void query_add(const struct cli *cli, struct buf *b)
-{
-    bool first = true;
-    for (int i = 0; i < OPT_COUNT; i++) {
-        const struct option_row *r = option_row((enum option_id)i);
-        if (!(cli->command->query & cli->options.given & OPTION_BIT << i))
-            continue;
-        buf_printf(b, "%c%s=", first ? '?' : '&', r->member);
-        text_add_url(b, cli->options.value[i]);
-        first = false;
-    }
-}
-
-void command_path(const struct cli *cli, struct buf *b)
-{
-    int word = 0;
-    for (const char *p = cli->command->path; *p; p++) {
-        if (strncmp(p, "{}", 2) == 0) {
-            text_add_url(b, cli->words[word++]);
-            p++;
-        } else if (strncmp(p, "{product}", 9) == 0) {
-            text_add_url(b, cli->options.value[OPT_product]);
-            p += 8;
-        } else {
-            buf_add_char(b, *p);
-        }
-    }
-    query_add(cli, b);
-}
-
 /* The parameters of a rendering: NAME=VALUE. */
 static json_t *pairs_json(const struct options *o)
 {
@@ -78,6 +48,71 @@ static json_t *option_json(const struct cli *cli, int id)
     return NULL;
 }
 
+/* NULL after it has said what is wrong. */
+static json_t *option_value(const struct cli *cli, int id)
+{
+    const struct option_row *r = option_row((enum option_id)id);
+    json_t *value = option_json(cli, id);
+    if (!value)
+        fprintf(stderr, "muster: --%s must be a %s, in UTF-8\n", r->name,
+                r->kind == OPTION_DURATION ? "duration such as 90d, 12h or 30m"
+                : r->kind == OPTION_SWITCH ? "switch: on or off"
+                                           : "number or text");
+    return value;
+}
+
+static bool is_queried(const struct cli *cli, int id)
+{
+    return (cli->command->query & cli->options.given & OPTION_BIT << id) != 0;
+}
+
+static bool query_check(const struct cli *cli)
+{
+    bool good = true;
+    for (int i = 0; i < OPT_COUNT && good; i++) {
+        json_t *value = is_queried(cli, i) ? option_value(cli, i) : json_null();
+        good = value != NULL;
+        json_decref(value);
+    }
+    return good;
+}
+
+/* Durations go as seconds, everything else as it was written. */
+static void query_add(const struct cli *cli, struct buf *b)
+{
+    bool first = true;
+    for (int i = 0; i < OPT_COUNT; i++) {
+        const struct option_row *r = option_row((enum option_id)i);
+        if (!is_queried(cli, i))
+            continue;
+        buf_printf(b, "%c%s=", first ? '?' : '&', r->member);
+        json_t *value = r->kind == OPTION_DURATION ? option_json(cli, i) : NULL;
+        if (value)
+            buf_printf(b, "%lld", (long long)json_integer_value(value));
+        else
+            text_add_url(b, cli->options.value[i]);
+        json_decref(value);
+        first = false;
+    }
+}
+
+void command_path(const struct cli *cli, struct buf *b)
+{
+    int word = 0;
+    for (const char *p = cli->command->path; *p; p++) {
+        if (strncmp(p, "{}", 2) == 0) {
+            text_add_url(b, cli->words[word++]);
+            p++;
+        } else if (strncmp(p, "{product}", 9) == 0) {
+            text_add_url(b, cli->options.value[OPT_product]);
+            p += 8;
+        } else {
+            buf_add_char(b, *p);
+        }
+    }
+    query_add(cli, b);
+}
+
 json_t *command_names(const char *list)
 {
     json_t *names = json_array();
@@ -99,12 +134,8 @@ json_t *command_body(const struct cli *cli)
         const struct option_row *r = option_row((enum option_id)i);
         if (!(cli->command->body & cli->options.given & OPTION_BIT << i))
             continue;
-        json_t *value = option_json(cli, i);
+        json_t *value = option_value(cli, i);
         if (!value) {
-            fprintf(stderr, "muster: --%s must be a %s, in UTF-8\n", r->name,
-                    r->kind == OPTION_DURATION ? "duration such as 90d, 12h or 30m"
-                    : r->kind == OPTION_SWITCH ? "switch: on or off"
-                                               : "number or text");
             json_decref(body);
             return NULL;
         }
@@ -203,6 +234,8 @@ int command_call(struct cli *cli, json_t *body)
 {
     _cleanup_(buf_donep) struct buf path = {0};
     buf_init(&path, MAX_PATH_BYTES);
+    if (!query_check(cli))
+        return EXIT_USAGE;
     command_path(cli, &path);
     if (path.overflow) {
         fprintf(stderr, "muster: the arguments are too long\n");

@@ -61,6 +61,9 @@
     OPTION(id, OPTION_NUMBER, "id", "N", "of the dead event")                                      \
     OPTION(within, OPTION_DURATION, "seconds", "DURATION",                                         \
            "how long, such as 2d; at least a minute")                                              \
+    OPTION(silent, OPTION_DURATION, "silent_s", "DURATION",                                        \
+           "only those that musterd has not heard of for so long, such as 60d")                    \
+    OPTION(by, OPTION_TEXT, "by", "UNIT", "day (default), week or month")                          \
     OPTION(dismiss, OPTION_TEXT, NULL, "HASH", "forget this unknown issuer")                       \
     OPTION(reason, OPTION_TEXT, "reason", "TEXT", "why")                                           \
     OPTION(revoke, OPTION_FLAG, "revoke", NULL, "also revoke its certificates")                    \

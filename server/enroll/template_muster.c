@@ -9,6 +9,7 @@ enum {
     HOUR_S = 3600,
     DAY_S = 86400,
     YEAR_S = 365 * DAY_S,
+    MAX_ALERTS = 8,
     MAX_YEARS = 60, /* keeps seconds in 31 bits */
     MAX_URL_BYTES = 512,
     MAX_FAILURES = 100,
@@ -315,6 +316,29 @@ static enum err check_crl_superseded(struct check *c, json_t *node, const struct
     return json_is_boolean(node) ? ERR_OK : check_fail(c, p, "must be true or false");
 }
 
+/* Likewise (schema/0022). */
+static enum err check_expiry_alerts(struct check *c, json_t *node, const struct path *p)
+{
+    size_t i;
+    json_t *item;
+    int64_t before = INT64_MAX, seconds = 0;
+    if (!json_is_array(node) || json_array_size(node) > MAX_ALERTS)
+        return check_fail(c, p, "must be an array of at most %d durations", MAX_ALERTS);
+    json_array_foreach(node, i, item)
+    {
+        struct path at = {p, NULL, i};
+        const char *text = json_string_value(item);
+        if (!text || text_parse_duration(text, MAX_YEARS * (int64_t)YEAR_S, &seconds) ||
+            seconds < HOUR_S || seconds >= before)
+            return check_fail(c, &at,
+                              "must be a duration such as \"30d\", from 1 h to %d years, and "
+                              "shorter than the one before",
+                              MAX_YEARS);
+        before = seconds;
+    }
+    return ERR_OK;
+}
+
 static enum err check_ocsp(struct check *c, json_t *node, const struct path *p)
 {
     return url_parse(c, node, p, &c->t->profile.ocsp_url);
@@ -463,6 +487,7 @@ static const struct {
     {"ExtendedKeyUsage", check_eku},
     {"CrlUrls", check_crl_urls},
     {"CrlSuperseded", check_crl_superseded},
+    {"ExpiryAlerts", check_expiry_alerts},
     {"OcspUrl", check_ocsp},
     {"CaIssuersUrl", check_ca_issuers},
     {"Issuer", check_issuer},

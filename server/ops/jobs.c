@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "enroll/crls.h"
 #include "enroll/service.h"
+#include "store/expiry.h"
 
 enum { PARTITIONS_S = 3600, TICK_S = 60, MAX_ALERTS_BYTES = 16 << 20, US_PER_S = 1000000 };
 
@@ -94,6 +95,24 @@ static void stuck_run(struct db *db)
     }
 }
 
+/* The registry tells each once. */
+static void expiry_run(struct service *service)
+{
+    _cleanup_(arena_donep) struct arena arena;
+    const char *const *events = NULL;
+    size_t count = 0;
+    arena_init(&arena, MAX_ALERTS_BYTES);
+    enum err e = expiry_tell(service->db, service->server_cert_ends_s, &arena, &events, &count);
+    if (e)
+        log_text(LOG_WARN, "jobs.expiry_failed", "error", err_name(e));
+    for (size_t i = 0; i < count; i++) {
+        struct buf b;
+        log_begin(&b, LOG_WARN, "expiry.told");
+        json_raw(&b, "told", events[i]);
+        log_end(&b, LOG_WARN);
+    }
+}
+
 /* When the partitions are to be looked at again, monotonic. */
 static int64_t partitions_run(struct db *db, const struct maintain_settings *settings)
 {
@@ -119,6 +138,7 @@ static void *jobs_run(void *arg)
         claims_run(j->service->db);
         stuck_run(j->service->db);
         crls_run(j->service);
+        expiry_run(j->service);
         pthread_mutex_lock(&j->lock);
         pause_s(j, TICK_S);
     }

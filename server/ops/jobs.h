@@ -1,6 +1,6 @@
 /*
  * Background jobs, each done by one of the replicas, by advisory lock: hourly the partitions, every
- * minute the claims, who is stuck, and the CRLs.
+ * minute the claims, who is stuck, the CRLs, and what ends soon.
  * Threads: made, stopped and freed by main; runs one thread of its own.
  */
 #pragma once

@@ -190,6 +190,22 @@ static const struct stmt stmts[] = {
         " WHERE (SELECT desk_unscoped($1::jsonb)) AND o.k > COALESCE(" ARG("after") ", '')"
         " ORDER BY o.k" LIMIT), 2},
     [DESK_CRL_SIGN] = {"desk_crl_sign", CALL("desk_crl_sign"), 2},
+    [DESK_CERT_EXPIRING] = {"desk_cert_expiring", PAGE(
+        "SELECT expiring_json(c, d)::json j, extract(epoch FROM c.not_after)::text || ':' || c.id k,"
+        " row_number() OVER (ORDER BY c.not_after, c.id) n FROM certificate c"
+        " JOIN device d ON d.id = c.device_id AND d.retired_at IS NULL"
+        " JOIN product p ON p.id = d.product_id JOIN template t ON t.id = c.template_id"
+        " WHERE c.status IN ('pending', 'current') AND c.not_after > now()"
+        " AND c.not_after <= now() + make_interval(secs => COALESCE((" ARG("seconds") ")::bigint, 2592000))"
+        " AND (" ARG("silent_s") " IS NULL OR silent_since(d) < now() - make_interval(secs => (" ARG("silent_s") ")::bigint))"
+        " AND (" ARG("after") " IS NULL OR (c.not_after, c.id) > (to_timestamp(split_part(" ARG("after") ", ':', 1)::numeric),"
+        " split_part(" ARG("after") ", ':', 2)::bigint)) AND expiry_counts(c) AND" SEES("p.id")
+        FILTER("p.name", "product") FILTER("t.name", "template") " ORDER BY c.not_after, c.id" LIMIT), 2},
+    [DESK_CERT_FORECAST] = {"desk_cert_forecast", PAGE(
+        "SELECT json_build_object('date', f.date, 'renewals', f.renewals, 'ends', f.ends) j, f.date::text k,"
+        " row_number() OVER (ORDER BY f.date) n FROM forecast($1::jsonb, " ARG("product") ", " ARG("template") ","
+        " COALESCE(" ARG("by") ", 'day')) f WHERE f.date > COALESCE((" ARG("after") ")::date, '-infinity')"
+        " ORDER BY f.date" LIMIT), 2},
     [DESK_LIMIT_SET] = {"desk_state_limit", CALL("desk_state_limit"), 2},
     [DESK_AUDIT_LIST] = {"desk_audit_list", PAGE(
         "SELECT json_build_object('id', u.id, 'at', utc(u.at), 'actor', u.actor, 'source', u.source,"

@@ -146,6 +146,8 @@ ADMIN_ROUTES = {
     ("POST", V1 + "/devices/{}/seen"): ("operates", V1 + "/devices/<serial>/seen"),
     ("POST", V1 + "/certs/{}/revoke"): ("operates", V1 + "/certs/<fingerprint>/revoke", {"reason": "superseded"}),
     ("GET", V1 + "/certs:waiting"): ("lists", V1 + "/certs:waiting"),
+    ("GET", V1 + "/certs:expiring"): ("lists", V1 + "/certs:expiring"),
+    ("GET", V1 + "/certs:forecast"): ("lists", V1 + "/certs:forecast"),
     ("POST", V1 + "/certs"): ("operates", V1 + "/certs", {"pem": "<cert>", "template": "matrix"}),
     ("POST", V1 + "/certs:import"): ("operates", V1 + "/certs:import?template=matrix", b'{"CertificatePem": "<line>"}\n', "application/x-ndjson"),
     ("POST", V1 + "/certs/{}/activate"): ("operates", V1 + "/certs/<off>/activate"),

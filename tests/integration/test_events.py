@@ -269,3 +269,20 @@ def test_killed_in_the_middle_nothing_is_lost_and_another_replica_takes_over(pla
 def test_what_is_no_receiver(stack, url):
     refused("request.malformed", stack.v1, "POST", "/webhooks", {"name": unique("w"), "url": url})
     assert Refused
+
+
+def test_what_ends_soon_is_an_event_of_its_template(place, receiver):
+    """The job tells it: docs/expiry.md."""
+    d = new_device(place)
+    d.enrol()
+    d.config()
+    place.stack.sql("UPDATE certificate SET not_after = now() + interval '5 days', not_before = now() - interval '360 days' WHERE fingerprint = decode(%s, 'hex')", fingerprint(d.cert))
+    place.stack.sql("DELETE FROM expiry_mark")
+    place.stack.process.send_signal(signal.SIGHUP)
+
+    def told():
+        return {e["threshold_s"]: e for e in receiver.taken if e["event"] == "certificate.expiring" and d.serial in e["serials"]}
+
+    wait_for("both thresholds", lambda: set(told()) == {30 * 86400, 7 * 86400})
+    assert all(e["template"] == "open" and e["product"] == "pump" and e["devices"] >= 1 for e in told().values())
+    assert [r for r in place.stack.log_records() if r["event"] == "expiry.told" and d.serial in r["told"].get("serials", [])]

@@ -257,6 +257,13 @@ static const struct route routes[] = {
 
     GET("/certs:waiting", ADMIN_VIEWER, .desk = DESK_CERT_WAITING, .list = true,
         .args = {QUERY_WORD("status", "pending active inactive failed"), QUERY("ca")}),
+    GET("/certs:expiring", ADMIN_VIEWER, .desk = DESK_CERT_EXPIRING, .list = true,
+        .args = {{"seconds", ARG_QUERY, ARG_INT, false, 60, 100 * (int64_t)YEAR_S, NULL},
+                 {"silent_s", ARG_QUERY, ARG_INT, false, 60, 100 * (int64_t)YEAR_S, NULL},
+                 QUERY("product"),
+                 QUERY("template")}),
+    GET("/certs:forecast", ADMIN_VIEWER, .desk = DESK_CERT_FORECAST, .list = true,
+        .args = {QUERY("product"), QUERY("template"), QUERY_WORD("by", "day week month")}),
     {HTTP_POST, V1 "/certs/{}/activate", "application/json", SMALL_BODY_BYTES, ADMIN_OPERATOR,
      cert_activate_handle,
      CALL(.desk = DESK_CERT_ACTIVATE,
