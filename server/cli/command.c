@@ -130,7 +130,12 @@ static const struct command commands[] = {
      OPT(proof) | OPT(unknown), 0, SHOW_OBJECT, NULL, NULL, run_ca_register},
     {"ca", "update", "NAME", 1, "change what a registered CA does with its devices",
      "muster ca update factory --auto off", "POST", V1 "/cas/{}/update", 0,
-     OPT(template) | OPT(auto) | OPT(jit), 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+     OPT(template) | OPT(auto) | OPT(jit) | OPT(crl), 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
+    {"ca", "crl", "NAME FILE|-", 2,
+     "upload the CRL of a registered CA or helper (PEM or DER): who is on it is refused at every "
+     "door, and its devices are revoked",
+     "muster ca crl factory factory.crl", "POST", V1 "/cas/{}/crl", 0, 0, 0, 0, SHOW_OBJECT, NULL,
+     NULL, run_ca_crl},
     {"ca", "export", "", 0, "write the registered CAs and helpers as a bundle for another region",
      "muster ca export > cas.json", "GET", V1 "/cas:export", 0, 0, 0, 0, SHOW_OBJECT, NULL, NULL,
      run_ca_export},

@@ -93,6 +93,7 @@ int run_claim_rotate(struct cli *cli);
 int run_ca_register(struct cli *cli);
 int run_ca_unknown(struct cli *cli);
 int run_ca_export(struct cli *cli);
+int run_ca_crl(struct cli *cli);
 int run_ca_import(struct cli *cli);
 int run_cert_show(struct cli *cli);
 int run_cert_register(struct cli *cli);

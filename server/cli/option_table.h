@@ -50,6 +50,9 @@
            "whether a first contact registers the device (default: on with a template)")           \
     OPTION(jit, OPTION_TEXT, "jit", "MODE",                                                        \
            "jitp: the template runs at once (default); jitr: it waits for muster cert activate")   \
+    OPTION(crl, OPTION_TEXT, "crl_mode", "MODE",                                                   \
+           "what its CRL counts for: off, use (default), or require: without one that is in date " \
+           "nobody gets in")                                                                       \
     OPTION(unknown, OPTION_TEXT, NULL, "FINGERPRINT",                                              \
            "the CA of muster ca unknown with this certificate, instead of a file")                 \
     OPTION(renew, OPTION_FLAG, "renew", NULL,                                                      \

@@ -11,7 +11,12 @@
 #include "cli/command.h"
 #include "cli/print.h"
 
-enum { MAX_FILE_BYTES = 256 * 1024, MAX_BUNDLE_BYTES = 1 << 20, MAX_PATH_BYTES = 6000 };
+enum {
+    MAX_FILE_BYTES = 256 * 1024,
+    MAX_CRL_BYTES = 4 << 20,
+    MAX_BUNDLE_BYTES = 1 << 20,
+    MAX_PATH_BYTES = 6000
+};
 
 int command_file_read(const char *path, size_t max, struct buf *b)
 {
@@ -193,6 +198,27 @@ int run_ca_import(struct cli *cli)
         json_object_set_new(bundle, "check", json_true());
     rc = bundle_send(cli, bundle);
     json_decref(bundle);
+    return rc;
+}
+
+int run_ca_crl(struct cli *cli)
+{
+    _cleanup_(buf_donep) struct buf crl = {0}, path = {0};
+    struct client_answer answer = {.json = NULL};
+    int rc = command_file_read(cli->words[1], MAX_CRL_BYTES, &crl);
+    if (rc != EXIT_OK)
+        return rc;
+    buf_init(&path, MAX_PATH_BYTES);
+    command_path(cli, &path);
+    struct client_request rq = {.method = "POST",
+                                .path = buf_text(&path),
+                                .type = "application/pkix-crl",
+                                .body = crl.data,
+                                .body_len = crl.len};
+    rc = client_call(cli->client, &rq, &answer);
+    if (rc == EXIT_OK && answer.json)
+        command_show(cli, answer.json);
+    json_decref(answer.json);
     return rc;
 }
 

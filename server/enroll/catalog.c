@@ -245,6 +245,8 @@ static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows, co
             .has_claims = r->has_claims,
             .jit = ca_jit(r->jit),
             .has_devices = r->has_devices,
+            .crl_required = r->crl_required,
+            .crl = r->crl,
             .name = r->name,
             .der = r->der,
             .template_id = r->template_id,
@@ -275,7 +277,11 @@ static enum err trust_take(struct snapshot *s)
         enum trust_role role = ca->kind == CATALOG_HELPER ? TRUST_HELPER : TRUST_ANCHOR;
         if (ca->kind == CATALOG_REGISTERED && !ca->active)
             role = TRUST_REFUSED;
-        set[n++] = (struct trust_ca){.der = ca->der, .role = role, .id = ca->id};
+        set[n++] = (struct trust_ca){.der = ca->der,
+                                     .role = role,
+                                     .id = ca->id,
+                                     .crl = ca->crl,
+                                     .crl_required = ca->crl_required};
     }
     return trust_new(set, n, &s->trust);
 }

@@ -57,7 +57,9 @@ struct catalog_ca {
     struct bytes ski; /* subject key identifier, len 0: none */
     bool has_claims;  /* below this registered CA */
     enum catalog_jit jit;
-    bool has_devices;                        /* whose own certificates are of this registered CA */
+    bool has_devices; /* whose own certificates are of this registered CA */
+    bool crl_required;
+    struct bytes crl;                        /* DER; len 0: none */
     int64_t template_id;                     /* 0: none */
     int64_t product_id;                      /* of that template */
     const struct catalog_template *template; /* NULL: none, or it is not in use */

@@ -100,6 +100,7 @@ FAULT(OWNERSHIP_USED, "ownership.used", 409, 0, 0, FULL, "The certificate was re
 FAULT(HOOK_DENIED, "hook.denied", 403, 0, 0, FULL, "The pre-provisioning hook of the template said no", "The hook's own log has the reason, under the request id") \
 FAULT(HOOK_FAILED, "hook.failed", 503, 1, 0, FULL, "The pre-provisioning hook did not answer as it should", "The detail says why; without its yes nothing is provisioned") \
 FAULT(HOOK_BUSY, "hook.busy", 503, 1, 0, FULL, "Too many requests wait for pre-provisioning hooks", "The hook is slow; hook.workers and hook.max_waiting") \
+FAULT(CA_CRL_OVERDUE, "ca.crl_overdue", 403, 0, 0, FULL, "The device's CA requires a CRL, and none is in date", "Upload the CA's present CRL: muster ca crl NAME FILE; or muster ca update NAME --crl use") \
 FAULT(CA_NO_ISSUER, "ca.no_issuer", 503, 1, 0, FULL, "No issuing CA is able to sign now", "muster ca list; musterd init makes one") \
 FAULT(RATE_LIMITED, "load.rate_limited", 429, 1, 0, FULL, "Too many requests for the moment", "Wait as Retry-After says; docs/operations.md, Rate limits") \
 FAULT(OVERLOADED, "load.overloaded", 503, 1, 0, FULL, "The server is full for the moment", "Wait as Retry-After says; add replicas") \

@@ -11,6 +11,7 @@
 #include "base/json_out.h"
 #include "base/log.h"
 #include "enroll/crls.h"
+#include "enroll/foreign_crls.h"
 #include "enroll/service.h"
 #include "store/expiry.h"
 
@@ -138,6 +139,7 @@ static void *jobs_run(void *arg)
         claims_run(j->service->db);
         stuck_run(j->service->db);
         crls_run(j->service);
+        foreign_crls_run(j->service);
         expiry_run(j->service);
         pthread_mutex_lock(&j->lock);
         pause_s(j, TICK_S);

@@ -16,6 +16,7 @@ DEFINE_CLEANUP(X509_STORE_CTX *, X509_STORE_CTX_free);
 
 /* What the verification meets on its way; its callback fills it. */
 struct walk {
+    const struct trust *trust;
     int time_error; /* the first X509_V_ERR_ about time, X509_V_OK: none */
     X509 *timed;    /* the certificate it is about; borrowed */
     bool several;   /* another certificate's time is wrong too */
@@ -31,11 +32,32 @@ static bool error_is_about_time(int error)
     return error == X509_V_ERR_CERT_HAS_EXPIRED || error == X509_V_ERR_CERT_NOT_YET_VALID;
 }
 
+static bool error_is_about_a_crl(int error)
+{
+    return error == X509_V_ERR_UNABLE_TO_GET_CRL || error == X509_V_ERR_CRL_HAS_EXPIRED ||
+           error == X509_V_ERR_CRL_NOT_YET_VALID;
+}
+
+static const struct known_ca *ca_find(const struct trust *t, X509 *x);
+
+/* Whether the certificate at hand may pass without a CRL that is in date: its issuer does not
+ * require one, or it stands above all that is known. */
+static bool may_lack_crl(const struct trust *t, X509_STORE_CTX *ctx)
+{
+    const STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(ctx);
+    int issuer = X509_STORE_CTX_get_error_depth(ctx) + 1;
+    const struct known_ca *ca =
+        issuer < sk_X509_num(chain) ? ca_find(t, sk_X509_value(chain, issuer)) : NULL;
+    return !ca || !ca->crl_required;
+}
+
 /* Time is judged last: an untrusted chain is told to be untrusted even when it has expired. */
 static int walk_step(int good, X509_STORE_CTX *ctx)
 {
     struct walk *w = X509_STORE_CTX_get_app_data(ctx);
     int error = X509_STORE_CTX_get_error(ctx);
+    if (!good && error_is_about_a_crl(error))
+        return may_lack_crl(w->trust, ctx);
     if (good || !error_is_about_time(error))
         return good;
     X509 *current = X509_STORE_CTX_get_current_cert(ctx);
@@ -114,6 +136,15 @@ static enum err chain_refuse(struct arena *arena, X509_STORE_CTX *ctx, struct ch
     case X509_V_ERR_CERT_SIGNATURE_FAILURE:
     case X509_V_ERR_UNABLE_TO_DECRYPT_CERT_SIGNATURE:
         return fault_set(fault, FAULT_CHAIN_SIGNATURE, "the signature on \"%.200s\" is wrong",
+                         subject_of(arena, x));
+    case X509_V_ERR_CERT_REVOKED:
+        return fault_set(fault, FAULT_CERT_REVOKED, "\"%.200s\" is on the CRL of its CA",
+                         subject_of(arena, x));
+    case X509_V_ERR_UNABLE_TO_GET_CRL:
+    case X509_V_ERR_CRL_HAS_EXPIRED:
+    case X509_V_ERR_CRL_NOT_YET_VALID:
+        return fault_set(fault, FAULT_CA_CRL_OVERDUE,
+                         "the CA of \"%.200s\" requires a CRL, and none is in date",
                          subject_of(arena, x));
     default:
         return fault_set(fault, FAULT_CHAIN_INVALID, "\"%.200s\": %s", subject_of(arena, x),
@@ -210,7 +241,7 @@ static STACK_OF(X509) * untrusted_new(const struct trust *t, X509 *const *sent, 
 static enum err walk_run(const struct trust *t, struct arena *arena, X509 *const *certs,
                          size_t count, int64_t now_s, struct chain_verdict *v, struct fault *fault)
 {
-    struct walk w = {.time_error = X509_V_OK};
+    struct walk w = {.trust = t, .time_error = X509_V_OK};
     _cleanup_(X509_STORE_CTX_freep) X509_STORE_CTX *ctx = X509_STORE_CTX_new();
     _cleanup_(cert_stack_freep) STACK_OF(X509) *untrusted = untrusted_new(t, certs, count);
     if (!ctx || !untrusted || !X509_STORE_CTX_init(ctx, t->store, certs[0], untrusted))
@@ -219,6 +250,8 @@ static enum err walk_run(const struct trust *t, struct arena *arena, X509 *const
     X509_VERIFY_PARAM_set_time(param, now_s);
     X509_VERIFY_PARAM_set_depth(param, CERT_MAX_CHAIN);
     X509_VERIFY_PARAM_set_auth_level(param, SECURITY_LEVEL);
+    if (t->judges_crls)
+        X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     X509_STORE_CTX_set_app_data(ctx, &w);
     X509_STORE_CTX_set_verify_cb(ctx, walk_step);
     if (X509_verify_cert(ctx) != 1)

@@ -27,6 +27,8 @@ struct trust_ca {
     struct bytes der;
     enum trust_role role;
     int64_t id;
+    struct bytes crl;  /* what is on it is refused (RFC 5280 6.3); len 0: none */
+    bool crl_required; /* without a CRL that is in date nothing of this CA is accepted */
 };
 
 enum err trust_new(const struct trust_ca *cas, size_t count, struct trust **ret_trust) MUST_CHECK;
@@ -51,7 +53,8 @@ struct chain_verdict {
  * detail that names the certificate, the issuer, the AKI, how long it has expired and the
  * server's time as it applies: chain.malformed, ca.not_registered, chain.incomplete (an
  * intermediate was sent or is a helper, and the issuer of that one was not found),
- * chain.signature_invalid, chain.invalid, cert.expired, cert.not_yet_valid.
+ * chain.signature_invalid, chain.invalid, cert.expired, cert.not_yet_valid, cert.revoked and
+ * ca.crl_overdue by the CRLs of the set.
  * An untrusted chain is reported as such even when it has also expired.
  */
 enum err chain_verify(const struct trust *t, struct arena *arena, const struct bytes *chain,

@@ -8,7 +8,19 @@
 
 #include "pki/key.h"
 
+DEFINE_CLEANUP(X509_CRL *, X509_CRL_free);
+
 enum { MAX_TRUST = 4096, MAX_CA_ARENA_BYTES = 8 * CERT_MAX_BYTES };
+
+/* A CRL that does not parse is one that somebody has put into the registry past us. */
+static enum err crl_take(struct trust *t, struct bytes der)
+{
+    const unsigned char *at = der.data;
+    _cleanup_(X509_CRL_freep) X509_CRL *crl = d2i_X509_CRL(NULL, &at, (long)der.len);
+    if (!crl)
+        return ERR_INVALID;
+    return X509_STORE_add_crl(t->store, crl) ? ERR_OK : ERR_NO_MEMORY;
+}
 
 static enum err ca_take(struct trust *t, const struct trust_ca *ca)
 {
@@ -19,11 +31,14 @@ static enum err ca_take(struct trust *t, const struct trust_ca *ca)
     t->count++;
     k->role = ca->role;
     k->id = ca->id;
+    k->crl_required = ca->crl_required;
+    k->has_crl = ca->crl.len > 0;
+    t->judges_crls |= k->crl_required || k->has_crl;
     (void)X509_check_ca(k->cert); /* fills OpenSSL's cache of extensions before threads share it */
     e = cert_key_fingerprint(k->cert, k->spki_sha256);
     if (!e && k->role == TRUST_ANCHOR && !X509_STORE_add_cert(t->store, k->cert))
         return ERR_NO_MEMORY;
-    return e;
+    return e || !k->has_crl ? e : crl_take(t, ca->crl);
 }
 
 /* RFC 5280 4.2.1.3, 4.2.1.9 and 4.2.1.10; the key is P-256 or P-384 in its one spelling. */
@@ -54,7 +69,7 @@ static bool stands_alone(const struct trust *t, const struct known_ca *k)
 
 static enum err plain_judge(struct trust *t, struct known_ca *k)
 {
-    if (!signs_plainly(k->cert) || !stands_alone(t, k))
+    if (k->has_crl || k->crl_required || !signs_plainly(k->cert) || !stands_alone(t, k))
         return ERR_OK;
     enum err e = cert_encode(&t->arena, k->cert, &k->der);
     if (!e)

@@ -18,6 +18,8 @@ struct known_ca {
      * without constraints of names, nothing known stands above it, and no other CA known shares
      * its name or key. */
     bool plain;
+    bool crl_required;
+    bool has_crl;
     struct bytes der;      /* of a plain one, in the arena of the set */
     struct cert_info info; /* likewise */
 };
@@ -26,5 +28,6 @@ struct trust {
     X509_STORE *store; /* the anchors */
     struct known_ca *cas;
     size_t count;
+    bool judges_crls;
     struct arena arena;
 };

@@ -18,8 +18,10 @@ static const struct stmt stmts[] = {
     {"catalog_cas",
      "SELECT c.id, c.kind, c.name, c.certificate, c.key_reference, c.active,"
      " coalesce(c.template_id, 0), coalesce(t.product_id, 0), c.has_claims,"
-     " CASE WHEN c.auto_registration THEN c.jit ELSE '' END, c.has_devices"
-     " FROM ca c LEFT JOIN template t ON t.id = c.template_id ORDER BY c.id",
+     " CASE WHEN c.auto_registration THEN c.jit ELSE '' END, c.has_devices,"
+     " c.crl_mode = 'require', x.der"
+     " FROM ca c LEFT JOIN template t ON t.id = c.template_id"
+     " LEFT JOIN ca_crl x ON x.ca_id = c.id AND c.crl_mode <> 'off' ORDER BY c.id",
      0},
 };
 const struct stmt_set catalog_statements = {stmts, ARRAY_LEN(stmts)};
@@ -101,10 +103,13 @@ static enum err ca_load(const PGresult *r, int i, struct arena *arena, struct ca
         .has_claims = is_true(r, i, 8),
         .jit = arena_strdup(arena, PQgetvalue(r, i, 9)),
         .has_devices = is_true(r, i, 10),
+        .crl_required = is_true(r, i, 11),
     };
+    const char *crl = db_value(r, i, 12);
     if (!ret->kind || !ret->name || !ret->jit || (reference && !ret->key_reference))
         return ERR_NO_MEMORY;
-    return db_parse_bytea(arena, PQgetvalue(r, i, 3), &ret->der);
+    enum err e = db_parse_bytea(arena, PQgetvalue(r, i, 3), &ret->der);
+    return e || !crl ? e : db_parse_bytea(arena, crl, &ret->crl);
 }
 
 static enum err cas_load(struct db *db, struct arena *arena, struct catalog_rows *rows)

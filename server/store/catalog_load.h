@@ -39,6 +39,8 @@ struct ca_cached_row {
     int64_t product_id;  /* of that template */
     const char *jit;     /* "jitp", "jitr"; "": no automatic registration */
     bool has_devices;    /* whose own certificates are of this registered CA */
+    bool crl_required;
+    struct bytes crl; /* DER; len 0: none, or it does not count */
 };
 
 struct catalog_rows {

@@ -190,6 +190,7 @@ static const struct stmt stmts[] = {
         " WHERE (SELECT desk_unscoped($1::jsonb)) AND o.k > COALESCE(" ARG("after") ", '')"
         " ORDER BY o.k" LIMIT), 2},
     [DESK_CRL_SIGN] = {"desk_crl_sign", CALL("desk_crl_sign"), 2},
+    [DESK_CA_CRL] = {"desk_ca_crl", CALL("desk_ca_crl"), 2},
     [DESK_CERT_EXPIRING] = {"desk_cert_expiring", PAGE(
         "SELECT expiring_json(c, d)::json j, extract(epoch FROM c.not_after)::text || ':' || c.id k,"
         " row_number() OVER (ORDER BY c.not_after, c.id) n FROM certificate c"

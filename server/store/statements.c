@@ -9,6 +9,7 @@
 #include "store/enrol.h"
 #include "store/event.h"
 #include "store/expiry.h"
+#include "store/foreign_crl.h"
 #include "store/gate.h"
 #include "store/gauges.h"
 #include "store/jit.h"
@@ -21,6 +22,6 @@ const struct stmt_set *const statement_sets[] = {
     &migrate_statements, &maintain_statements,   &bootstrap_statements, &catalog_statements,
     &enrol_statements,   &commit_statements,     &desk_statements,      &gate_statements,
     &gauges_statements,  &lease_statements,      &claim_statements,     &jit_statements,
-    &event_statements,   &revocation_statements, &expiry_statements,
+    &event_statements,   &revocation_statements, &expiry_statements,    &foreign_crl_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

@@ -180,6 +180,7 @@ ADMIN_ROUTES = {
     ("POST", V1 + "/products"): ("administers all", V1 + "/products", {"name": "<new>"}),
     ("POST", V1 + "/cas"): ("administers all", V1 + "/cas", {"name": "<new>", "pem": "<pem>", "template": "matrix", "without_proof": True}),
     ("POST", V1 + "/cas/{}/update"): ("administers all", V1 + "/cas/<ca>/update", {"auto_registration": True}),
+    ("POST", V1 + "/cas/{}/crl"): ("administers all", V1 + "/cas/<ca>/crl", b"<crl>", "application/pkix-crl"),
     ("POST", V1 + "/cas:code"): ("administers all", V1 + "/cas:code", {"renew": True}),
     ("POST", V1 + "/cas:import"): ("administers all", V1 + "/cas:import", {"format": 1, "cas": [{"name": "<new>", "pem": "<pem>"}]}),
     ("GET", V1 + "/cas:export"): ("administers all", V1 + "/cas:export"),

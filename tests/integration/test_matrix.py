@@ -18,6 +18,7 @@ from claims import CREATE_FROM_CSR, Claim
 from client import Device, basic, cert_pem, certs_of, fingerprint, name_of, new_csr, new_key, request, tls_context, unique
 from factory import Authority
 from stack import ROOT, Refused
+from test_foreign_crl import crl_of
 
 CODES = openapi.fault_table()
 
@@ -371,7 +372,7 @@ class Objects:
     """What the paths of ADMIN_ROUTES name: lasting where the call is going to be refused, new where it takes effect."""
 
     def __init__(self, world):
-        self.world, self.lasting = world, {}
+        self.world, self.lasting, self.authorities, self.named = world, {}, {}, None
 
     def fill(self, value, lasting):
         """value with each <name> in it replaced by such an object."""
@@ -384,11 +385,11 @@ class Objects:
         return re.sub("<([a-z]+)>", lambda m: str(self.object(m[1], lasting)), value) if isinstance(value, str) else value
 
     def object(self, name, lasting):
-        if not lasting:
-            return getattr(self, name)()
-        if name not in self.lasting:
+        if lasting and name not in self.lasting:
             self.lasting[name] = getattr(self, name)()
-        return self.lasting[name]
+        value = self.lasting[name] if lasting else getattr(self, name)()
+        self.named = value if name == "ca" else self.named
+        return value
 
     def serial(self):
         return self.world.enrolled().serial
@@ -439,8 +440,13 @@ class Objects:
 
     def ca(self):
         name = unique("matrix-ca")
-        Authority(name).register(self.world.stack, name, "matrix")
+        self.authorities[name] = Authority(name)
+        self.authorities[name].register(self.world.stack, name, "matrix")
         return name
+
+    def crl(self):
+        """Of the CA that was named before it; PEM."""
+        return x509.load_der_x509_crl(crl_of(self.authorities[self.named])).public_bytes(Encoding.PEM).decode()
 
     def issuer(self):
         cert, key = Authority(unique("Matrix Unknown")).device(self.world.allowed())

@@ -196,7 +196,8 @@ START_TEST(what_is_signed_verifies_and_says_what_the_profile_said)
     world_make(&w, 10 * (int64_t)YEAR_S);
     ck_assert_int_eq(key_generate(KEY_P256, &key), ERR_OK);
     struct issued issued = sign(&w, key, &p);
-    struct trust_ca cas[] = {{w.root, TRUST_ANCHOR, 1}, {w.issuing, TRUST_ANCHOR, 2}};
+    struct trust_ca cas[] = {{.der = w.root, .role = TRUST_ANCHOR, .id = 1},
+                             {.der = w.issuing, .role = TRUST_ANCHOR, .id = 2}};
     ck_assert_int_eq(trust_new(cas, 2, &trust), ERR_OK);
     ck_assert_msg(chain_verify(trust, &w.arena, &issued.der, 1, NOW_S, &verdict, &fault) == ERR_OK,
                   "%s", fault.detail);

@@ -28,6 +28,11 @@ enum err ca_register_before(struct service *service, struct exchange *x, json_t 
 enum err ca_code_before(struct service *service, struct exchange *x, json_t *args);
 enum err ca_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
 
+/* ca_crl.c */
+enum err ca_crl_before(struct service *service, struct exchange *x, json_t *args);
+enum err ca_crl_after(struct service *service, struct exchange *x, const json_t *args,
+                      json_t *answer);
+
 /* certs.c: certificates that become, or are to become, devices' own */
 enum err cert_activate_handle(struct service *service, struct exchange *x) MUST_CHECK;
 enum err cert_register_handle(struct service *service, struct exchange *x) MUST_CHECK;

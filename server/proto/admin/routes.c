@@ -1,5 +1,6 @@
 #include "base/cleanup.h"
 #include "enroll/template.h"
+#include "pki/crl_read.h"
 #include "proto/admin/admin.h"
 #include "proto/admin/hooks.h"
 
@@ -188,7 +189,7 @@ static const struct route routes[] = {
                   CA_BODY,
                   BODY_WORD("kind", false, "registered helper")}),
     ACT("/cas/{}/update", ADMIN_ADMIN, .desk = DESK_CA_UPDATE, .changes_catalog = true,
-        .args = {PATH("name"), CA_BODY}),
+        .args = {PATH("name"), CA_BODY, BODY_WORD("crl_mode", false, "off use require")}),
     ACT("/cas:code", ADMIN_ADMIN, .desk = DESK_CA_CODE, .before = ca_code_before,
         .args = {{"renew", ARG_BODY, ARG_BOOL, false, 0, 0, NULL}}),
     GET("/cas:export", ADMIN_ADMIN, .desk = DESK_CA_EXPORT),
@@ -197,6 +198,9 @@ static const struct route routes[] = {
      CALL(.args = {BODY_INT("format", 1, 1000),
                    {"cas", ARG_BODY, ARG_OBJECTS, true, 0, MAX_BUNDLE_CAS, NULL},
                    {"check", ARG_BODY, ARG_BOOL, false, 0, 0, NULL}})},
+    {HTTP_POST, V1 "/cas/{}/crl", "application/pkix-crl", CRL_MAX_BYTES, ADMIN_ADMIN, admin_handle,
+     CALL(.desk = DESK_CA_CRL, .body_is_document = true, .changes_catalog = true,
+          .before = ca_crl_before, .after = ca_crl_after, .args = {PATH("name")})},
     ACT("/cas/{}/activate", ADMIN_ADMIN, .desk = DESK_CA_ACTIVATE, .changes_catalog = true,
         .args = {PATH("name"), {"active", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL}}),
     ACT("/cas/{}/deactivate", ADMIN_ADMIN, .desk = DESK_CA_ACTIVATE, .changes_catalog = true,
