@@ -213,7 +213,7 @@ int run_ca_crl(struct cli *cli)
     struct client_request rq = {.method = "POST",
                                 .path = buf_text(&path),
                                 .type = "application/pkix-crl",
-                                .body = crl.data,
+                                .body = buf_text(&crl),
                                 .body_len = crl.len};
     rc = client_call(cli->client, &rq, &answer);
     if (rc == EXIT_OK && answer.json)
