@@ -18,7 +18,7 @@ enum {
     OLD_US = 2000000,
     WAIT_MS = 500,
     MAX_ISSUERS = 64,
-    MAX_PATH = 4096
+    TOKEN_AGAIN_US = 10000000,
 };
 
 struct snapshot {
@@ -34,11 +34,13 @@ struct snapshot {
     struct issuer *issuers[MAX_ISSUERS];
     size_t issuer_count;
     struct trust *trust;
+    bool lacks_key; /* a token was away */
+    int64_t loaded_us;
 };
 
 struct catalog {
     struct db *db;
-    const char *ca_dir;
+    const struct signer_source *keys;
     pthread_mutex_t lock; /* guards what follows */
     struct snapshot *current;
     int64_t checked_us;   /* monotonic; 0: never */
@@ -50,13 +52,13 @@ struct catalog {
     pthread_cond_t loaded; /* nobody is any more; on the monotonic clock */
 };
 
-enum err catalog_new(struct db *db, const char *ca_dir, struct catalog **ret_catalog)
+enum err catalog_new(struct db *db, const struct signer_source *keys, struct catalog **ret_catalog)
 {
     struct catalog *c = calloc(1, sizeof(*c));
     if (!c)
         return ERR_NO_MEMORY;
     c->db = db;
-    c->ca_dir = ca_dir;
+    c->keys = keys;
     c->confirmed_us = clock_mono_us();
     pthread_mutex_init(&c->lock, NULL);
     pthread_condattr_t attr;
@@ -193,16 +195,16 @@ static void log_bad_issuer(const char *name, enum err e)
     log_end(&b, LOG_ERROR);
 }
 
-/* An issuer whose key cannot be used is logged and left out. */
-static void issuer_take(struct snapshot *s, const struct ca_cached_row *r, const char *ca_dir)
+/* An issuer whose key cannot be used is logged and left out. A token that is away is asked again.
+ */
+static void issuer_take(struct snapshot *s, const struct ca_cached_row *r,
+                        const struct signer_source *keys)
 {
-    char path[MAX_PATH];
     struct signer *signer = NULL;
-    int n = snprintf(path, sizeof(path), "%s/%s", ca_dir, r->key_reference);
-    enum err e =
-        n > 0 && (size_t)n < sizeof(path) && s->issuer_count < MAX_ISSUERS ? ERR_OK : ERR_INVALID;
+    enum err e = s->issuer_count < MAX_ISSUERS ? ERR_OK : ERR_INVALID;
     if (!e)
-        e = signer_file_new(path, &signer);
+        e = signer_open(keys, r->key_reference, &signer);
+    s->lacks_key |= e == ERR_UNAVAILABLE;
     if (!e)
         e = issuer_new(r->id, r->name, r->der, signer, &s->issuers[s->issuer_count]);
     if (!e) {
@@ -231,7 +233,8 @@ static enum err names_take(struct snapshot *s, struct catalog_ca *ca)
     return ERR_OK;
 }
 
-static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows, const char *ca_dir)
+static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows,
+                         const struct signer_source *keys)
 {
     s->cas = arena_alloc(&s->arena, rows->ca_count * sizeof(*s->cas));
     if (!s->cas)
@@ -254,7 +257,7 @@ static enum err cas_take(struct snapshot *s, const struct catalog_rows *rows, co
             .template = r->template_id ? snapshot_template_by_id(s, r->template_id) : NULL,
         };
         if (r->key_reference && r->active)
-            issuer_take(s, r, ca_dir);
+            issuer_take(s, r, keys);
         enum err e = names_take(s, &s->cas[s->ca_count - 1]);
         if (e)
             return e;
@@ -296,12 +299,13 @@ static enum err snapshot_load(struct catalog *c, struct snapshot **ret_snapshot)
     struct catalog_rows rows = {0};
     enum err e = catalog_load(c->db, &s->arena, &rows);
     s->epoch = rows.epoch;
+    s->loaded_us = clock_mono_us();
     if (!e)
         e = products_take(s, &rows);
     if (!e)
         e = templates_take(s, &rows);
     if (!e)
-        e = cas_take(s, &rows, c->ca_dir);
+        e = cas_take(s, &rows, c->keys);
     if (!e)
         e = trust_take(s);
     if (e)
@@ -369,7 +373,8 @@ static void refresh(struct catalog *c, const struct snapshot *present)
     int64_t looked_us = clock_mono_us();
     int64_t epoch = 0, wall_us = 0;
     struct snapshot *loaded = NULL;
-    bool stale = stale_take(c);
+    bool again = present && present->lacks_key && looked_us - present->loaded_us >= TOKEN_AGAIN_US;
+    bool stale = stale_take(c) || again;
     enum err e = catalog_epoch(c->db, &epoch, &wall_us);
     if (!e)
         time_note(c, looked_us, wall_us);

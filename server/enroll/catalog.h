@@ -68,8 +68,9 @@ struct catalog_ca {
 struct catalog;
 struct snapshot;
 
-/* ca_dir: where key references are files; borrowed. Nothing is loaded yet. */
-enum err catalog_new(struct db *db, const char *ca_dir, struct catalog **ret_catalog) MUST_CHECK;
+/* keys: where the issuing keys are; borrowed. Nothing is loaded yet. */
+enum err catalog_new(struct db *db, const struct signer_source *keys,
+                     struct catalog **ret_catalog) MUST_CHECK;
 void catalog_free(struct catalog *c);
 
 /* The current snapshot, reloaded when it is older than a second and the epoch has moved: never

@@ -39,7 +39,8 @@ struct service {
     struct revocation_settings revocation;
     struct gate *device_gate; /* enrolments are inside; a step that waits leaves it meanwhile */
     struct gate *admin_gate;
-    const char *ca_dir;                     /* folder of the issuing keys */
+    struct buf passphrase;                  /* of the issuing keys; secret */
+    struct signer_source keys;              /* of the issuing CAs */
     _Atomic(int64_t) server_cert_ends_s;    /* seconds since 1970; changes with a reload */
     _Atomic(const char *) default_template; /* NULL: none; changes with a reload */
     atomic_uint queue_timeout_ms;           /* at the gate; likewise */

@@ -11,6 +11,8 @@
 #include "base/file.h"
 #include "enroll/token_text.h"
 #include "main/server.h"
+#include "main/service.h"
+#include "ops/credential.h"
 #include "pki/ca.h"
 #include "pki/cert.h"
 #include "pki/issuer.h"
@@ -37,9 +39,12 @@ struct setup {
     struct arena arena;
     char written[MAX_WRITTEN][PATH_MAX];
     size_t written_count;
+    struct buf passphrase; /* secret; keys are written and read with it */
+    struct signer_source keys;
     EVP_PKEY *root_key; /* NULL: imported without it */
     struct bytes root_der;
-    EVP_PKEY *issuing_key;
+    struct signer *signer; /* of a key that is not made here; NULL: it is */
+    EVP_PKEY *issuing_key; /* the signer's, or ours */
     struct bytes issuing_der;
     struct cert_info info[MAX_ROWS];
     struct bootstrap_ca rows[MAX_ROWS];
@@ -73,11 +78,11 @@ static enum err file_write_new(struct setup *s, const char *path, struct bytes c
     return ERR_OK;
 }
 
-static enum err key_write(struct setup *s, EVP_PKEY *key, const char *path)
+static enum err key_write(struct setup *s, EVP_PKEY *key, const char *passphrase, const char *path)
 {
     _cleanup_(buf_donep) struct buf pem = {0};
     buf_init(&pem, MAX_PEM_BYTES);
-    enum err e = key_encode_private(key, &pem);
+    enum err e = key_encode_private(key, passphrase, &pem);
     return e ? failed(s, e, "encoding the key for", path)
              : file_write_new(s, path, buf_bytes(&pem), 0600);
 }
@@ -96,7 +101,7 @@ static enum err ca_files_write(struct setup *s, const char *name, EVP_PKEY *key,
     char path[PATH_MAX];
     enum err e = key ? path_in_ca_dir(s, name, "key", path) : ERR_OK;
     if (!e && key)
-        e = key_write(s, key, path);
+        e = key_write(s, key, s->keys.passphrase, path);
     if (!e)
         e = path_in_ca_dir(s, name, "pem", path);
     return e ? e : cert_write(s, der, path);
@@ -125,17 +130,50 @@ static enum err root_make(struct setup *s)
              : ca_files_write(s, "root", s->root_key, s->root_der);
 }
 
+/* What the registry calls the issuing key. */
+static const char *key_reference(struct setup *s)
+{
+    return s->rq->key_uri ? s->rq->key_uri : arena_printf(&s->arena, "%s.key", s->rq->issuer_name);
+}
+
+/* The key that is there already: behind PKCS#11, or as NAME.key. */
+static enum err issuing_key_open(struct setup *s)
+{
+    const char *reference = key_reference(s);
+    enum err e = reference ? signer_open(&s->keys, reference, &s->signer) : ERR_NO_MEMORY;
+    if (e)
+        return failed(s, e, "opening the key", reference ? reference : "");
+    s->issuing_key = s->signer->ops->key_get(s->signer);
+    return ERR_OK;
+}
+
+static enum err issuing_key_make(struct setup *s)
+{
+    if (s->rq->key_uri)
+        return issuing_key_open(s);
+    enum err e = key_generate(KEY_P256, &s->issuing_key);
+    return e ? failed(s, e, "making", "the issuing key") : ERR_OK;
+}
+
+/* Of a key that is made here. */
+static EVP_PKEY *issuing_key_own(const struct setup *s)
+{
+    return s->signer ? NULL : s->issuing_key;
+}
+
 static enum err issuing_make(struct setup *s)
 {
     char kind[96];
     snprintf(kind, sizeof(kind), "Issuing CA %.64s", s->rq->issuer_name);
     struct ca_request rq = ca_request_fill(s, kind, ISSUING_YEARS, 0);
-    enum err e = key_generate(KEY_P256, &s->issuing_key);
+    enum err e = issuing_key_make(s);
+    if (e)
+        return e;
     if (!e)
         e = ca_make_issuing(s->issuing_key, &rq, s->root_der, s->root_key, &s->arena,
                             &s->issuing_der);
     return e ? failed(s, e, "making", "the issuing CA")
-             : ca_files_write(s, s->rq->issuer_name, s->issuing_key, s->issuing_der);
+             : ca_files_write(s, s->rq->issuer_name, issuing_key_own(s), s->issuing_der);
 }
 
 static enum err cert_file_load(struct setup *s, const char *path, struct bytes *ret_der)
@@ -154,7 +192,7 @@ static enum err cert_file_load(struct setup *s, const char *path, struct bytes *
 
 static enum err key_file_load(struct setup *s, const char *path, EVP_PKEY **ret_key)
 {
-    enum err e = key_load_private(path, ret_key);
+    enum err e = key_load_private(path, s->keys.passphrase, ret_key);
     if (e == ERR_DENIED) {
         snprintf(s->message, CONFIG_MESSAGE_BYTES,
                  "%.300s must be readable by its owner only (mode 0600)", path);
@@ -168,20 +206,24 @@ static enum err issuing_import(struct setup *s)
     const struct init_request *rq = s->rq;
     enum err e = cert_file_load(s, rq->import_issuing, &s->issuing_der);
     if (!e)
-        e = key_file_load(s, rq->import_key, &s->issuing_key);
-    return e ? e : ca_files_write(s, rq->issuer_name, s->issuing_key, s->issuing_der);
+        e = rq->import_key ? key_file_load(s, rq->import_key, &s->issuing_key)
+                           : issuing_key_open(s);
+    return e ? e : ca_files_write(s, rq->issuer_name, issuing_key_own(s), s->issuing_der);
 }
 
+/* A key is brought along, or it is there: issuer-request has made it, or the token has it. */
 static enum err import_check(struct setup *s, bool root_wanted)
 {
     const struct init_request *rq = s->rq;
     bool any = rq->import_root || rq->import_issuing || rq->import_key;
-    bool all = (rq->import_root || !root_wanted) && rq->import_issuing && rq->import_key;
-    if (!any || all)
+    bool all = (rq->import_root || !root_wanted) && rq->import_issuing;
+    bool twice = rq->import_key && rq->key_uri;
+    if ((!any || all) && !twice)
         return ERR_OK;
     snprintf(s->message, CONFIG_MESSAGE_BYTES,
-             "--import-issuing and --import-key%s belong together",
-             root_wanted ? " and --import-root" : "");
+             twice ? "the key is either in a file or behind PKCS#11"
+                   : "--import-key needs --import-issuing%s",
+             root_wanted ? ", and that --import-root" : "");
     return ERR_INVALID;
 }
 
@@ -206,7 +248,7 @@ static enum err server_cert_make(struct setup *s)
     const char *leaf = cert_pem(&s->arena, der);
     const char *issuing = cert_pem(&s->arena, s->issuing_der);
     const char *chain = leaf && issuing ? arena_printf(&s->arena, "%s%s", leaf, issuing) : NULL;
-    e = chain ? key_write(s, key, c->tls_key)
+    e = chain ? key_write(s, key, NULL, c->tls_key)
               : failed(s, ERR_NO_MEMORY, "encoding", "the server's certificate");
     return e ? e : file_write_new(s, c->tls_certificate, bytes_text(chain), 0644);
 }
@@ -233,12 +275,10 @@ static enum err folder_ensure(struct setup *s)
 /* What serve will do with the pair: sooner known is better known. */
 static enum err issuer_check(struct setup *s)
 {
-    char path[PATH_MAX];
     struct signer *signer = NULL;
     struct issuer *issuer = NULL;
-    enum err e = path_in_ca_dir(s, s->rq->issuer_name, "key", path);
-    if (!e)
-        e = signer_file_new(path, &signer);
+    const char *reference = key_reference(s);
+    enum err e = reference ? signer_open(&s->keys, reference, &signer) : ERR_NO_MEMORY;
     if (!e)
         e = issuer_new(0, s->rq->issuer_name, s->issuing_der, signer, &issuer);
     if (e)
@@ -269,8 +309,7 @@ static enum err row_fill(struct setup *s, size_t n, const char *kind, const char
         .fingerprint = bytes_of(i->fingerprint, SHA256_BYTES),
         .spki_sha256 = bytes_of(i->spki_sha256, SHA256_BYTES),
         .subject = i->subject_text,
-        .key_reference =
-            strcmp(kind, "issuing") == 0 ? arena_printf(&s->arena, "%s.key", name) : NULL,
+        .key_reference = strcmp(kind, "issuing") == 0 ? key_reference(s) : NULL,
         .not_after_s = i->not_after_s,
     };
     return ERR_OK;
@@ -281,7 +320,9 @@ static void setup_end(struct setup *s, enum err e)
     for (size_t i = 0; e && i < s->written_count; i++)
         (void)unlink(s->written[i]);
     key_free(s->root_key);
-    key_free(s->issuing_key);
+    key_free(issuing_key_own(s));
+    signer_free(s->signer);
+    credential_done(&s->passphrase);
     arena_done(&s->arena);
 }
 
@@ -363,7 +404,9 @@ static enum err setup_run(const struct config *config, const struct init_request
     if (e)
         return e;
     arena_init(&s.arena, INIT_ARENA_BYTES);
-    e = work(&s, db);
+    e = service_keys(config, &s.passphrase, &s.keys, message);
+    if (!e)
+        e = work(&s, db);
     setup_end(&s, e);
     db_free(db);
     return e;
@@ -495,4 +538,38 @@ enum err init_admin_token(const struct config *config, const struct init_request
                           char message[CONFIG_MESSAGE_BYTES])
 {
     return setup_run(config, rq, message, token_add);
+}
+
+/* The root's holder signs it, wherever that is (docs/ca.md). Nothing comes into the registry yet.
+ */
+static enum err issuer_ask(struct setup *s, struct db *db)
+{
+    char kind[96], path[PATH_MAX];
+    const char *pem = NULL;
+    (void)db;
+    enum err e = name_check(s, s->rq->issuer_name);
+    if (!e)
+        e = folder_ensure(s);
+    if (!e)
+        e = issuing_key_make(s);
+    if (!e && issuing_key_own(s)) {
+        e = path_in_ca_dir(s, s->rq->issuer_name, "key", path);
+        if (!e)
+            e = key_write(s, s->issuing_key, s->keys.passphrase, path);
+    }
+    if (e)
+        return e;
+    snprintf(kind, sizeof(kind), "Issuing CA %.64s", s->rq->issuer_name);
+    const struct ca_request rq = ca_request_fill(s, kind, ISSUING_YEARS, 0);
+    e = ca_make_request(s->issuing_key, &rq, &s->arena, &pem);
+    if (e)
+        return failed(s, e, "making the request of", s->rq->issuer_name);
+    fputs(pem, stdout);
+    return ERR_OK;
+}
+
+enum err init_issuer_request(const struct config *config, const struct init_request *rq,
+                             char message[CONFIG_MESSAGE_BYTES])
+{
+    return setup_run(config, rq, message, issuer_ask);
 }

@@ -16,6 +16,7 @@ struct init_request {
     const char *import_issuing;
     const char *import_key;
     const char *issuer_name; /* also of a new root */
+    const char *key_uri;     /* of the issuing key, behind PKCS#11; NULL: a file */
     const char *root_name;   /* the root that signs */
     const char *admin_name;
 };
@@ -34,6 +35,11 @@ enum err init_root(const struct config *config, const struct init_request *rq,
 /* One more issuing CA below the root whose key is in the CA folder, or an imported one. */
 enum err init_issuer(const struct config *config, const struct init_request *rq,
                      char message[CONFIG_MESSAGE_BYTES]) MUST_CHECK;
+
+/* Makes the key of one more issuing CA, or takes that of key_uri, and prints a request for its
+ * certificate (PKCS#10, PEM): for a root that is elsewhere. init_issuer imports the certificate. */
+enum err init_issuer_request(const struct config *config, const struct init_request *rq,
+                             char message[CONFIG_MESSAGE_BYTES]) MUST_CHECK;
 
 /* One more admin token, printed on standard output. */
 enum err init_admin_token(const struct config *config, const struct init_request *rq,

@@ -31,7 +31,12 @@ static const char *const usage =
     "  musterd add-issuer   --config FILE --name NAME [--organization NAME] [--root NAME]\n"
     "                                       one more issuing CA below root.key (or that of "
     "--root),\n"
-    "                                       or imported as above\n"
+    "                                       or imported as above; without --import-key it has\n"
+    "                                       the key of issuer-request\n"
+    "      --key-uri URI          the issuing key is behind PKCS#11 (also of init)\n"
+    "  musterd issuer-request --config FILE --name NAME [--organization NAME] [--key-uri URI]\n"
+    "                                       make the key of one more issuing CA and print a\n"
+    "                                       request (PKCS#10) for the holder of the root\n"
     "  musterd add-root     --config FILE --name NAME [--organization NAME] [--root NAME]\n"
     "                                       one more root CA, cross-signed with root.key (or that "
     "of\n"
@@ -52,6 +57,10 @@ static const char *const usage =
     "                      metrics-token, then [admin] metrics_token_file\n"
     "  hook secret         MUSTER_HOOK_SECRET, then the systemd credential\n"
     "                      hook-secret, then [hook] secret_file\n"
+    "  passphrase of keys  MUSTER_CA_PASSPHRASE, then the systemd credential\n"
+    "                      ca-passphrase, then [ca] passphrase_file\n"
+    "  PIN of the token    MUSTER_PKCS11_PIN, then the systemd credential\n"
+    "                      pkcs11-pin, then [ca] pkcs11_pin_file\n"
     "tls.certificate and tls.key may be credential:NAME, a systemd credential.\n"
     "\n"
     "The configuration file, with the defaults:\n\n";
@@ -65,6 +74,7 @@ static const struct option options[] = {
     {"import-key", required_argument, NULL, 'k'},
     {"name", required_argument, NULL, 'n'},
     {"root", required_argument, NULL, 'R'},
+    {"key-uri", required_argument, NULL, 'u'},
     {"admin", required_argument, NULL, 'a'},
     {"database", no_argument, NULL, 'd'},
     {"help", no_argument, NULL, 'h'},
@@ -108,6 +118,9 @@ static bool option_take(struct command_line *l, int c)
         return true;
     case 'R':
         l->init.root_name = optarg;
+        return true;
+    case 'u':
+        l->init.key_uri = optarg;
         return true;
     case 'a':
         l->init.admin_name = optarg;
@@ -169,6 +182,12 @@ static int issuer_command(const struct config *config, const struct command_line
     return init_issuer(config, &line->init, message) ? failure(message) : 0;
 }
 
+static int request_command(const struct config *config, const struct command_line *line)
+{
+    char message[CONFIG_MESSAGE_BYTES];
+    return init_issuer_request(config, &line->init, message) ? failure(message) : 0;
+}
+
 static int root_command(const struct config *config, const struct command_line *line)
 {
     char message[CONFIG_MESSAGE_BYTES];
@@ -200,10 +219,15 @@ static const struct command {
     const char *name;
     int (*run)(const struct config *config, const struct command_line *line);
 } commands[] = {
-    {"serve", serve_command},        {"migrate", migrate_command},
-    {"init", init_command},          {"add-issuer", issuer_command},
-    {"add-root", root_command},      {"admin-token", token_command},
-    {"check-config", check_command}, {"healthcheck", healthcheck_command},
+    {"serve", serve_command},
+    {"migrate", migrate_command},
+    {"init", init_command},
+    {"add-issuer", issuer_command},
+    {"add-root", root_command},
+    {"admin-token", token_command},
+    {"issuer-request", request_command},
+    {"check-config", check_command},
+    {"healthcheck", healthcheck_command},
 };
 
 static int command_run(const struct command *command, const struct command_line *line)

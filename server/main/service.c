@@ -124,12 +124,35 @@ static enum err revocation_make(struct service *v, const struct config *c, char 
     return e ? message_of(message, e, "revocation") : ERR_OK;
 }
 
+enum err service_keys(const struct config *c, struct buf *passphrase, struct signer_source *ret,
+                      char message[CONFIG_MESSAGE_BYTES])
+{
+    _cleanup_(credential_done) struct buf pin = {0};
+    const char *where = "";
+    enum err e = credential_load(CREDENTIAL_CA_PASSPHRASE, c, passphrase, &where);
+    if (e)
+        return message_at(message, e, "passphrase of the issuing keys", where);
+    *ret =
+        (struct signer_source){c->ca_directory, passphrase->len > 0 ? buf_text(passphrase) : NULL};
+    if (c->ca_pkcs11_module[0] == '\0')
+        return ERR_OK;
+    e = credential_load(CREDENTIAL_PKCS11_PIN, c, &pin, &where);
+    if (e)
+        return message_at(message, e, "PIN of the PKCS#11 token", where);
+    e = signer_pkcs11_begin(c->ca_pkcs11_module, pin.len > 0 ? buf_text(&pin) : NULL);
+    return e ? message_at(message, e, "[ca] pkcs11_module (needs OpenSSL's engine pkcs11)",
+                          c->ca_pkcs11_module)
+             : ERR_OK;
+}
+
 enum err service_init(struct service *v, struct db *db, const struct config *c,
                       char message[CONFIG_MESSAGE_BYTES])
 {
     v->db = db;
-    v->ca_dir = c->ca_directory;
-    enum err e = catalog_new(db, c->ca_directory, &v->catalog);
+    enum err e = service_keys(c, &v->passphrase, &v->keys, message);
+    if (e)
+        return e;
+    e = catalog_new(db, &v->keys, &v->catalog);
     if (!e)
         e = claims_new(db, &v->claims);
     if (!e)
@@ -159,5 +182,6 @@ void service_done(struct service *v)
     committer_free(v->committer);
     metrics_free(v->metrics);
     catalog_free(v->catalog);
+    credential_done(&v->passphrase);
     claims_free(v->claims);
 }

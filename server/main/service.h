@@ -13,6 +13,12 @@
 enum err service_init(struct service *v, struct db *db, const struct config *config,
                       char message[CONFIG_MESSAGE_BYTES]) MUST_CHECK;
 
+/* Where the issuing keys are: loads their passphrase and the PKCS#11 module. ret borrows the
+ * passphrase, which the caller frees with credential_done. */
+enum err service_keys(const struct config *config, struct buf *passphrase,
+                      struct signer_source *ret_keys,
+                      char message[CONFIG_MESSAGE_BYTES]) MUST_CHECK;
+
 /* Who tells events; template says whom at the broker. The secret is that of the hooks. */
 struct events;
 struct events_config;

@@ -41,6 +41,9 @@ NUMBER(database, connect_timeout_s, 5, 1, 300, "of one attempt to connect") \
 NUMBER(database, statement_timeout_ms, 10000, 100, 600000, "of one statement") \
 NUMBER(database, acquire_timeout_ms, 5000, 10, 60000, "how long a request waits for a connection") \
 TEXT(ca, directory, NULL, "folder of the issuing keys; its files are readable by their owner only") \
+TEXT(ca, passphrase_file, "", "file with the passphrase of encrypted keys in it; empty: they are not encrypted") \
+TEXT(ca, pkcs11_module, "", "library of a PKCS#11 token for issuing keys that are pkcs11: URIs; empty: none") \
+TEXT(ca, pkcs11_pin_file, "", "file with the token's PIN") \
 TEXT(enrol, default_template, "", "template of requests without EST label; empty: none") \
 NUMBER(enrol, refused_tokens_per_source_s, 20, 1, 100000, "refused bootstrap tokens from one source; past it tokens from there are told 429") \
 NUMBER(enrol, refused_tokens_burst, 200, 1, 1000000, "and at once") \

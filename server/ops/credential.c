@@ -27,6 +27,10 @@ static const struct {
     [CREDENTIAL_HOOK_SECRET] = {"MUSTER_HOOK_SECRET", "credential:hook-secret",
                                 offsetof(struct config, hook_secret_file),
                                 CREDENTIAL_MIN_TOKEN_BYTES},
+    [CREDENTIAL_CA_PASSPHRASE] = {"MUSTER_CA_PASSPHRASE", "credential:ca-passphrase",
+                                  offsetof(struct config, ca_passphrase_file), 8},
+    [CREDENTIAL_PKCS11_PIN] = {"MUSTER_PKCS11_PIN", "credential:pkcs11-pin",
+                               offsetof(struct config, ca_pkcs11_pin_file), 4},
 };
 
 const char *credential_variable(enum credential which)

@@ -1,6 +1,7 @@
 #include "pki/ca.h"
 
 #include <arpa/inet.h>
+#include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
@@ -18,6 +19,8 @@ enum {
 };
 
 DEFINE_CLEANUP(X509_NAME *, X509_NAME_free);
+DEFINE_CLEANUP(X509_REQ *, X509_REQ_free);
+DEFINE_CLEANUP(BIO *, BIO_free_all);
 
 static enum err name_add(X509_NAME *name, const char *type, const char *value)
 {
@@ -118,6 +121,37 @@ enum err ca_make_cross(struct bytes subject_der, struct bytes parent_der, EVP_PK
     if (!e)
         e = ca_extensions(x, parent, -1);
     return e ? e : build_sign(x, parent_key, arena, ret_der);
+}
+
+static enum err pem_write(X509_REQ *req, struct arena *arena, const char **ret_pem)
+{
+    _cleanup_(BIO_free_allp) BIO *bio = BIO_new(BIO_s_mem());
+    char *data = NULL;
+    if (!bio || !PEM_write_bio_X509_REQ(bio, req))
+        return ERR_NO_MEMORY;
+    long len = BIO_get_mem_data(bio, &data);
+    *ret_pem = arena_printf(arena, "%.*s", (int)len, data);
+    return *ret_pem ? ERR_OK : ERR_NO_MEMORY;
+}
+
+/* What a certificate would have is what is asked for. */
+enum err ca_make_request(EVP_PKEY *key, const struct ca_request *rq, struct arena *arena,
+                         const char **ret_pem)
+{
+    _cleanup_(cert_freep) X509 *x = X509_new();
+    _cleanup_(X509_REQ_freep) X509_REQ *req = X509_REQ_new();
+    bool p384 = key_kind_of(key) == KEY_P384;
+    if (!x || !req || !X509_set_pubkey(x, key) || !X509_REQ_set_pubkey(req, key))
+        return ERR_NO_MEMORY;
+    enum err e = subject_set(x, rq->organization, rq->common_name);
+    if (!e)
+        e = ca_extensions(x, NULL, rq->path_len);
+    if (!e && (!X509_REQ_set_subject_name(req, X509_get_subject_name(x)) ||
+               !X509_REQ_add_extensions(req, X509_get0_extensions(x))))
+        e = ERR_NO_MEMORY;
+    if (!e && !X509_REQ_sign(req, key, p384 ? EVP_sha384() : EVP_sha256()))
+        e = ERR_SYSTEM;
+    return e ? e : pem_write(req, arena, ret_pem);
 }
 
 static bool is_address(const char *name)

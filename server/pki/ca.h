@@ -32,6 +32,11 @@ enum err ca_make_issuing(EVP_PKEY *key, const struct ca_request *rq, struct byte
 enum err ca_make_cross(struct bytes subject_der, struct bytes parent_der, EVP_PKEY *parent_key,
                        int64_t now_s, struct arena *arena, struct bytes *ret_der) MUST_CHECK;
 
+/* A request for the certificate of a CA: its name, the extensions of a CA, signed by its key
+ * (RFC 2986). PEM in the arena. */
+enum err ca_make_request(EVP_PKEY *key, const struct ca_request *rq, struct arena *arena,
+                         const char **ret_pem) MUST_CHECK;
+
 /* A TLS server certificate. names: DNS names or IP addresses, at least one. */
 enum err ca_make_server(EVP_PKEY *key, const char *const *names, size_t name_count,
                         int64_t validity_s, int64_t now_s, struct bytes parent_der,

@@ -1,6 +1,5 @@
 /*
- * Signing certificates. A signer is one small vtable, so that a key in a file and a key behind
- * PKCS#11 are used alike; an issuer is a CA certificate with its signer.
+ * Signing certificates: an issuer is a CA certificate with its signer.
  * An issuer is immutable once made and may sign from many threads; its maker frees it.
  */
 #pragma once
@@ -17,26 +16,9 @@
 #include "pki/cert.h"
 #include "pki/csr.h"
 #include "pki/key.h"
+#include "pki/signer.h"
 
 enum { ISSUER_SERIAL_BYTES = 20 /* 159 random bits, positive (RFC 5280 4.1.2.2) */ };
-
-struct signer;
-
-struct signer_ops {
-    /* The key to hand to OpenSSL for signing; borrowed from the signer. */
-    EVP_PKEY *(*key_get)(const struct signer *s);
-    void (*free)(struct signer *s);
-};
-
-struct signer {
-    const struct signer_ops *ops;
-};
-
-void signer_free(struct signer *s);
-DEFINE_CLEANUP(struct signer *, signer_free);
-
-/* A signer over a PEM key file, whose mode is checked (key_load_private). */
-enum err signer_file_new(const char *path, struct signer **ret_signer) MUST_CHECK;
 
 struct issuer;
 

@@ -54,28 +54,32 @@ enum err key_generate(enum key_kind kind, EVP_PKEY **ret_key)
     return ERR_OK;
 }
 
-enum err key_encode_private(EVP_PKEY *key, struct buf *ret)
+enum err key_encode_private(EVP_PKEY *key, const char *passphrase, struct buf *ret)
 {
     _cleanup_(BIO_free_allp) BIO *bio = BIO_new(BIO_s_secmem());
     char *data = NULL;
-    if (!bio || !PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL))
+    if (!bio ||
+        !PEM_write_bio_PKCS8PrivateKey(bio, key, passphrase ? EVP_aes_256_cbc() : NULL, passphrase,
+                                       passphrase ? (int)strlen(passphrase) : 0, NULL, NULL))
         return ERR_NO_MEMORY;
     long len = BIO_get_mem_data(bio, &data);
     buf_add(ret, data, (size_t)len);
     return ret->overflow ? ERR_NO_MEMORY : ERR_OK;
 }
 
-/* A key that wants a passphrase is refused rather than asked for on a terminal. */
-static int no_passphrase(char *out, int size, int writing, void *arg)
+/* Nobody is asked on a terminal. */
+static int passphrase_give(char *out, int size, int writing, void *arg)
 {
-    (void)out;
-    (void)size;
+    const char *passphrase = arg;
+    size_t len = passphrase ? strlen(passphrase) : 0;
     (void)writing;
-    (void)arg;
-    return -1;
+    if (!passphrase || len > (size_t)size)
+        return -1;
+    memcpy(out, passphrase, len);
+    return (int)len;
 }
 
-enum err key_load_private(const char *path, EVP_PKEY **ret_key)
+enum err key_load_private(const char *path, const char *passphrase, EVP_PKEY **ret_key)
 {
     _cleanup_(buf_donep) struct buf pem = {0};
     buf_init(&pem, MAX_KEY_FILE_BYTES);
@@ -83,7 +87,8 @@ enum err key_load_private(const char *path, EVP_PKEY **ret_key)
     if (e)
         return e;
     _cleanup_(BIO_free_allp) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
-    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
+    char *secret = (char *)(uintptr_t)passphrase;
+    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, passphrase_give, secret) : NULL;
     secret_cleanse(pem.data, pem.len);
     if (!key)
         return bio ? ERR_INVALID : ERR_NO_MEMORY;

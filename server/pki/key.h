@@ -21,11 +21,13 @@ DEFINE_CLEANUP(EVP_PKEY *, key_free);
 /* A new private key of one kind. */
 enum err key_generate(enum key_kind kind, EVP_PKEY **ret_key) MUST_CHECK;
 
-/* PKCS#8 PEM of a private key, unencrypted; ret is initialised by the caller and secret. */
-enum err key_encode_private(EVP_PKEY *key, struct buf *ret) MUST_CHECK;
+/* PKCS#8 PEM of a private key; with a passphrase encrypted, AES-256 under PBKDF2 (RFC 8018).
+ * ret is initialised by the caller and secret. */
+enum err key_encode_private(EVP_PKEY *key, const char *passphrase, struct buf *ret) MUST_CHECK;
 
-/* A private key from a PEM file. ERR_DENIED when the file's mode lets others read it. */
-enum err key_load_private(const char *path, EVP_PKEY **ret_key) MUST_CHECK;
+/* A private key from a PEM file. passphrase NULL: an encrypted one is refused. ERR_DENIED when the
+ * file's mode lets others read it; ERR_INVALID also for another passphrase. */
+enum err key_load_private(const char *path, const char *passphrase, EVP_PKEY **ret_key) MUST_CHECK;
 
 /* Which kind a key is; 0 for every kind that Muster does not issue for (RSA below 2048 or above
  * 4096 bits, an exponent below 65537 or above 32 bits or even, other curves, DSA). RSA is

@@ -1,7 +1,8 @@
 /* The signer whose key is a file: loaded once, kept in memory. */
 #include <stdlib.h>
 
-#include "pki/issuer.h"
+#include "pki/key.h"
+#include "pki/signer.h"
 
 struct signer_file {
     struct signer base; /* first */
@@ -22,22 +23,16 @@ static void file_free(struct signer *s)
 
 static const struct signer_ops ops = {.key_get = key_get, .free = file_free};
 
-enum err signer_file_new(const char *path, struct signer **ret_signer)
+enum err signer_file_new(const char *path, const char *passphrase, struct signer **ret_signer)
 {
     struct signer_file *f = calloc(1, sizeof(*f));
     if (!f)
         return ERR_NO_MEMORY;
     f->base.ops = &ops;
-    enum err e = key_load_private(path, &f->key);
+    enum err e = key_load_private(path, passphrase, &f->key);
     if (e)
         free(f);
     else
         *ret_signer = &f->base;
     return e;
-}
-
-void signer_free(struct signer *s)
-{
-    if (s)
-        s->ops->free(s);
 }

@@ -154,7 +154,7 @@ static enum err key_make(struct order *o, struct csr *csr)
     if (!e)
         e = key_fingerprint(key, csr->spki_sha256);
     if (!e)
-        e = key_encode_private(key, &pem);
+        e = key_encode_private(key, NULL, &pem);
     if (e)
         return fault_set(&o->x->fault, FAULT_INTERNAL, "making a key: %s", err_name(e));
     csr->spki = bytes_of(arena_copy(o->x->arena, spki.data, spki.len), spki.len);
