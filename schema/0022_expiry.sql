@@ -184,3 +184,24 @@ CREATE FUNCTION forecast(op jsonb, for_product text, for_template text, unit tex
     GROUP BY 1
 $$;
 COMMENT ON FUNCTION forecast IS 'Renewals to be expected in the next year, and certificates that end, for each day, week (from its Monday) or month';
+
+-- As before, but: why a receiver was away is told only while it is.
+CREATE OR REPLACE FUNCTION doctor_watch() RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    found jsonb := '[]';
+    n bigint;
+    r record;
+BEGIN
+    SELECT count(*) INTO n FROM muster.state_limit l JOIN muster.device d ON d.state = l.state AND d.retired_at IS NULL
+        WHERE d.state NOT IN ('UNPROVISIONED', 'PROVISIONED') AND muster.stuck_since(d, l) < now();
+    found := found || muster.doctor_row('devices on their way', n > 0, 'warning', format('%s devices stand in a state for longer than its limit', n), 'muster device stuck');
+    SELECT count(*) INTO n FROM muster.jit_certificate j WHERE j.status = 'pending';
+    found := found || muster.doctor_row('certificates that wait', n > 0, 'warning', format('%s certificates wait for their activation', n), 'muster cert waiting, then muster cert activate');
+    SELECT count(*) INTO n FROM muster.jit_certificate j WHERE j.status = 'failed';
+    found := found || muster.doctor_row('just-in-time failures', n > 0, 'warning', format('%s certificates came and their template refused them', n), 'muster cert waiting --status failed');
+    FOR r IN SELECT s.name, (muster.sink_json(s)->>'dead')::bigint AS dead, s.failures, s.last_error FROM muster.event_sink s WHERE NOT s.paused LOOP
+        found := found || muster.doctor_row('events to ' || r.name, r.dead > 0 OR r.failures > 2, 'warning',
+            CASE WHEN r.dead > 0 THEN format('%s events were given up', r.dead) WHEN r.failures > 0 THEN COALESCE('it is away: ' || r.last_error, 'it is away') ELSE 'delivered' END, 'muster webhook list, muster event dead');
+    END LOOP;
+    RETURN found;
+END $$;
