@@ -111,3 +111,20 @@ enum err base64_decode(struct arena *a, struct bytes in, struct bytes *ret_out)
     *ret_out = bytes_of(out, len);
     return ERR_OK;
 }
+
+enum err base64url_decode(struct arena *a, struct bytes in, struct bytes *ret_out)
+{
+    char *copy = arena_alloc(a, in.len + 4);
+    if (!copy)
+        return ERR_NO_MEMORY;
+    for (size_t i = 0; i < in.len; i++) {
+        uint8_t c = in.data[i];
+        if (c == '=' || c == '+' || c == '/' || is_space(c))
+            return ERR_INVALID;
+        copy[i] = (char)(c == '-' ? '+' : c == '_' ? '/' : c);
+    }
+    size_t len = in.len;
+    while (len % 4 != 0)
+        copy[len++] = '=';
+    return base64_decode(a, bytes_of(copy, len), ret_out);
+}

@@ -17,3 +17,6 @@ void base64_encode(struct buf *b, struct bytes in);
  * that a value has one spelling. CR, LF, space and tab are skipped.
  */
 enum err base64_decode(struct arena *a, struct bytes in, struct bytes *ret_out) MUST_CHECK;
+
+/* The alphabet for URLs and file names, without padding and white space (RFC 4648 section 5). */
+enum err base64url_decode(struct arena *a, struct bytes in, struct bytes *ret_out) MUST_CHECK;

@@ -86,6 +86,8 @@ int run_template_put(struct cli *cli);
 int run_template_show(struct cli *cli);
 int run_template_validate(struct cli *cli);
 int run_allowlist_import(struct cli *cli);
+int run_manifest_import(struct cli *cli);
+int run_manifest_trust(struct cli *cli);
 int run_token_create(struct cli *cli);
 int run_token_qr(struct cli *cli);
 int run_claim_create(struct cli *cli);

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/convert.h"
 #include "cli/import_report.h"
 #include "cli/progress.h"
 
@@ -17,6 +18,7 @@ enum {
     PIECE_BYTES = 4 << 20,
     PIECE_LINES = 50000,
     CERT_PIECE_LINES = 500, /* each is a transaction */
+    MANIFEST_PIECE_LINES = 1000,
     MAX_PATH_BYTES = 6000
 };
 
@@ -195,6 +197,22 @@ static int import_run(struct import *i)
     return rc == EXIT_OK ? totals_show(i) : rc;
 }
 
+/* As it is, or as lines of another maker's file; NULL after it has said what is wrong. */
+static FILE *file_open(const struct import *i)
+{
+    const char *path = i->cli->words[0], *columns = i->cli->options.value[OPT_columns];
+    if (columns)
+        return convert_columns(path, columns);
+    if (strcmp(i->cli->command->object, "manifest") == 0)
+        return convert_manifest(path);
+    if (strcmp(path, "-") == 0)
+        return stdin;
+    FILE *f = fopen(path, "re");
+    if (!f)
+        fprintf(stderr, "muster: %s: %s\n", path, strerror(errno));
+    return f;
+}
+
 static int import_open(struct import *i)
 {
     const struct options *o = &i->cli->options;
@@ -207,11 +225,9 @@ static int import_open(struct import *i)
         fprintf(stderr, "muster: --resume goes on where the --report ends\n");
         return EXIT_USAGE;
     }
-    i->file = strcmp(i->cli->words[0], "-") == 0 ? stdin : fopen(i->cli->words[0], "re");
-    if (!i->file) {
-        fprintf(stderr, "muster: %s: %s\n", i->cli->words[0], strerror(errno));
+    i->file = file_open(i);
+    if (!i->file)
         return EXIT_USAGE;
-    }
     return report ? import_report_open(report, o->given & OPT(resume), &i->report) : EXIT_OK;
 }
 
@@ -245,4 +261,9 @@ int run_allowlist_import(struct cli *cli)
 int run_cert_import(struct cli *cli)
 {
     return import_file(cli, "application/x-ndjson", CERT_PIECE_LINES);
+}
+
+int run_manifest_import(struct cli *cli)
+{
+    return import_file(cli, "application/x-ndjson", MANIFEST_PIECE_LINES);
 }

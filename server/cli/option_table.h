@@ -28,6 +28,10 @@
     OPTION(batch, OPTION_TEXT, "batch", "TEXT",                                                    \
            "of lines that name none; of the devices that carry a claim")                           \
     OPTION(format, OPTION_TEXT, NULL, "FORMAT", "csv or ndjson (default: by the first character)") \
+    OPTION(columns, OPTION_TEXT, NULL, "MAP",                                                      \
+           "where a CSV file with a heading has them: serial=NAME,pin=NAME,batch=NAME")            \
+    OPTION(key_slot, OPTION_TEXT, "key", "KID",                                                    \
+           "which of the element's keys is the device's (default: 0)")                             \
     OPTION(count, OPTION_NUMBER, "count", "N", "how many free tokens")                             \
     OPTION(csv, OPTION_FLAG, NULL, NULL, "print id,token,serial with a heading")                   \
     OPTION(                                                                                        \

@@ -201,6 +201,22 @@ int run_ca_import(struct cli *cli)
     return rc;
 }
 
+int run_manifest_trust(struct cli *cli)
+{
+    _cleanup_(buf_donep) struct buf pem = {0};
+    int rc = command_file_read(cli->words[1], MAX_FILE_BYTES, &pem);
+    if (rc != EXIT_OK)
+        return rc;
+    json_t *body = json_pack("{s:s, s:s}", "name", cli->words[0], "pem", buf_text(&pem));
+    if (!body) {
+        fprintf(stderr, "muster: %s is no PEM\n", cli->words[1]);
+        return EXIT_USAGE;
+    }
+    rc = command_call(cli, body);
+    json_decref(body);
+    return rc;
+}
+
 int run_ca_crl(struct cli *cli)
 {
     _cleanup_(buf_donep) struct buf crl = {0}, path = {0};

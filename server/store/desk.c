@@ -191,6 +191,11 @@ static const struct stmt stmts[] = {
         " ORDER BY o.k" LIMIT), 2},
     [DESK_CRL_SIGN] = {"desk_crl_sign", CALL("desk_crl_sign"), 2},
     [DESK_CA_CRL] = {"desk_ca_crl", CALL("desk_ca_crl"), 2},
+    [DESK_SIGNER_LIST] = {"desk_signer_list", PAGE(
+        "SELECT signer_json(s)::json j, s.name k, row_number() OVER (ORDER BY s.name) n FROM manifest_signer s"
+        " WHERE s.name > COALESCE(" ARG("after") ", '') ORDER BY s.name" LIMIT), 2},
+    [DESK_SIGNER_CREATE] = {"desk_signer_create", CALL("desk_signer_create"), 2},
+    [DESK_SIGNER_DELETE] = {"desk_signer_delete", CALL("desk_signer_delete"), 2},
     [DESK_CERT_EXPIRING] = {"desk_cert_expiring", PAGE(
         "SELECT expiring_json(c, d)::json j, extract(epoch FROM c.not_after)::text || ':' || c.id k,"
         " row_number() OVER (ORDER BY c.not_after, c.id) n FROM certificate c"

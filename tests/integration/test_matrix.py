@@ -425,6 +425,11 @@ class Objects:
         self.world.stack.v1("POST", "/webhooks", {"name": name, "url": "http://127.0.0.1:9/x"})
         return name
 
+    def signer(self):
+        name = unique("mx-signer")
+        self.world.stack.v1("POST", "/manifest-signers", {"name": name, "pem": self.pem()})
+        return name
+
     def cert(self):
         """Of a device that may register."""
         return cert_pem(self.world.maker.device(self.world.allowed())[0]).decode()

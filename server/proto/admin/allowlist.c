@@ -7,10 +7,10 @@
 #include "base/text.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
-#include "proto/admin/allowlist_lines.h"
+#include "proto/admin/allowlist.h"
 #include "proto/admin/hooks.h"
 
-enum { MAX_LINES = 100000, MAX_ROWS_BYTES = 64 << 20 };
+enum { MAX_LINES = 100000 };
 
 /* COPY's text format: tab, newline and backslash are escaped, \N is NULL. */
 static void column_add(struct buf *b, const char *text)
@@ -31,8 +31,8 @@ static void column_add(struct buf *b, const char *text)
     }
 }
 
-static void row_add(struct buf *b, size_t number, const struct allowlist_line *l,
-                    const char *reason)
+void allowlist_row_add(struct buf *b, size_t number, const struct allowlist_line *l,
+                       const char *reason)
 {
     buf_printf(b, "%zu\t", number);
     column_add(b, reason ? l->shown : l->serial.given);
@@ -67,7 +67,7 @@ static enum err lines_convert(struct exchange *x, enum allowlist_format format,
         enum err e =
             allowlist_line_parse(format, rule, (const char *)rest.data, len, number, &line, reason);
         if (e || !line.skip)
-            row_add(rows, number, &line, e ? reason : NULL);
+            allowlist_row_add(rows, number, &line, e ? reason : NULL);
         size_t used = len + (end != NULL);
         rest = bytes_of(rest.data + used, rest.len - used);
     }
@@ -87,8 +87,8 @@ static enum err format_take(struct exchange *x, enum allowlist_format *ret_forma
     return ERR_OK;
 }
 
-static enum err rule_take(struct service *service, struct exchange *x, const char *product,
-                          struct serial_rule *ret_rule)
+enum err allowlist_rule_take(struct service *service, struct exchange *x, const char *product,
+                             struct serial_rule *ret_rule)
 {
     _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
     catalog_expire(service->catalog);
@@ -101,8 +101,8 @@ static enum err rule_take(struct service *service, struct exchange *x, const cha
     return ERR_OK;
 }
 
-static enum err import(struct service *service, struct exchange *x, const json_t *args,
-                       struct bytes rows)
+enum err allowlist_rows_import(struct service *service, struct exchange *x, const json_t *args,
+                               struct bytes rows)
 {
     const struct admin_session *s = x->adapter;
     struct desk_answer answer = {0};
@@ -120,13 +120,14 @@ enum err allowlist_import_handle(struct service *service, struct exchange *x)
     _cleanup_(buf_donep) struct buf rows = {0};
     enum allowlist_format format = ALLOWLIST_CSV;
     struct serial_rule rule = {0};
-    buf_init(&rows, MAX_ROWS_BYTES);
+    buf_init(&rows, ALLOWLIST_MAX_ROWS_BYTES);
     enum err e = admin_args(x->route->more, x, &args);
     if (!e)
         e = format_take(x, &format);
     if (!e)
-        e = rule_take(service, x, json_string_value(json_object_get(args, "product")), &rule);
+        e = allowlist_rule_take(service, x, json_string_value(json_object_get(args, "product")),
+                                &rule);
     if (!e)
         e = lines_convert(x, format, &rule, &rows);
-    return e ? e : import(service, x, args, buf_bytes(&rows));
+    return e ? e : allowlist_rows_import(service, x, args, buf_bytes(&rows));
 }

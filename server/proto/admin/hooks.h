@@ -54,6 +54,10 @@ enum err webhook_create_before(struct service *service, struct exchange *x, json
 /* allowlist.c */
 enum err allowlist_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
 
+/* manifests.c */
+enum err manifest_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
+enum err manifest_signer_before(struct service *service, struct exchange *x, json_t *args);
+
 /* attempts.c */
 enum err attempts_after(struct service *service, struct exchange *x, const json_t *args,
                         json_t *answer);

@@ -3,6 +3,7 @@
 #include "pki/crl_read.h"
 #include "proto/admin/admin.h"
 #include "proto/admin/hooks.h"
+#include "proto/admin/manifest_line.h"
 
 enum {
     MAX_IMPORT_BYTES = 8 << 20,
@@ -129,6 +130,19 @@ static const struct route routes[] = {
      CALL(.body_is_document = true, .args = {PATH("product"),
                                              {"batch", ARG_QUERY, ARG_TEXT, false, 0, 128, NULL},
                                              QUERY_WORD("report", "all rejected")})},
+    {HTTP_POST, V1 "/products/{}/manifest", "application/x-ndjson", MAX_IMPORT_BYTES,
+     ADMIN_OPERATOR, manifest_import_handle,
+     CALL(.body_is_document = true,
+          .args = {PATH("product"),
+                   {"batch", ARG_QUERY, ARG_TEXT, false, 0, 128, NULL},
+                   {"key", ARG_QUERY, ARG_TEXT, false, 0, MANIFEST_MAX_KEY_CHARS, NULL},
+                   QUERY_WORD("report", "all rejected")})},
+    GET("/manifest-signers", ADMIN_VIEWER, .desk = DESK_SIGNER_LIST, .list = true),
+    POST("/manifest-signers", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_SIGNER_CREATE,
+         .before = manifest_signer_before, .status = 201,
+         .args = {BODY_MUST("name"), {"pem", ARG_BODY, ARG_TEXT, true, 0, MAX_PEM_BYTES, NULL}}),
+    {HTTP_DELETE, V1 "/manifest-signers/{}", NULL, 0, ADMIN_ADMIN, admin_handle,
+     CALL(.desk = DESK_SIGNER_DELETE, .status = 204, .args = {PATH("name")})},
     ACT("/products/{}/allowlist/{}/block", ADMIN_OPERATOR, .desk = DESK_ALLOWLIST_BLOCK,
         .args = {PATH("product"),
                  PATH("serial"),

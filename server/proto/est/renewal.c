@@ -15,27 +15,19 @@
 
 enum { MAX_NAME_BYTES = 128, MAX_ANSWER_BYTES = 1024, DAY_S = 86400, ASK_AGAIN_S = 6 * 3600 };
 
-/* base64url without padding (RFC 4648 section 5). */
-static enum err url_decode(struct exchange *x, const char *text, size_t len, struct bytes *ret)
+static enum err part_decode(struct exchange *x, const char *text, size_t len, struct bytes *ret)
 {
-    char copy[MAX_NAME_BYTES + 4];
-    if (len == 0 || len > MAX_NAME_BYTES || memchr(text, '=', len) || memchr(text, '+', len) ||
-        memchr(text, '/', len))
-        return ERR_INVALID;
-    for (size_t i = 0; i < len; i++)
-        copy[i] = (char)(text[i] == '-' ? '+' : text[i] == '_' ? '/' : text[i]);
-    while (len % 4 != 0)
-        copy[len++] = '=';
-    return base64_decode(x->arena, bytes_of(copy, len), ret);
+    return len > 0 && len <= MAX_NAME_BYTES ? base64url_decode(x->arena, bytes_of(text, len), ret)
+                                            : ERR_INVALID;
 }
 
 static enum err name_parse(struct exchange *x, struct bytes *ret_aki, struct bytes *ret_serial)
 {
     const char *name = x->args[1] ? x->args[1] : x->args[0];
     const char *dot = strchr(name, '.');
-    enum err e = dot ? url_decode(x, name, (size_t)(dot - name), ret_aki) : ERR_INVALID;
+    enum err e = dot ? part_decode(x, name, (size_t)(dot - name), ret_aki) : ERR_INVALID;
     if (!e)
-        e = url_decode(x, dot + 1, strlen(dot + 1), ret_serial);
+        e = part_decode(x, dot + 1, strlen(dot + 1), ret_serial);
     /* the DER of an INTEGER may have a leading zero, the registry keeps the magnitude */
     while (!e && ret_serial->len > 1 && ret_serial->data[0] == 0)
         *ret_serial = bytes_of(ret_serial->data + 1, ret_serial->len - 1);
