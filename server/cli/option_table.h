@@ -22,6 +22,7 @@
     OPTION(param, OPTION_PAIRS, "parameters", "NAME=VALUE",                                        \
            "value of a parameter; may be repeated")                                                \
     OPTION(state, OPTION_TEXT, "state", "STATE", "only those in this state")                       \
+    OPTION(claim, OPTION_TEXT, "claim", "NAME", "only those that this claim provisioned")          \
     OPTION(status, OPTION_TEXT, "status", "STATUS",                                                \
            "pending, current, superseded or revoked; of one that is registered: active, inactive") \
     OPTION(ca, OPTION_TEXT, "ca", "NAME", "only those of this CA")                                 \

@@ -108,6 +108,8 @@ static const struct stmt stmts[] = {
         FILTER("t.name", "template")
         " AND (" ARG("approval") " IS NULL OR " ARG("approval") " ="
         " (SELECT COALESCE(w.decision, 'pending') FROM approval w WHERE w.device_id = d.id))"
+        " AND (" ARG("claim") " IS NULL OR EXISTS (SELECT 1 FROM history h WHERE h.device_id = d.id"
+        " AND h.claim = " ARG("claim") " AND h.outcome = 'ok'))"
         " AND COALESCE(" ARG("after") ", 'd:') LIKE 'd:%'"
         " AND d.id > COALESCE(nullif(split_part(" ARG("after") ", ':', 2), '')::bigint, 0)"
         " ORDER BY d.id" LIMIT ")"
@@ -118,7 +120,7 @@ static const struct stmt stmts[] = {
         " 'a:' || r.product_id || ':' || r.serial_canonical, 1, r.product_id, r.serial_canonical"
         " FROM allowlist r JOIN product p ON p.id = r.product_id"
         " WHERE r.device_id IS NULL AND " ARG("state") " = 'UNPROVISIONED'"
-        " AND " ARG("template") " IS NULL AND " ARG("approval") " IS NULL"
+        " AND " ARG("template") " IS NULL AND " ARG("approval") " IS NULL AND " ARG("claim") " IS NULL"
         " AND" SEES("p.id") FILTER("p.name", "product")
         " AND (COALESCE(" ARG("after") ", '') NOT LIKE 'a:%'"
         " OR (r.product_id, r.serial_canonical) > (nullif(split_part(" ARG("after") ", ':', 2), '')::bigint,"

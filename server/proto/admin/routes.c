@@ -227,7 +227,7 @@ static const struct route routes[] = {
 
     GET("/devices", ADMIN_VIEWER, .desk = DESK_DEVICE_LIST, .list = true,
         .args = {QUERY_WORD("state", DEVICE_STATES), QUERY("product"), QUERY("template"),
-                 QUERY_WORD("approval", "pending approved rejected")}),
+                 QUERY("claim"), QUERY_WORD("approval", "pending approved rejected")}),
     GET("/devices:stuck", ADMIN_VIEWER, .desk = DESK_STUCK_LIST, .list = true,
         .args = {QUERY_WORD("state", DEVICE_STATES), QUERY("product"), QUERY("template")}),
     GET("/state-limits", ADMIN_VIEWER, .desk = DESK_LIMIT_LIST, .list = true),
