@@ -47,6 +47,7 @@ struct catalog {
     int64_t expired_us;   /* likewise: a look that began before then has not seen our change */
     int64_t confirmed_us; /* when the registry last said that current is right */
     int64_t wall_at_us; /* the registry's time of day when the monotonic clock was 0; 0: unknown */
+    int64_t failed_us;  /* when an issuing key was said not to sign */
     bool stale;         /* current is replaced at the next look whatever its epoch */
     bool loading;       /* somebody is: one at a time */
     pthread_cond_t loaded; /* nobody is any more; on the monotonic clock */
@@ -456,6 +457,18 @@ void catalog_reload(struct catalog *c)
 {
     stale_mark(c);
     catalog_expire(c);
+}
+
+void catalog_key_failed(struct catalog *c)
+{
+    int64_t now_us = clock_mono_us();
+    pthread_mutex_lock(&c->lock);
+    bool due = now_us - c->failed_us >= TOKEN_AGAIN_US;
+    if (due)
+        c->failed_us = now_us;
+    pthread_mutex_unlock(&c->lock);
+    if (due)
+        catalog_reload(c);
 }
 
 void catalog_look(struct catalog *c, int64_t *ret_epoch, int64_t *ret_age_us)

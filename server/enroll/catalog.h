@@ -86,6 +86,10 @@ void catalog_expire(struct catalog *c);
 /* Makes the next catalog_get load everything again, issuing keys as well, whatever the epoch. */
 void catalog_reload(struct catalog *c);
 
+/* An issuing key did not sign: makes the next catalog_get open them again, every ten seconds at
+ * most. */
+void catalog_key_failed(struct catalog *c);
+
 /* The epoch of the present snapshot (0: none), and for how long nobody knows whether it still is
  * the registry's. */
 void catalog_look(struct catalog *c, int64_t *ret_epoch, int64_t *ret_age_us);

@@ -94,6 +94,12 @@ static enum err sign(struct enrolment *e)
         return enrolment_no_memory(e);
     err = issuer_sign(e->issuer, &e->csr, &e->profile, renewal ? e->peer.leaf.subject_der : none,
                       renewal ? e->peer.leaf.san_der : none, now_s, e->arena, &e->issued);
+    if (err == ERR_SYSTEM) {
+        issuer_failed(e->issuer);
+        catalog_key_failed(e->service->catalog);
+        return fault_set(e->fault, FAULT_CA_NO_ISSUER, "the key of %s does not sign",
+                         issuer_name(e->issuer));
+    }
     if (err)
         return fault_set(e->fault, FAULT_INTERNAL, "signing with %s: %s", issuer_name(e->issuer),
                          err_name(err));

@@ -107,6 +107,12 @@ EVP_PKEY *issuer_key(const struct issuer *i)
     return i->signer->ops->key_get(i->signer);
 }
 
+void issuer_failed(const struct issuer *i)
+{
+    if (i->signer->ops->failed)
+        i->signer->ops->failed(i->signer);
+}
+
 /* The given Name, or the profile's. */
 static enum err subject_make(const struct cert_profile *p, struct bytes given, X509_NAME **ret_name)
 {

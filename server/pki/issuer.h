@@ -36,6 +36,10 @@ int64_t issuer_not_after_s(const struct issuer *i);
 /* How addresses name it: half of its key's fingerprint, hexadecimal. Its certificate may change. */
 const char *issuer_slug(const struct issuer *i);
 
+/* Says that its key did not sign: where it is behind PKCS#11 it is opened anew by the next
+ * signer_open that finds nobody using it. */
+void issuer_failed(const struct issuer *i);
+
 /* Certificate and key, borrowed; for pki/ only. */
 X509 *issuer_certificate(const struct issuer *i);
 EVP_PKEY *issuer_key(const struct issuer *i);

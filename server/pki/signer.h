@@ -17,6 +17,8 @@ struct signer_ops {
     /* The key to hand to OpenSSL for signing; borrowed from the signer. */
     EVP_PKEY *(*key_get)(const struct signer *s);
     void (*free)(struct signer *s);
+    /* The key did not sign. NULL: there is nothing to be done about it. */
+    void (*failed)(const struct signer *s);
 };
 
 struct signer {

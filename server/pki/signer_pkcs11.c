@@ -23,6 +23,7 @@ static struct {
     char *module;
     char *pin; /* secret; NULL: none */
     unsigned keys;
+    bool broken; /* a key did not sign: the module is begun again before the next is opened */
 } token = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static EVP_PKEY *key_get(const struct signer *s)
@@ -40,7 +41,17 @@ static void pkcs11_free(struct signer *s)
     free(p);
 }
 
-static const struct signer_ops ops = {.key_get = key_get, .free = pkcs11_free};
+/* libp11 goes on handing out what it knows of a token that is not there any more. */
+static void pkcs11_failed(const struct signer *s)
+{
+    (void)s;
+    pthread_mutex_lock(&token.lock);
+    token.broken = true;
+    pthread_mutex_unlock(&token.lock);
+}
+
+static const struct signer_ops ops = {
+    .key_get = key_get, .free = pkcs11_free, .failed = pkcs11_failed};
 
 static bool engine_begin(void)
 {
@@ -74,12 +85,16 @@ static bool engine_again(void)
     ENGINE_finish(token.engine);
     ENGINE_free(token.engine);
     token.engine = NULL;
+    token.broken = false;
     return engine_begin();
 }
 
 static EVP_PKEY *key_find(const char *uri)
 {
-    EVP_PKEY *key = token.engine ? ENGINE_load_private_key(token.engine, uri, NULL, NULL) : NULL;
+    if (token.broken && token.keys > 0)
+        return NULL; /* until whoever has one has given it back */
+    bool usable = token.engine && !token.broken;
+    EVP_PKEY *key = usable ? ENGINE_load_private_key(token.engine, uri, NULL, NULL) : NULL;
     if (!key && (token.engine ? engine_again() : engine_begin()))
         key = ENGINE_load_private_key(token.engine, uri, NULL, NULL);
     ERR_clear_error();

@@ -189,6 +189,29 @@ def test_a_token_that_is_away_is_asked_again(tmp_path, token):
         assert issuer_of(stack, enrolled(stack).cert) == "issuing-1"
 
 
+def test_when_a_token_fails_under_way_another_issuer_signs(tmp_path, token):
+    uri = token.key("issuing")
+    with Made(tmp_path, **token.settings(tmp_path)) as stack:
+        stack.init("--key-uri", uri)
+        stack.start()
+        stack.seed()
+        enrolled(stack)
+        (token.folder / "tokens").rename(token.folder / "away")
+        (token.folder / "tokens").mkdir()
+        with pytest.raises(Refused) as e:
+            enrolled(stack)
+        assert e.value.code == "ca.no_issuer" and e.value.status == 503
+        stack.musterd("add-issuer", "--name", "issuing-file", "--organization", "Test")
+        wait_for("the other issuer", lambda: works(stack))
+        assert issuer_of(stack, enrolled(stack).cert) == "issuing-file"
+        (token.folder / "tokens").rmdir()
+        (token.folder / "away").rename(token.folder / "tokens")
+        stack.stop()
+        stack.start()
+        stack.v1("POST", "/cas/issuing-file/deactivate")
+        assert issuer_of(stack, enrolled(stack).cert) == "issuing-1"
+
+
 def works(stack):
     try:
         return bool(enrolled(stack))
