@@ -14,6 +14,7 @@ DEFINE_CLEANUP(X509_CRL *, X509_CRL_free);
 DEFINE_CLEANUP(BIO *, BIO_free_all);
 DEFINE_CLEANUP(ASN1_INTEGER *, ASN1_INTEGER_free);
 DEFINE_CLEANUP(ASN1_ENUMERATED *, ASN1_ENUMERATED_free);
+DEFINE_CLEANUP(AUTHORITY_KEYID *, AUTHORITY_KEYID_free);
 
 /* PEM text begins with printable characters, DER with a SEQUENCE. */
 static X509_CRL *crl_decode(struct bytes text)
@@ -135,13 +136,22 @@ enum err crl_read(struct bytes text, struct arena *arena, struct crl_info *ret_i
     return e ? e : der_take(crl, arena, &ret_info->der);
 }
 
+/* What OpenSSL asks before it looks at a CRL: one that it passed over would count for nothing. */
+static bool will_be_used(const X509_CRL *crl, X509 *ca)
+{
+    _cleanup_(AUTHORITY_KEYID_freep) AUTHORITY_KEYID *akid =
+        X509_CRL_get_ext_d2i(crl, NID_authority_key_identifier, NULL, NULL);
+    return (X509_get_key_usage(ca) & KU_CRL_SIGN) != 0 &&
+           (!akid || X509_check_akid(ca, akid) == X509_V_OK);
+}
+
 bool crl_is_of(struct bytes der, X509 *ca)
 {
     int digest = NID_undef, bits = 0;
     EVP_PKEY *key = X509_get0_pubkey(ca);
     _cleanup_(X509_CRL_freep) X509_CRL *crl = crl_decode(der);
     if (!crl || !key || X509_NAME_cmp(X509_CRL_get_issuer(crl), X509_get_subject_name(ca)) != 0 ||
-        X509_CRL_verify(crl, key) != 1) {
+        !will_be_used(crl, ca) || X509_CRL_verify(crl, key) != 1) {
         ERR_clear_error();
         return false;
     }

@@ -31,5 +31,6 @@ struct crl_info {
 enum err crl_read(struct bytes text, struct arena *arena, struct crl_info *ret_info,
                   const char **ret_why) MUST_CHECK;
 
-/* Whether that CA made it: its name, its key, a signature of at least 112 bits. */
+/* Whether that CA made it: its name, its key, a signature of at least 112 bits; and it may sign
+ * CRLs (RFC 5280 4.2.1.3). */
 bool crl_is_of(struct bytes der, X509 *ca);

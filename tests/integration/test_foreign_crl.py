@@ -18,11 +18,11 @@ from test_jit_mqtt import retry, trusted
 CRL = "application/pkix-crl"
 
 
-def crl_of(ca, *certs, number=1, begin=-1, end=7, reason=x509.ReasonFlags.key_compromise, key=None, digest=None, extensions=(), next_update=True):
+def crl_of(ca, *certs, number=1, begin=-1, end=7, reason=x509.ReasonFlags.key_compromise, key=None, digest=None, extensions=(), aki=None):
     """Days from now; DER."""
     builder = x509.CertificateRevocationListBuilder().issuer_name(ca.name).last_update(now() + datetime.timedelta(days=begin))
     builder = builder.next_update(now() + datetime.timedelta(days=end))
-    builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key()), False)
+    builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key((aki or ca.key).public_key()), False)
     if number is not None:
         builder = builder.add_extension(x509.CRLNumber(number), False)
     for extension in extensions:
@@ -171,12 +171,25 @@ PARTITION = x509.IssuingDistributionPoint(full_name=[x509.UniformResourceIdentif
     (lambda ca: b"", "no CRL that can be read"), (lambda ca: b"\x30\x03abc", "no CRL that can be read"), (lambda ca: b"x" * 300, "no CRL that can be read"),
     (lambda ca: crl_of(ca) + b"x", "no CRL that can be read"), (lambda ca: cert_pem(ca.cert), "no CRL that can be read"),
     (lambda ca: crl_of(Authority("Somebody else")), "not of this CA"), (lambda ca: crl_of(ca, key=Authority("Somebody else").key), "not of this CA"),
-    (lambda ca: crl_of(ca, digest=hashes.SHA1()), "not of this CA"), (lambda ca: crl_of(ca, extensions=[PARTITION]), "covers only some"),
+    (lambda ca: crl_of(ca, digest=hashes.SHA1()), "not of this CA"), (lambda ca: crl_of(ca, aki=Authority("Somebody else").key), "not of this CA"), (lambda ca: crl_of(ca, extensions=[PARTITION]), "covers only some"),
     (lambda ca: crl_of(ca, extensions=[x509.DeltaCRLIndicator(1)]), "covers only some")])
 def test_what_is_no_crl_of_it(stack, jitp, make, said):
     with pytest.raises(Refused) as e:
         upload(stack, jitp.ca.nick, make(jitp.ca))
     assert e.value.code == "request.malformed" and said in e.value.problem["detail"]
+
+
+def test_a_ca_that_may_not_sign_crls(stack):
+    ca = Authority(unique("No CRLs"))
+    builder = (x509.CertificateBuilder().subject_name(ca.name).issuer_name(ca.name).public_key(ca.key.public_key()).serial_number(7)
+               .not_valid_before(now() - datetime.timedelta(days=1)).not_valid_after(now() + datetime.timedelta(days=99))
+               .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+               .add_extension(x509.KeyUsage(True, False, False, False, False, True, False, False, False), True))
+    ca.cert, name = builder.sign(ca.key, hashes.SHA256()), unique("nocrl")
+    ca.register(stack, name, "jit")
+    with pytest.raises(Refused) as e:
+        upload(stack, name, crl_of(ca))
+    assert "may not sign CRLs" in e.value.problem["detail"]
 
 
 def test_an_older_one_does_not_take_its_place(stack, jitp):

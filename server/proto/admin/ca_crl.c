@@ -59,8 +59,8 @@ enum err ca_crl_before(struct service *service, struct exchange *x, json_t *args
         e = ca_take(service, x, args, &ca);
     if (!e && !crl_is_of(crl.der, ca))
         e = fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
-                      "the CRL is not of this CA: its name or its key is another, or the signature "
-                      "is weak");
+                      "the CRL is not of this CA: its name or its key is another, the signature is "
+                      "weak, or the CA may not sign CRLs");
     return e ? e : args_fill(x, &crl, &arena, args);
 }
 
