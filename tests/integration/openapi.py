@@ -4,6 +4,7 @@ Stack.admin and client.request hand their exchanges to seen(); what does not fit
 that asked, and once more test_openapi.py, where a thread swallowed it."""
 import json
 import pathlib
+import pickle
 import re
 import urllib.parse
 
@@ -163,6 +164,22 @@ class Spec:
 
     def unseen_codes(self):
         return set().union(*(o.codes for o in self.operations), self.anywhere) - self.codes_met
+
+
+    # a run in several processes
+
+    def leave(self, file):
+        """What this process has seen, for the one that judges the whole run."""
+        file.write_bytes(pickle.dumps((self.succeeded, self.codes_met, self.parameters_met, self.schemas.met, self.violations)))
+
+    def take(self, folder):
+        for file in folder.glob("*.seen"):
+            succeeded, codes, parameters, members, violations = pickle.loads(file.read_bytes())
+            self.succeeded |= succeeded
+            self.codes_met |= codes
+            self.parameters_met |= parameters
+            self.schemas.met |= members
+            self.violations += violations
 
 
 SPEC = Spec()

@@ -283,5 +283,8 @@ def test_an_operator_of_another_product_sees_none_of_it(fleet):
     stack, name = fleet.stack, unique("elsewhere")
     stack.v1("POST", "/products", {"name": name})
     token = stack.v1("POST", "/admin-tokens", {"name": unique("viewer"), "role": "viewer", "product": name})["token"]
+    asked = f"/certs:expiring?product=pump&template={fleet.template}&seconds=864000"
+    assert [r["product"] for r in stack.v1("GET", asked)] == ["pump"] and stack.v1("GET", asked + "&silent_s=86400") == []
+    assert {r["ends"] for r in stack.v1("GET", "/certs:forecast?product=" + name)} == {0}
     assert stack.v1("GET", "/certs:expiring", token=token) == []
     assert {r["renewals"] for r in stack.v1("GET", "/certs:forecast", token=token)} == {0}

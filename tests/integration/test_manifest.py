@@ -103,6 +103,13 @@ def test_another_key_of_the_element(stack, signer, tmp_path):
     assert imported(stack, tmp_path, [entry], "--key-slot", "3")["imported"] == 1 and row(stack, serial)[0] == spki(key)
 
 
+def test_by_the_api(stack, signer):
+    serial, entry = signer.element(keys=[jwk(new_key(), "2")])
+    body = json.dumps(entry).encode() + b"\n\n{}\n"
+    told = stack.admin("POST", "/admin/v1/products/pump/manifest?batch=lot-9&key=2&report=rejected", body, NDJSON)
+    assert (told["imported"], [line["line"] for line in told["lines"]]) == (1, [3]) and row(stack, serial)[1] == "lot-9"
+
+
 def test_a_certificate_beside_the_key_is_for_that_key(stack, signer, tmp_path):
     key, other = new_key(), new_key()
     good = signer.element(keys=[jwk(key, cert=signer.authority.sign(name_of("x"), key.public_key()))])
@@ -164,6 +171,8 @@ def test_signers_come_and_go(stack, tmp_path):
     entry = made.element()[1]
     assert imported(stack, tmp_path, [entry])["imported"] == 1
     stack.cli("manifest", "distrust", made.name)
+    pages = [s["name"] for page in stack.pages("/manifest-signers?limit=1") for s in page]
+    assert len(pages) == len(set(pages)) and made.name not in pages
     assert "trusted here" in imported(stack, tmp_path, [made.element()[1]])["lines"][0]["reason"]
     assert stack.cli("manifest", "distrust", made.name, check=False).returncode == 1
     with pytest.raises(Refused) as e:

@@ -56,6 +56,7 @@ def test_a_leaked_claim(stack, tmp_path):
     run(stack, tmp_path, "compromised-claim.md", CLAIM=claim.name)
     assert stack.v1("GET", f"/claims/{claim.name}")["state"] == "revoked"
     assert (tmp_path / "strangers.txt").read_text().split() == [serials[1]]
+    assert {d["serial"] for d in stack.v1("GET", f"/devices?claim={claim.name}")} == set(serials)
     assert stack.device(serials[1])["retired_at"] and not stack.device(serials[0])["retired_at"] and not stack.device(other.serial)["retired_at"]
     assert stack.v1("GET", f"/claims/{claim.name}-2")["state"] == "active" and (tmp_path / f"{claim.name}-2.key").stat().st_mode & 0o777 == 0o600
     with pytest.raises(Refused):
