@@ -14,6 +14,7 @@ enum {
     PAUSES = 100, /* the disk is busy with saving for one part of so many */
     FIRST_FD = 3,
     FAILED = 1,
+    MAX_CHILD_S = 600,
     US_PER_S = 1000000,
 };
 
@@ -74,6 +75,7 @@ static void outcome_take(struct keep *k, const char *reason)
 static void child_run(const struct plugin *p)
 {
     (void)close_range(FIRST_FD, UINT_MAX, 0);
+    (void)alarm(MAX_CHILD_S); /* a disk that answers nothing: another child may have more luck */
     enum err e = save(p);
     int code = e == ERR_SYSTEM && errno > 0 && errno <= UCHAR_MAX ? errno : FAILED;
     _exit(e ? code : 0);
