@@ -1,6 +1,7 @@
 /* Time: wall clock for people and certificates, monotonic for durations. Threads: any. */
 #pragma once
 
+#include <pthread.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -8,6 +9,14 @@ enum { CLOCK_TEXT_BYTES = 32 };
 
 /* Microseconds on a clock that never steps; only differences mean anything. */
 int64_t clock_mono_us(void);
+
+/* The moment us microseconds, at least 0, from now on that clock, as pthread_cond_timedwait takes
+ * it. */
+struct timespec clock_deadline(int64_t us);
+
+/* A condition whose timed waits end on that clock. 0, or the number of an error; on Linux it does
+ * not fail. The caller destroys it. */
+int clock_cond_init(pthread_cond_t *ret_cond);
 
 /* Microseconds since 1970 UTC. */
 int64_t clock_wall_us(void);

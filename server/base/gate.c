@@ -3,17 +3,12 @@
 #include <errno.h>
 #include <time.h>
 
+#include "base/clock.h"
+
 enum err gate_init(struct gate *g, unsigned max_inside, unsigned max_waiting)
 {
     *g = (struct gate){.max_inside = max_inside, .max_waiting = max_waiting};
-    pthread_condattr_t attr;
-    if (pthread_condattr_init(&attr) != 0)
-        return ERR_SYSTEM;
-    int rc = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    if (rc == 0)
-        rc = pthread_cond_init(&g->freed, &attr);
-    pthread_condattr_destroy(&attr);
-    if (rc != 0)
+    if (clock_cond_init(&g->freed) != 0)
         return ERR_SYSTEM;
     if (pthread_mutex_init(&g->lock, NULL) != 0) {
         pthread_cond_destroy(&g->freed);
@@ -28,22 +23,10 @@ void gate_done(struct gate *g)
     pthread_mutex_destroy(&g->lock);
 }
 
-static void deadline_after(unsigned timeout_ms, struct timespec *ret_at)
-{
-    clock_gettime(CLOCK_MONOTONIC, ret_at);
-    ret_at->tv_sec += timeout_ms / 1000;
-    ret_at->tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (ret_at->tv_nsec >= 1000000000) {
-        ret_at->tv_sec++;
-        ret_at->tv_nsec -= 1000000000;
-    }
-}
-
 /* With the lock held: waits for a place until the deadline. */
 static enum err gate_wait(struct gate *g, unsigned timeout_ms)
 {
-    struct timespec at;
-    deadline_after(timeout_ms, &at);
+    struct timespec at = clock_deadline((int64_t)timeout_ms * 1000);
     int rc = 0;
     g->waiting++;
     while (g->inside >= g->max_inside && rc == 0)

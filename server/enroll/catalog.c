@@ -42,11 +42,7 @@ enum err catalog_new(struct db *db, const struct signer_source *keys, struct cat
     c->keys = keys;
     c->confirmed_us = clock_mono_us();
     pthread_mutex_init(&c->lock, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->loaded, &attr);
-    pthread_condattr_destroy(&attr);
+    clock_cond_init(&c->loaded);
     *ret_catalog = c;
     return ERR_OK;
 }
@@ -134,22 +130,12 @@ static void refresh(struct catalog *c, const struct snapshot *present)
         stale_mark(c);
 }
 
-static struct timespec monotonic_in_ms(long ms)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_nsec += ms * 1000000L;
-    at.tv_sec += at.tv_nsec / 1000000000L;
-    at.tv_nsec %= 1000000000L;
-    return at;
-}
-
 /* Whether the caller is to look, and then loading_leave. While another one loads, what was right a
  * moment ago serves; what is older is waited for, but not for long: the database may be away. Only
  * who has nothing at all waits until the other one is done. */
 static bool loading_enter(struct catalog *c, int64_t age_us)
 {
-    struct timespec until = monotonic_in_ms(WAIT_MS);
+    struct timespec until = clock_deadline(WAIT_MS * 1000L);
     int rc = age_us < OLD_US ? ETIMEDOUT : 0;
     pthread_mutex_lock(&c->lock);
     while (c->loading && rc != ETIMEDOUT)

@@ -30,7 +30,6 @@ enum {
     HTTP_TOO_MANY = 429,
     HTTP_BAD_GATEWAY = 502,
     HTTP_GATEWAY_TIMEOUT = 504,
-    NS_PER_MS = 1000000,
 };
 
 struct events {
@@ -219,12 +218,8 @@ static void sinks_do(struct events *e)
 /* Sleeps for a tick; false at the end. */
 static bool tick_wait(struct events *e)
 {
-    struct timespec at;
+    struct timespec at = clock_deadline((int64_t)TICK_MS * 1000);
     int rc = 0;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_nsec += (long)TICK_MS * NS_PER_MS;
-    at.tv_sec += at.tv_nsec / (1000L * NS_PER_MS);
-    at.tv_nsec %= 1000L * NS_PER_MS;
     pthread_mutex_lock(&e->lock);
     while (!e->stop && rc == 0)
         rc = pthread_cond_timedwait(&e->wake, &e->lock, &at);
@@ -269,16 +264,12 @@ static void parts_free(struct events *e)
 enum err events_new(struct db *db, const struct events_config *config, struct events **ret_events)
 {
     struct events *e = calloc(1, sizeof(*e));
-    pthread_condattr_t attr;
     if (!e)
         return ERR_NO_MEMORY;
     e->db = db;
     e->publish = config->publish;
     e->ctx = config->ctx;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&e->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    clock_cond_init(&e->wake);
     pthread_mutex_init(&e->lock, NULL);
     enum err err = id_new(e->me);
     if (!err)

@@ -1,8 +1,7 @@
 #include "enroll/foreign_crls.h"
 
-#include <string.h>
-
 #include "base/cleanup.h"
+#include "base/json_out.h"
 #include "base/log.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
@@ -10,25 +9,6 @@
 #include "store/foreign_crl.h"
 
 enum { ARENA_BYTES = 256 << 20 };
-
-/* What the registry calls it; holds and the like are for good here. */
-static const char *reason_name(int reason)
-{
-    static const char *const names[] = {"unspecified",
-                                        "keyCompromise",
-                                        "cACompromise",
-                                        "affiliationChanged",
-                                        "superseded",
-                                        NULL,
-                                        "cessationOfOperation",
-                                        NULL,
-                                        NULL,
-                                        NULL,
-                                        "privilegeWithdrawn"};
-    static const int order[] = {0, 1, 2, 3, 4, 6, 0, 0, 0, 10, 0}; /* by CRLReason */
-    const char *name = reason >= 0 && reason < (int)ARRAY_LEN(order) ? names[order[reason]] : NULL;
-    return name ? name : names[0];
-}
 
 static const struct revoked *row_of(const struct crl_info *crl, struct bytes number)
 {
@@ -53,7 +33,7 @@ static enum err one_apply(struct service *service, X509 *ca, const struct crl_in
         return e;
     const struct revoked *row = row_of(crl, info.serial_number);
     if (row)
-        e = foreign_revoke(service->db, c->id, reason_name(row->reason), &now);
+        e = foreign_revoke(service->db, c->id, revocation_reason_name(row->reason), &now);
     *revoked += now;
     return e;
 }
@@ -76,14 +56,29 @@ enum err foreign_crls_apply(struct service *service, struct bytes ca_der,
     return e;
 }
 
-static enum err recent_apply(struct service *service, const struct foreign_crl *f,
-                             struct arena *arena)
+static void failed_log(const char *ca, enum err e)
 {
+    struct buf b;
+    log_begin(&b, LOG_WARN, "jobs.foreign_crls_failed");
+    if (ca)
+        json_text(&b, "ca", ca);
+    json_text(&b, "error", err_name(e));
+    log_end(&b, LOG_WARN);
+}
+
+/* Each in an arena of its own, and whatever becomes of it: the next CA's is not kept by it. */
+static void recent_apply(struct service *service, const struct foreign_crl *f)
+{
+    _cleanup_(arena_donep) struct arena arena;
     struct crl_info crl;
     const char *why = NULL;
     size_t revoked = 0;
-    enum err e = crl_read(f->der, arena, &crl, &why);
-    return e ? e : foreign_crls_apply(service, f->ca_der, &crl, arena, &revoked);
+    arena_init(&arena, ARENA_BYTES);
+    enum err e = crl_read(f->der, &arena, &crl, &why);
+    if (!e)
+        e = foreign_crls_apply(service, f->ca_der, &crl, &arena, &revoked);
+    if (e)
+        failed_log(f->ca, e);
 }
 
 void foreign_crls_run(struct service *service)
@@ -99,7 +94,7 @@ void foreign_crls_run(struct service *service)
     if (!e)
         e = foreign_recent(service->db, &arena, &crls, &count);
     for (size_t i = 0; i < count && !e; i++)
-        e = recent_apply(service, &crls[i], &arena);
+        recent_apply(service, &crls[i]);
     if (e)
-        log_text(LOG_WARN, "jobs.foreign_crls_failed", "error", err_name(e));
+        failed_log(NULL, e);
 }

@@ -81,15 +81,6 @@ static void job_release(struct job *job)
         job_free(job);
 }
 
-static void done_init(pthread_cond_t *done)
-{
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(done, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
 static enum err job_new(const struct hook_question *q, struct job **ret_job, struct fault *fault)
 {
     _cleanup_(freep) char *body = NULL;
@@ -100,7 +91,7 @@ static enum err job_new(const struct hook_question *q, struct job **ret_job, str
     struct job *job = calloc(1, sizeof(*job));
     if (!job)
         return fault_set(fault, FAULT_INTERNAL, "out of memory");
-    done_init(&job->done);
+    clock_cond_init(&job->done);
     hook_reply_init(&job->reply);
     job->owners = 1;
     job->deadline_us = deadline_us;

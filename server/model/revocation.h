@@ -12,6 +12,11 @@ struct revoked {
     int reason;                 /* CRLReason, RFC 5280 5.3.1 */
 };
 
+/* The reasons that the registry has, by their names of RFC 5280; what it has no name for is
+ * unspecified, 0. */
+const char *revocation_reason_name(int reason);
+int revocation_reason_of(const char *name);
+
 enum ocsp_state { OCSP_GOOD, OCSP_REVOKED, OCSP_UNKNOWN };
 
 struct ocsp_status {

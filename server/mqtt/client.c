@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/secret.h"
 #include "model/broker_wire.h"
@@ -27,7 +28,6 @@ enum {
     SURE_MS = 2000,
     SHARED_COUNT = 4, /* of the subscriptions, those that replicas share */
     FAILED_FROM = 0x80,
-    NS_PER_MS = 1000000,
 };
 
 /* ECDHE and an AEAD; TLS 1.3 has its own. */
@@ -62,14 +62,6 @@ struct mqtt_client {
     char reason[REASON_BYTES]; /* of the last failure */
 };
 
-static void deadline_after(int ms, struct timespec *ret_at)
-{
-    clock_gettime(CLOCK_MONOTONIC, ret_at);
-    int64_t ns = ret_at->tv_nsec + (int64_t)(ms % 1000) * NS_PER_MS;
-    ret_at->tv_sec += ms / 1000 + (time_t)(ns / (1000 * NS_PER_MS));
-    ret_at->tv_nsec = (long)(ns % (1000 * NS_PER_MS));
-}
-
 static void answer_set(struct mqtt_client *c, enum answer answer, const char *reason)
 {
     pthread_mutex_lock(&c->lock);
@@ -93,9 +85,8 @@ static void answer_await(struct mqtt_client *c)
 /* Whether it was yes. */
 static bool answer_wait(struct mqtt_client *c, int ms)
 {
-    struct timespec at;
+    struct timespec at = clock_deadline((int64_t)ms * 1000);
     int rc = 0;
-    deadline_after(ms, &at);
     pthread_mutex_lock(&c->lock);
     while (c->answer == ANSWER_AWAITED && !c->lost && rc == 0)
         rc = pthread_cond_timedwait(&c->changed, &c->lock, &at);
@@ -252,9 +243,8 @@ static bool subscribe_try(struct mqtt_client *c)
 /* Waits, until it is time, stop or lost; whether to stop. */
 static bool keeper_wait(struct mqtt_client *c, int ms, bool until_lost)
 {
-    struct timespec at;
+    struct timespec at = clock_deadline((int64_t)ms * 1000);
     int rc = 0;
-    deadline_after(ms, &at);
     pthread_mutex_lock(&c->lock);
     while (!c->stop && !(until_lost && c->lost) && rc == 0)
         rc = pthread_cond_timedwait(&c->changed, &c->lock, &at);
@@ -387,14 +377,8 @@ static enum err handle_make(struct mqtt_client *c)
 
 static enum err lock_make(struct mqtt_client *c)
 {
-    pthread_condattr_t attr;
     pthread_rwlock_init(&c->sending, NULL); /* does not fail on Linux */
-    if (pthread_condattr_init(&attr) != 0)
-        return ERR_SYSTEM;
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    int rc = pthread_cond_init(&c->changed, &attr);
-    pthread_condattr_destroy(&attr);
-    if (rc != 0)
+    if (clock_cond_init(&c->changed) != 0)
         return ERR_SYSTEM;
     if (pthread_mutex_init(&c->lock, NULL) != 0) {
         pthread_cond_destroy(&c->changed);

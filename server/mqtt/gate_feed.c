@@ -22,8 +22,6 @@ enum {
     POSITION_US = 10000000,      /* how often the position moves where nothing changed */
     PAGE_ARENA_BYTES = 64 << 20, /* entries of a page with their policies' documents */
     MAX_SEEN_BYTES = 65536,
-    US_PER_S = 1000000,
-    NS_PER_US = 1000,
 };
 
 /* Marks of loads look like no position of the registry. */
@@ -80,20 +78,11 @@ void gate_feed_away(struct gate_feed *f)
     pthread_mutex_unlock(&f->lock);
 }
 
-static void deadline_after(int64_t us, struct timespec *ret_at)
-{
-    clock_gettime(CLOCK_MONOTONIC, ret_at);
-    int64_t ns = ret_at->tv_nsec + us % US_PER_S * NS_PER_US;
-    ret_at->tv_sec += us / US_PER_S + ns / ((int64_t)US_PER_S * NS_PER_US);
-    ret_at->tv_nsec = ns % ((int64_t)US_PER_S * NS_PER_US);
-}
-
 /* Sleeps for a tick; false at the end. */
 static bool tick_wait(struct gate_feed *f)
 {
-    struct timespec at;
+    struct timespec at = clock_deadline(TICK_US);
     int rc = 0;
-    deadline_after(TICK_US, &at);
     pthread_mutex_lock(&f->lock);
     while (!f->stop && rc == 0)
         rc = pthread_cond_timedwait(&f->changed, &f->lock, &at);
@@ -122,9 +111,8 @@ static bool status_get(struct gate_feed *f, struct gate_status *ret_status, int6
 /* Waits for a status that is no longer that of *s; false: there was none in time. */
 static bool status_next(struct gate_feed *f, struct gate_status *s)
 {
-    struct timespec at;
+    struct timespec at = clock_deadline(STATUS_WAIT_US);
     int rc = 0;
-    deadline_after(STATUS_WAIT_US, &at);
     pthread_mutex_lock(&f->lock);
     while (!f->stop && f->known && f->status.counter == s->counter && rc == 0)
         rc = pthread_cond_timedwait(&f->changed, &f->lock, &at);
@@ -415,13 +403,7 @@ static void *feed_run(void *arg)
 
 static enum err lock_make(struct gate_feed *f)
 {
-    pthread_condattr_t attr;
-    if (pthread_condattr_init(&attr) != 0)
-        return ERR_SYSTEM;
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    int rc = pthread_cond_init(&f->changed, &attr);
-    pthread_condattr_destroy(&attr);
-    if (rc != 0)
+    if (clock_cond_init(&f->changed) != 0)
         return ERR_SYSTEM;
     if (pthread_mutex_init(&f->lock, NULL) != 0) {
         pthread_cond_destroy(&f->changed);

@@ -30,9 +30,7 @@ struct jobs {
 /* With the lock held: sleeps until the time is over, the settings are others or the end came. */
 static void pause_s(struct jobs *j, int seconds)
 {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_sec += seconds;
+    struct timespec at = clock_deadline((int64_t)seconds * 1000000);
     int rc = 0;
     while (!j->stop && !j->changed && rc == 0)
         rc = pthread_cond_timedwait(&j->wake, &j->lock, &at);
@@ -154,11 +152,7 @@ enum err jobs_new(struct service *service, const struct maintain_settings *setti
     struct jobs *j = calloc(1, sizeof(*j));
     if (!j)
         return ERR_NO_MEMORY;
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&j->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    clock_cond_init(&j->wake);
     pthread_mutex_init(&j->lock, NULL);
     j->service = service;
     j->settings = *settings;

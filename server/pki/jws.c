@@ -12,10 +12,6 @@
 DEFINE_CLEANUP(EVP_MD_CTX *, EVP_MD_CTX_free);
 DEFINE_CLEANUP(ECDSA_SIG *, ECDSA_SIG_free);
 
-static const uint8_t p256_head[] = {0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
-                                    0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
-                                    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04};
-
 /* What OpenSSL verifies: Ecdsa-Sig-Value (RFC 3279 2.2.3). The caller frees. */
 static int signature_encode(struct bytes raw, unsigned char **ret_der)
 {
@@ -48,12 +44,7 @@ bool jws_es256_verify(X509 *signer, struct bytes signing_input, struct bytes sig
 enum err jwk_p256_fingerprint(const uint8_t x[JWS_P256_BYTES], const uint8_t y[JWS_P256_BYTES],
                               uint8_t ret_digest[SHA256_BYTES])
 {
-    uint8_t spki[sizeof(p256_head) + 2 * JWS_P256_BYTES];
-    const unsigned char *at = spki;
-    memcpy(spki, p256_head, sizeof(p256_head));
-    memcpy(spki + sizeof(p256_head), x, JWS_P256_BYTES);
-    memcpy(spki + sizeof(p256_head) + JWS_P256_BYTES, y, JWS_P256_BYTES);
-    _cleanup_(key_freep) EVP_PKEY *key = d2i_PUBKEY(NULL, &at, sizeof(spki));
-    ERR_clear_error();
-    return key ? digest_sha256(bytes_of(spki, sizeof(spki)), ret_digest) : ERR_INVALID;
+    _cleanup_(key_freep) EVP_PKEY *key = NULL;
+    enum err e = key_decode_p256_point(x, y, &key);
+    return e ? e : key_fingerprint(key, ret_digest);
 }

@@ -9,8 +9,9 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/secret.h"
+#include "pki/key.h"
 
-enum { JWS_P256_BYTES = 32 };
+enum { JWS_P256_BYTES = KEY_P256_BYTES };
 
 /* ES256 (RFC 7518 3.4): whether the key of that certificate, which must be P-256, signed it.
  * signature is r and s, 32 bytes each. */

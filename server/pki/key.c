@@ -2,6 +2,7 @@
 
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -149,7 +150,7 @@ static enum err ec_encode(EVP_PKEY *key, bool p256, struct buf *ret)
     _cleanup_(BN_freep) BIGNUM *x = NULL;
     _cleanup_(BN_freep) BIGNUM *y = NULL;
     uint8_t point[2 * MAX_COORDINATE_BYTES];
-    int len = p256 ? 32 : MAX_COORDINATE_BYTES;
+    int len = p256 ? KEY_P256_BYTES : MAX_COORDINATE_BYTES;
     if (!EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_EC_PUB_X, &x) ||
         !EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_EC_PUB_Y, &y))
         return ERR_INVALID;
@@ -160,9 +161,22 @@ static enum err ec_encode(EVP_PKEY *key, bool p256, struct buf *ret)
     return ERR_OK;
 }
 
+enum err key_decode_p256_point(const uint8_t x[KEY_P256_BYTES], const uint8_t y[KEY_P256_BYTES],
+                               EVP_PKEY **ret_key)
+{
+    uint8_t spki[sizeof(p256_head) + 2 * KEY_P256_BYTES];
+    const unsigned char *at = spki;
+    memcpy(spki, p256_head, sizeof(p256_head));
+    memcpy(spki + sizeof(p256_head), x, KEY_P256_BYTES);
+    memcpy(spki + sizeof(p256_head) + KEY_P256_BYTES, y, KEY_P256_BYTES);
+    *ret_key = d2i_PUBKEY(NULL, &at, sizeof(spki));
+    ERR_clear_error();
+    return *ret_key ? ERR_OK : ERR_INVALID;
+}
+
 bool key_spki_is_canonical(struct bytes spki)
 {
-    if (spki.len == sizeof(p256_head) + 2 * 32)
+    if (spki.len == sizeof(p256_head) + 2 * KEY_P256_BYTES)
         return memcmp(spki.data, p256_head, sizeof(p256_head)) == 0;
     return spki.len == sizeof(p384_head) + 2 * MAX_COORDINATE_BYTES &&
            memcmp(spki.data, p384_head, sizeof(p384_head)) == 0;

@@ -34,6 +34,12 @@ enum err key_load_private(const char *path, const char *passphrase, EVP_PKEY **r
  * classed by size: below 3072 bits RSA2048, below 4096 RSA3072, 4096 RSA4096. */
 enum key_kind key_kind_of(EVP_PKEY *key);
 
+enum { KEY_P256_BYTES = 32 };
+
+/* A public key of P-256 by its coordinates. ERR_INVALID: no point of the curve. */
+enum err key_decode_p256_point(const uint8_t x[KEY_P256_BYTES], const uint8_t y[KEY_P256_BYTES],
+                               EVP_PKEY **ret_key) MUST_CHECK;
+
 /* DER SubjectPublicKeyInfo in the one form a key has here: named curve, uncompressed point, RSA
  * with NULL parameters. ret is initialised by the caller. */
 enum err key_encode_canonical(EVP_PKEY *key, struct buf *ret) MUST_CHECK;

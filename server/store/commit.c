@@ -29,9 +29,7 @@ enum {
     GATHER_US = 12 * 1000,
     GATHER_COUNT = 24,
     SECOND_LEADER_COUNT = 32,
-    SECOND_LEADER_US = 20 * 1000,
-    NS_PER_US = 1000,
-    NS_PER_S = 1000 * 1000 * 1000
+    SECOND_LEADER_US = 20 * 1000
 };
 
 /* One thread's enrolment on its way; on that thread's stack until done. */
@@ -271,11 +269,7 @@ static size_t queue_take(struct committer *c, struct waiter **batch)
 /* With the lock held: until woken or the time is over, which is true. */
 static bool wait_for(struct committer *c, struct waiter *w, int64_t us)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)us * NS_PER_US;
-    until.tv_sec += until.tv_nsec / NS_PER_S;
-    until.tv_nsec %= NS_PER_S;
+    struct timespec until = clock_deadline(us);
     return pthread_cond_timedwait(&w->wake, &c->lock, &until) == ETIMEDOUT;
 }
 
@@ -355,21 +349,12 @@ static bool wait_long(struct committer *c, struct waiter *w)
     return wait_for(c, w, SECOND_LEADER_US);
 }
 
-static void wake_init(pthread_cond_t *wake)
-{
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(wake, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
 enum err committer_record(struct committer *c, const struct enrol_record *record,
                           struct arena *arena, struct enrol_outcome *ret_outcome)
 {
     struct waiter w = {.record = record, .arena = arena, .err = ERR_UNAVAILABLE};
     bool waited = false;
-    wake_init(&w.wake);
+    clock_cond_init(&w.wake);
     pthread_mutex_lock(&c->lock);
     queue_put(c, &w);
     while (!w.done) {

@@ -98,11 +98,7 @@ enum err db_new(const struct db_config *config, struct db **ret_db)
     snprintf(db->options, sizeof(db->options),
              "-c search_path=muster -c statement_timeout=%u -c client_min_messages=warning",
              config->statement_timeout_ms);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&db->freed, &attr);
-    pthread_condattr_destroy(&attr);
+    clock_cond_init(&db->freed);
     pthread_mutex_init(&db->lock, NULL);
     *ret_db = db;
     return ERR_OK;
@@ -168,19 +164,6 @@ static enum err conn_open(const struct db *db, struct db_conn *c)
     return ERR_OK;
 }
 
-static struct timespec deadline_after_ms(unsigned ms)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    at.tv_sec += ms / 1000;
-    at.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (at.tv_nsec >= 1000000000) {
-        at.tv_sec++;
-        at.tv_nsec -= 1000000000;
-    }
-    return at;
-}
-
 /* With the lock held: an idle slot, preferring one that is connected. */
 static struct db_conn *pool_pick(struct db *db)
 {
@@ -199,7 +182,7 @@ static struct db_conn *pool_pick(struct db *db)
 
 enum err db_acquire(struct db *db, struct db_conn **ret_conn)
 {
-    struct timespec at = deadline_after_ms(db->config.acquire_timeout_ms);
+    struct timespec at = clock_deadline((int64_t)db->config.acquire_timeout_ms * 1000);
     int64_t began_us = clock_mono_us();
     pthread_mutex_lock(&db->lock);
     struct db_conn *c = pool_pick(db);

@@ -52,21 +52,6 @@ static const char *put(struct number *n, int64_t value)
     return n->text;
 }
 
-/* CRLReason (RFC 5280 5.3.1). */
-static int reason_parse(const char *text)
-{
-    static const struct {
-        const char *name;
-        int number;
-    } reasons[] = {{"keyCompromise", 1}, {"cACompromise", 2},         {"affiliationChanged", 3},
-                   {"superseded", 4},    {"cessationOfOperation", 5}, {"privilegeWithdrawn", 9}};
-    for (size_t i = 0; i < ARRAY_LEN(reasons); i++) {
-        if (strcmp(reasons[i].name, text) == 0)
-            return reasons[i].number;
-    }
-    return 0;
-}
-
 static enum err due_load(struct db *db, const struct crl_plan *plan, PGresult **ret_rows)
 {
     struct number shards, every;
@@ -129,7 +114,7 @@ enum err revocation_crls_run(struct db *db, const struct crl_plan *plan)
 static enum err revoked_take(const PGresult *r, int row, struct arena *arena, struct revoked *ret)
 {
     ret->revoked_s = atoll(PQgetvalue(r, row, 1));
-    ret->reason = reason_parse(PQgetvalue(r, row, 2));
+    ret->reason = revocation_reason_of(PQgetvalue(r, row, 2));
     return db_parse_bytea(arena, PQgetvalue(r, row, 0), &ret->serial_number);
 }
 
@@ -226,7 +211,7 @@ enum err revocation_status(struct db *db, struct bytes serial_number, int64_t is
     ret_status->state = strcmp(PQgetvalue(r, 0, 0), "good") == 0 ? OCSP_GOOD : OCSP_REVOKED;
     if (ret_status->state == OCSP_REVOKED) {
         ret_status->revoked_s = atoll(PQgetvalue(r, 0, 1));
-        ret_status->reason = reason_parse(PQgetvalue(r, 0, 2));
+        ret_status->reason = revocation_reason_of(PQgetvalue(r, 0, 2));
     }
     return ERR_OK;
 }

@@ -35,6 +35,11 @@ class Primary(Stack):
     def pg_start(self):
         shell(f'pg_start "{self.folder}/pg" {self.pg_port}', PG_OPTIONS=self.pg_options)
 
+    def sql_as_owner(self, *statements):
+        """Each in its own transaction, as ALTER SYSTEM asks."""
+        for text in statements:
+            shell(f'"$(pg_bin)/psql" -h 127.0.0.1 -p {self.pg_port} -U muster -d muster -Atqc "{text}"')
+
     def configure(self, **extra):
         """What a drill has set stays set."""
         self.settings.update(extra)

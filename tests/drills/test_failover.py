@@ -21,10 +21,6 @@ class Replicated(Primary):
         self.sql_as_owner("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
         wait_for("the standby to be synchronous", lambda: self.one("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1)
 
-    def sql_as_owner(self, *statements):
-        for text in statements:
-            shell(f'"$(pg_bin)/psql" -h 127.0.0.1 -p {self.pg_port} -U muster -d muster -Atqc "{text}"')
-
     def standby_start(self):
         home = self.folder / "standby"
         shell(f"""mkdir -p "{home}"; chown postgres "{home}"

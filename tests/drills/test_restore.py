@@ -24,12 +24,8 @@ class Archived(Primary):
         shell(f'mkdir "{self.archive}"; chown postgres "{self.archive}"')
         self.receive()
         self.base()
-        self.owner("ALTER SYSTEM SET synchronous_standby_names = 'muster_archive'", "SELECT pg_reload_conf()")
+        self.sql_as_owner("ALTER SYSTEM SET synchronous_standby_names = 'muster_archive'", "SELECT pg_reload_conf()")
         wait_for("the archive to be waited for", lambda: self.one("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == 1)
-
-    def owner(self, *statements):
-        for text in statements:
-            shell(f'"$(pg_bin)/psql" -h 127.0.0.1 -p {self.pg_port} -U muster -d muster -Atqc "{text}"')
 
     def registry(self, *args):
         words = " ".join(f'"{a}"' for a in args)

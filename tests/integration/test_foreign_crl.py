@@ -1,5 +1,6 @@
 """CRLs of registered CAs: who is on one is refused at every door."""
 import datetime
+import signal
 
 import pytest
 from cryptography import x509
@@ -81,6 +82,22 @@ def test_a_device_that_is_registered_is_revoked(stack, jitp):
     assert upload(stack, jitp.ca.nick, crl_of(jitp.ca, gone.cert, number=2))["revoked"] == 0
     assert stack.one("SELECT count(*) FROM outbox WHERE event = 'certificate.revoked' AND payload->>'fingerprint' = %s AND payload->>'crl_of' = %s",
                      fingerprint(gone.cert), jitp.ca.nick) == 1
+
+
+def test_one_that_cannot_be_read_keeps_no_other(stack, jitp):
+    """What is applied again in the minutes after an upload, to those who registered meanwhile."""
+    broken, gone = [Maker(stack), Maker(stack)], jitp.device()
+    gone.config()
+    set_der = "UPDATE ca_crl SET der = decode(%s, 'hex') WHERE ca_id = (SELECT id FROM ca WHERE name = %s)"
+    for maker in (broken[0], jitp, broken[1]):
+        upload(stack, maker.ca.nick, crl_of(maker.ca))
+    for maker, der in ((broken[0], b"\0"), (jitp, crl_of(jitp.ca, gone.cert)), (broken[1], b"\0")):
+        stack.sql(set_der, der.hex(), maker.ca.nick)
+    stack.process.send_signal(signal.SIGHUP)
+    wait_for("the device to be revoked", lambda: certificates(stack, gone.serial)[0][1] == "revoked")
+    wait_for("the log", lambda: {m.ca.nick for m in broken} <= {r.get("ca") for r in stack.log_records() if r["event"] == "jobs.foreign_crls_failed"})
+    for maker in broken:
+        upload(stack, maker.ca.nick, crl_of(maker.ca, number=2))
 
 
 def test_the_same_serial_number_of_another_ca_is_somebody_else(stack, jitp):

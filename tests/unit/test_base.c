@@ -347,10 +347,25 @@ START_TEST(log_levels_have_names)
 }
 END_TEST
 
+START_TEST(deadlines_are_of_the_clock_that_never_steps)
+{
+    static const int64_t after_us[] = {0, 1, 999999, 1000000, 2500000, INT64_C(90) * 1000000};
+    for (size_t i = 0; i < ARRAY_LEN(after_us); i++) {
+        int64_t before_us = clock_mono_us();
+        struct timespec at = clock_deadline(after_us[i]);
+        int64_t at_us = (int64_t)at.tv_sec * 1000000 + at.tv_nsec / 1000;
+        ck_assert(at.tv_nsec >= 0 && at.tv_nsec < 1000000000);
+        ck_assert_int_ge(at_us, before_us + after_us[i]);
+        ck_assert_int_le(at_us, clock_mono_us() + after_us[i]);
+    }
+}
+END_TEST
+
 SUITE("base", arena_is_bounded_and_zeroed, buf_drops_what_does_not_fit_whole,
       base64_vectors_both_ways, base64_takes_white_space_and_nothing_else,
       base64_round_trips_random_bytes, text_utf8_refuses_what_rfc_3629_refuses,
       text_numbers_and_durations, text_url_decodes_in_place, json_escapes_and_replaces,
       ids_are_unique_and_in_time_order, digest_and_comparison, private_files_must_be_private,
       the_gate_bounds_both_inside_and_queue, new_limits_hold_at_once,
-      histograms_count_up_to_their_bounds, log_levels_have_names)
+      histograms_count_up_to_their_bounds, log_levels_have_names,
+      deadlines_are_of_the_clock_that_never_steps)

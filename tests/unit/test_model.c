@@ -4,6 +4,7 @@
 #include "model/device.h"
 #include "model/fault.h"
 #include "model/profile.h"
+#include "model/revocation.h"
 #include "model/serial.h"
 #include "suite.h"
 
@@ -89,6 +90,21 @@ START_TEST(kinds_of_keys_have_names)
 }
 END_TEST
 
+START_TEST(reasons_of_revocation_by_name_and_number)
+{
+    static const int lasting[] = {0, 1, 2, 3, 4, 5, 9};
+    for (size_t i = 0; i < ARRAY_LEN(lasting); i++)
+        ck_assert_int_eq(revocation_reason_of(revocation_reason_name(lasting[i])), lasting[i]);
+    ck_assert_str_eq(revocation_reason_name(1), "keyCompromise");
+    ck_assert_str_eq(revocation_reason_name(9), "privilegeWithdrawn");
+    static const int others[] = {-1, 6, 7, 8, 10, 11};
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        ck_assert_str_eq(revocation_reason_name(others[i]), "unspecified");
+    ck_assert_int_eq(revocation_reason_of("certificateHold"), 0);
+}
+END_TEST
+
 SUITE("model", every_fault_has_a_row_and_codes_are_unique, hidden_faults_are_told_as_one,
       fault_set_keeps_a_bounded_detail, a_device_walks_forward_and_only_the_stated_ways_back,
-      serials_in_their_canonical_form, kinds_of_keys_have_names)
+      serials_in_their_canonical_form, kinds_of_keys_have_names,
+      reasons_of_revocation_by_name_and_number)

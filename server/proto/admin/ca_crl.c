@@ -1,6 +1,5 @@
 /* A registered CA's CRL, as an operator uploads it. */
 #include "base/cleanup.h"
-#include "base/text.h"
 #include "enroll/catalog.h"
 #include "enroll/foreign_crls.h"
 #include "enroll/service.h"
@@ -32,16 +31,11 @@ static enum err ca_take(struct service *service, struct exchange *x, const json_
     return e ? fault_set(&x->fault, FAULT_INTERNAL, "the CA's certificate cannot be read") : ERR_OK;
 }
 
-static int text_set(json_t *args, const char *key, const char *text)
-{
-    return text ? json_object_set_new(args, key, json_string(text)) : -1;
-}
-
 static enum err args_fill(struct exchange *x, const struct crl_info *crl, struct arena *arena,
                           json_t *args)
 {
-    int rc = text_set(args, "der", text_hex(arena, crl->der)) |
-             text_set(args, "number", text_hex(arena, crl->number)) |
+    int rc = admin_hex_add(arena, args, "der", crl->der) |
+             admin_hex_add(arena, args, "number", crl->number) |
              json_object_set_new(args, "this_update", json_integer(crl->this_update_s)) |
              json_object_set_new(args, "next_update", json_integer(crl->next_update_s)) |
              json_object_set_new(args, "entries", json_integer((json_int_t)crl->count));

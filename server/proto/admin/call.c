@@ -110,6 +110,12 @@ enum err admin_authenticate(struct service *service, const struct route *row, st
     return ERR_OK;
 }
 
+int admin_hex_add(struct arena *arena, json_t *args, const char *name, struct bytes value)
+{
+    const char *hex = text_hex(arena, value);
+    return hex ? json_object_set_new(args, name, json_string(hex)) : -1;
+}
+
 enum err admin_refused(struct exchange *x, enum err e, const char *message)
 {
     const char *detail = strchr(message, '\n');

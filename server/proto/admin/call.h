@@ -64,6 +64,10 @@ enum err admin_handle(struct service *service, struct exchange *x) MUST_CHECK;
 enum err admin_args(const struct admin_call *call, struct exchange *x,
                     json_t **ret_args) MUST_CHECK;
 
+/* An argument in hex, with the arena's help; -1: out of memory. */
+int admin_hex_add(struct arena *arena, json_t *args, const char *name,
+                  struct bytes value) MUST_CHECK;
+
 /* Fault and error of a desk call that failed. */
 enum err admin_refused(struct exchange *x, enum err e, const char *message);
 

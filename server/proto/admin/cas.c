@@ -5,7 +5,6 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/secret.h"
-#include "base/text.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
 #include "pki/cert.h"
@@ -42,12 +41,6 @@ static enum err judge(struct exchange *x, const struct cert_info *info)
     if (info->not_after_s <= clock_wall_s())
         return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "the certificate has expired");
     return ERR_OK;
-}
-
-static int hex_add(struct exchange *x, json_t *args, const char *key, struct bytes value)
-{
-    const char *hex = text_hex(x->arena, value);
-    return hex ? json_object_set_new(args, key, json_string(hex)) : -1;
 }
 
 /* The CN of a certificate that the CA signed and that is valid now: what its holder was asked to
@@ -87,11 +80,12 @@ static enum err certificate_args(struct exchange *x, const char *pem, json_t *ar
         e = judge(x, &info);
     if (e)
         return e;
-    int rc = hex_add(x, args, "der", der) |
-             hex_add(x, args, "fingerprint", bytes_of(info.fingerprint, SHA256_BYTES)) |
-             hex_add(x, args, "spki", bytes_of(info.spki_sha256, SHA256_BYTES)) |
-             json_object_set_new(args, "subject", json_string(info.subject_text)) |
-             json_object_set_new(args, "not_after", json_integer(info.not_after_s));
+    int rc =
+        admin_hex_add(x->arena, args, "der", der) |
+        admin_hex_add(x->arena, args, "fingerprint", bytes_of(info.fingerprint, SHA256_BYTES)) |
+        admin_hex_add(x->arena, args, "spki", bytes_of(info.spki_sha256, SHA256_BYTES)) |
+        json_object_set_new(args, "subject", json_string(info.subject_text)) |
+        json_object_set_new(args, "not_after", json_integer(info.not_after_s));
     if (!rc && info.cn)
         rc = json_object_set_new(args, "cn", json_string(info.cn));
     return rc ? fault_set(&x->fault, FAULT_INTERNAL, "out of memory") : ERR_OK;
@@ -140,7 +134,7 @@ enum err ca_code_before(struct service *service, struct exchange *x, json_t *arg
     uint8_t random[SHA256_BYTES];
     (void)service;
     if (secret_random(random, sizeof(random)) ||
-        hex_add(x, args, "fresh", bytes_of(random, sizeof(random))))
+        admin_hex_add(x->arena, args, "fresh", bytes_of(random, sizeof(random))))
         return fault_set(&x->fault, FAULT_INTERNAL, "random numbers");
     return ERR_OK;
 }

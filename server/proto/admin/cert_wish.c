@@ -2,7 +2,6 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/text.h"
 #include "enroll/catalog.h"
 #include "enroll/pipeline.h"
 #include "enroll/service.h"
@@ -98,12 +97,6 @@ enum err cert_wish_provision(struct service *service, struct exchange *x, const 
     return pipeline_run(service, &rq, x->arena, ret_result, &report, fault);
 }
 
-static int hex_add(struct exchange *x, json_t *args, const char *key, struct bytes value)
-{
-    const char *hex = text_hex(x->arena, value);
-    return hex ? json_object_set_new(args, key, json_string(hex)) : -1;
-}
-
 /* What the desk is told of it. NULL: out of memory. */
 static json_t *desk_args(struct exchange *x, const struct cert_wish *w)
 {
@@ -113,10 +106,11 @@ static json_t *desk_args(struct exchange *x, const struct cert_wish *w)
                              (json_int_t)w->leaf.not_after_s, "parameters");
     int rc = args ? 0 : -1;
     if (!rc)
-        rc = hex_add(x, args, "fingerprint", bytes_of(w->leaf.fingerprint, SHA256_BYTES)) |
-             hex_add(x, args, "spki", bytes_of(w->leaf.spki_sha256, SHA256_BYTES)) |
-             hex_add(x, args, "serial_number", w->leaf.serial_number) |
-             hex_add(x, args, "certificate", w->chain[0]);
+        rc = admin_hex_add(x->arena, args, "fingerprint",
+                           bytes_of(w->leaf.fingerprint, SHA256_BYTES)) |
+             admin_hex_add(x->arena, args, "spki", bytes_of(w->leaf.spki_sha256, SHA256_BYTES)) |
+             admin_hex_add(x->arena, args, "serial_number", w->leaf.serial_number) |
+             admin_hex_add(x->arena, args, "certificate", w->chain[0]);
     for (size_t i = 0; i < w->parameter_count && !rc; i++)
         rc = json_object_set_new(json_object_get(args, "parameters"), w->parameters[i].name,
                                  json_string(w->parameters[i].value));

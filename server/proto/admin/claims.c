@@ -6,7 +6,6 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/text.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
 #include "enroll/template.h"
@@ -199,22 +198,18 @@ static enum err profile_make(struct order *o, struct cert_profile *p)
     return ERR_OK;
 }
 
-static int hex_add(struct order *o, const char *name, struct bytes value)
-{
-    const char *hex = text_hex(o->x->arena, value);
-    return hex ? json_object_set_new(o->args, name, json_string(hex)) : -1;
-}
-
 /* What the registry records of a certificate. */
 static enum err certificate_add(struct order *o, const struct cert_info *info, int64_t issuer)
 {
-    int rc = hex_add(o, "der", o->leaf) |
-             hex_add(o, "fingerprint", bytes_of(info->fingerprint, SHA256_BYTES)) |
-             hex_add(o, "spki", bytes_of(info->spki_sha256, SHA256_BYTES)) |
-             hex_add(o, "serial_number", info->serial_number) |
-             json_object_set_new(o->args, "issuer", json_integer(issuer)) |
-             json_object_set_new(o->args, "not_before", json_integer(info->not_before_s)) |
-             json_object_set_new(o->args, "not_after", json_integer(info->not_after_s));
+    int rc =
+        admin_hex_add(o->x->arena, o->args, "der", o->leaf) |
+        admin_hex_add(o->x->arena, o->args, "fingerprint",
+                      bytes_of(info->fingerprint, SHA256_BYTES)) |
+        admin_hex_add(o->x->arena, o->args, "spki", bytes_of(info->spki_sha256, SHA256_BYTES)) |
+        admin_hex_add(o->x->arena, o->args, "serial_number", info->serial_number) |
+        json_object_set_new(o->args, "issuer", json_integer(issuer)) |
+        json_object_set_new(o->args, "not_before", json_integer(info->not_before_s)) |
+        json_object_set_new(o->args, "not_after", json_integer(info->not_after_s));
     (void)json_object_del(o->args, "csr");
     (void)json_object_del(o->args, "certificate");
     (void)json_object_del(o->args, "validity_s");

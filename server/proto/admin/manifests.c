@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/text.h"
 #include "enroll/service.h"
 #include "pki/cert.h"
 #include "proto/admin/allowlist.h"
@@ -107,12 +106,6 @@ enum err manifest_import_handle(struct service *service, struct exchange *x)
     return e ? e : import(service, x, args, &signers);
 }
 
-static int hex_set(struct exchange *x, json_t *args, const char *key, struct bytes value)
-{
-    const char *hex = text_hex(x->arena, value);
-    return hex ? json_object_set_new(args, key, json_string(hex)) : -1;
-}
-
 /* What the desk wants to know of the certificate. */
 enum err manifest_signer_before(struct service *service, struct exchange *x, json_t *args)
 {
@@ -130,10 +123,11 @@ enum err manifest_signer_before(struct service *service, struct exchange *x, jso
     if (e)
         return fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
                          "pem is no certificate that can be read");
-    int rc = hex_set(x, args, "der", der) |
-             hex_set(x, args, "fingerprint", bytes_of(info.fingerprint, SHA256_BYTES)) |
-             json_object_set_new(args, "subject", json_string(info.subject_text)) |
-             json_object_set_new(args, "not_after", json_integer(info.not_after_s));
+    int rc =
+        admin_hex_add(x->arena, args, "der", der) |
+        admin_hex_add(x->arena, args, "fingerprint", bytes_of(info.fingerprint, SHA256_BYTES)) |
+        json_object_set_new(args, "subject", json_string(info.subject_text)) |
+        json_object_set_new(args, "not_after", json_integer(info.not_after_s));
     json_object_del(args, "pem");
     return rc ? fault_set(&x->fault, FAULT_INTERNAL, "out of memory") : ERR_OK;
 }
