@@ -27,9 +27,10 @@ struct catalog {
     int64_t expired_us;   /* likewise: a look that began before then has not seen our change */
     int64_t confirmed_us; /* when the registry last said that current is right */
     int64_t wall_at_us; /* the registry's time of day when the monotonic clock was 0; 0: unknown */
-    int64_t failed_us;  /* when an issuing key was said not to sign */
-    bool stale;         /* current is replaced at the next look whatever its epoch */
-    bool loading;       /* somebody is: one at a time */
+    int64_t wall_from_us;  /* likewise, but as early as it can have been */
+    int64_t failed_us;     /* when an issuing key was said not to sign */
+    bool stale;            /* current is replaced at the next look whatever its epoch */
+    bool loading;          /* somebody is: one at a time */
     pthread_cond_t loaded; /* nobody is any more; on the monotonic clock */
 };
 
@@ -75,6 +76,7 @@ static void time_note(struct catalog *c, int64_t looked_us, int64_t wall_us)
     int64_t now_us = clock_mono_us();
     pthread_mutex_lock(&c->lock);
     c->wall_at_us = wall_us - (looked_us + (now_us - looked_us) / 2);
+    c->wall_from_us = wall_us - now_us;
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -208,6 +210,14 @@ void catalog_look(struct catalog *c, int64_t *ret_epoch, int64_t *ret_age_us)
     *ret_epoch = c->current ? c->current->epoch : 0;
     *ret_age_us = clock_mono_us() - c->confirmed_us;
     pthread_mutex_unlock(&c->lock);
+}
+
+int64_t catalog_registry_us(struct catalog *c, int64_t mono_us)
+{
+    pthread_mutex_lock(&c->lock);
+    int64_t from_us = c->wall_from_us;
+    pthread_mutex_unlock(&c->lock);
+    return from_us + mono_us;
 }
 
 double catalog_clock_ahead_s(struct catalog *c)

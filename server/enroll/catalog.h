@@ -94,6 +94,11 @@ void catalog_key_failed(struct catalog *c);
  * the registry's. */
 void catalog_look(struct catalog *c, int64_t *ret_epoch, int64_t *ret_age_us);
 
+/* The registry's time of day, microseconds since 1970, at a moment of the monotonic clock: never
+ * later than it was, and earlier by no more than the last look took. After the first catalog_get.
+ */
+int64_t catalog_registry_us(struct catalog *c, int64_t mono_us);
+
 /* How far this machine's wall clock is ahead of the registry's as the last look found it, seconds.
  * Known at once when the clock is stepped; 0 before the first look. */
 double catalog_clock_ahead_s(struct catalog *c);

@@ -67,7 +67,7 @@ static void record_claim(const struct enrolment *e, struct enrol_record *r)
 void enrolment_origin(const struct enrolment *e, struct enrol_record *r)
 {
     r->request_id = e->rq->request_id;
-    r->since_us = e->rq->since_us;
+    r->asked_us = catalog_registry_us(e->service->catalog, e->rq->since_us);
     r->protocol = e->rq->protocol;
     r->operation = e->rq->operation;
     r->credential = credential_name(e->credential);

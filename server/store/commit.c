@@ -88,7 +88,7 @@ void committer_free(struct committer *c)
 static void write_origin(struct buf *b, const struct enrol_record *r)
 {
     json_text(b, "request_id", r->request_id);
-    json_int(b, "age_us", clock_mono_us() - r->since_us);
+    json_int(b, "asked_us", r->asked_us);
     json_text(b, "protocol", r->protocol);
     json_text(b, "operation", r->operation);
     json_text(b, "credential", r->credential);

@@ -18,7 +18,7 @@ enum { ENROL_MAX_RECORD_BYTES = 256 * 1024, ENROL_MAX_BATCH = 64, ENROL_MAX_COMM
  * JSON members are JSON texts. */
 struct enrol_record {
     const char *request_id;
-    int64_t since_us; /* of the request, monotonic; becomes an age when it is sent */
+    int64_t asked_us; /* the registry's time of day, since 1970; it was sent then or later */
     const char *protocol;
     const char *operation;
     const char *credential; /* token, factory, device, claim, jit */

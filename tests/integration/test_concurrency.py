@@ -2,12 +2,15 @@
 import base64
 import contextlib
 import http.client
+import socket
 import threading
+import time
 
 import psycopg2
 import pytest
 
 from client import EST, Device, basic, certs_of, fingerprint, new_csr, new_key, tls_context, unique
+from replica import Replica
 from stack import Refused, wait_for
 
 CLIENTS = 64
@@ -182,3 +185,61 @@ def test_changes_of_the_catalog_under_load(stack):
     for t in threads:
         t.join()
     assert failures == []
+
+
+class Slow:
+    """A line to a database on which what says a certain word is held up."""
+
+    def __init__(self, port, word):
+        self.target, self.word = port, word
+        self.held, self.goes_on = threading.Event(), threading.Event()
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.server.accept()
+                far = socket.create_connection(("127.0.0.1", self.target))
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self.carry, args=ends, daemon=True).start()
+
+    def carry(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self.word in data:
+                    self.held.set()
+                    self.goes_on.wait()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.goes_on.set()
+        self.server.close()
+
+
+def test_what_was_sent_before_the_power_cut_is_held_up_before_the_database(stack, tmp_path):
+    """Wherever a request is held up, it stays as old as it is."""
+    serial = unique("slow")
+    stack.allow(serial)
+    token = stack.mint("strict", serial=serial)
+    replica = Replica(stack, tmp_path)
+    with Slow(stack.pg_port, serial.encode()) as line, contextlib.ExitStack() as todo:
+        replica.configure(database__port=line.port)
+        replica.start()
+        todo.callback(replica.stop)
+        path, headers, body = enrolment(serial, token, new_key(), "strict")
+        late = http.client.HTTPSConnection("127.0.0.1", replica.port, context=tls_context(replica), timeout=60)
+        todo.callback(late.close)
+        late.request("POST", path, body, headers)
+        assert line.held.wait(20)
+        held = fingerprint(Device(stack, serial, "strict", token).enrol(key=new_key()))
+        time.sleep(0.5)  # longer than it was under way before
+        line.goes_on.set()
+        answer = late.getresponse()
+        assert answer.status == 503 and b'"code":"device.busy"' in answer.read()
+    assert live_certificates(stack, serial) == [("pending", held)]
