@@ -24,7 +24,7 @@ LEFT_OF = {
     "mqtt": {"base", "model", "pki", "store", "enroll", "proto"},
     "ops": {"base", "model", "pki", "store", "enroll", "proto"},
     "main": {"base", "model", "pki", "store", "enroll", "proto", "http", "mqtt", "ops"},
-    "cli": {"base", "model"},
+    "cli": {"base", "model", "pki"},
     "broker": {"base", "model"},
 }
 
