@@ -41,10 +41,24 @@ static void json_escape_char(struct buf *b, unsigned char c)
     }
 }
 
+/* How much of s stands in JSON as it is. */
+static size_t json_plain(const char *s)
+{
+    size_t n = 0;
+    while ((unsigned char)s[n] >= 0x20 && (unsigned char)s[n] < 0x7f && s[n] != '"' && s[n] != '\\')
+        n++;
+    return n;
+}
+
 static void json_string(struct buf *b, const char *s)
 {
     buf_add_char(b, '"');
-    while (*s) {
+    for (;;) {
+        size_t plain = json_plain(s);
+        buf_add(b, s, plain);
+        s += plain;
+        if (!*s)
+            break;
         size_t n = text_utf8_length(s);
         if (n == 0) {
             buf_add_text(b, "\\ufffd");

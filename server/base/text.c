@@ -51,9 +51,15 @@ static const char hex_digits[] = "0123456789abcdef";
 
 void text_add_hex(struct buf *b, struct bytes in)
 {
+    char piece[256];
+    size_t n = 0;
     for (size_t i = 0; i < in.len; i++) {
-        char two[2] = {hex_digits[in.data[i] >> 4], hex_digits[in.data[i] & 15]};
-        buf_add(b, two, 2);
+        piece[n++] = hex_digits[in.data[i] >> 4];
+        piece[n++] = hex_digits[in.data[i] & 15];
+        if (n == sizeof(piece) || i + 1 == in.len) {
+            buf_add(b, piece, n);
+            n = 0;
+        }
     }
 }
 

@@ -51,6 +51,11 @@ int client_new(const struct client_settings *settings, struct client **ret_clien
     return EXIT_OK;
 }
 
+int client_again(const struct client *c, struct client **ret_client)
+{
+    return client_new(&c->settings, ret_client);
+}
+
 void client_free(struct client *c)
 {
     if (!c)

@@ -1,6 +1,6 @@
 /*
  * HTTPS to the admin listener: one connection, bounded answers, problems told in one line.
- * Threads: main only.
+ * Threads: each client is for one.
  */
 #pragma once
 
@@ -37,6 +37,8 @@ struct client_answer {
 
 /* An exit code; says on standard error what is wrong. */
 int client_new(const struct client_settings *settings, struct client **ret_client);
+/* Another connection to the same server, for another thread. */
+int client_again(const struct client *c, struct client **ret_client);
 void client_free(struct client *c);
 
 /* EXIT_OK with an answer; otherwise the refusal or the reason was printed. */

@@ -114,5 +114,13 @@
            "for a trusted user: minutes, one template, one device unless --budget says more")      \
     OPTION(old_expires, OPTION_DURATION, "old_enrol_for_s", "DURATION",                            \
            "end enrolment with the old one so soon (default: when it ends)")                       \
+    OPTION(size, OPTION_NUMBER, "size", "N", "devices the batch may have (default: any number)")   \
+    OPTION(keys, OPTION_TEXT, NULL, "FORMAT",                                                      \
+           "make the keys here, p12 or pem, under the passphrase; no server sees them")            \
+    OPTION(passphrase_file, OPTION_TEXT, NULL, "FILE", "file with the passphrase of the keys")     \
+    OPTION(parallel, OPTION_NUMBER, NULL, "N", "requests at once, 1 to 16 (default 4)")            \
+    OPTION(private_key, OPTION_TEXT, NULL, "FILE", "the station's key, which seals (PEM)")         \
+    OPTION(accept_gap, OPTION_FLAG, NULL, NULL,                                                    \
+           "lines are lost for good: go on behind them; reconcile tells so from now on")           \
     OPTION(mode, OPTION_TEXT, "mode", "MODE",                                                      \
            "stop-new: what was begun may be finished; hard: nothing may, for good")

@@ -18,6 +18,7 @@ enum {
     CREATE = 1 << FLOW_CREATE,
     REGISTER = 1 << FLOW_REGISTER,
     ADMIT = 1 << FLOW_ADMIT,
+    CERTIFY = 1 << FLOW_CERTIFY,
     ALL = ENROL | CREATE | REGISTER | ADMIT,
 };
 
@@ -30,20 +31,21 @@ static const struct step {
     {"authenticate", step_authenticate, "UNPROVISIONED", ALL},
     {"admit", step_admit, "UNPROVISIONED", ADMIT},
     {"identify", step_identify, "BOOTSTRAP", ALL},
-    {"decode", step_decode, "ENROLL", ENROL | CREATE},
+    {"decode", step_decode, "ENROLL", ENROL | CREATE | CERTIFY},
     {"link", step_link, "ENROLL", ENROL},
-    {"authorize", step_authorize, "ENROLL", ENROL | CREATE},
+    {"authorize", step_authorize, "ENROLL", ENROL | CREATE | CERTIFY},
     {"limit", step_limit, "ENROLL", ALL},
     {"own", step_own, "ENROLL", REGISTER},
     {"hook", step_hook, "ENROLL", ENROL | REGISTER},
-    {"evaluate", step_evaluate, "ENROLL", ENROL | REGISTER | ADMIT},
-    {"issue", step_issue, "ENROLL", ALL},
+    {"evaluate", step_evaluate, "ENROLL", ENROL | REGISTER | ADMIT | CERTIFY},
+    {"issue", step_issue, "ENROLL", ALL | CERTIFY},
     {"record", step_record, "REGISTER", ALL},
 };
 
 const char *credential_name(enum credential_kind k)
 {
-    static const char *const names[] = {"none", "token", "factory", "device", "claim", "jit"};
+    static const char *const names[] = {"none",   "token", "station", "factory",
+                                        "device", "claim", "jit"};
     return names[k];
 }
 
@@ -52,8 +54,7 @@ enum err enrolment_no_memory(struct enrolment *e)
     return fault_set(e->fault, FAULT_INTERNAL, "out of memory");
 }
 
-/* Runs the steps until one refuses; timings are written as they pass. */
-static enum err steps_run(struct enrolment *e)
+enum err enrolment_run(struct enrolment *e)
 {
     _cleanup_(buf_donep) struct buf times = {0};
     buf_init(&times, MAX_STEPS_TEXT_BYTES);
@@ -159,7 +160,7 @@ static void refused_token_count(const struct enrolment *e)
 }
 
 /* The refusal goes into the trail in a transaction of its own. */
-static void failure_record(const struct enrolment *e)
+void enrolment_failed(const struct enrolment *e)
 {
     if (!belongs_in_trail(e->fault->code))
         return;
@@ -193,10 +194,10 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
                           .reached = "UNPROVISIONED",
                           .step = "begin",
                           .steps = "[]"};
-    err = steps_run(&e);
+    err = enrolment_run(&e);
     if (err) {
         refused_token_count(&e);
-        failure_record(&e);
+        enrolment_failed(&e);
         admit_failed(&e);
     }
     csr_done(&e.csr);

@@ -29,7 +29,7 @@ static enum err renewal_check(struct enrolment *e)
 /* A certificate for a claim is for nobody yet: a serial in its CSR is only remembered. */
 enum err step_authorize(struct enrolment *e)
 {
-    bool serial_wanted = e->rq->flow == FLOW_ENROL && !e->serial_known;
+    bool serial_wanted = e->rq->flow != FLOW_CREATE && !e->serial_known;
     enum err err = serial_wanted ? enrolment_serial(e) : ERR_OK;
     if (!err)
         err = key_check(e);

@@ -109,7 +109,8 @@ static enum err sign(struct enrolment *e)
 enum err step_issue(struct enrolment *e)
 {
     enum err err = e->rq->flow == FLOW_CREATE ? profile_for_nobody(e) : ERR_OK;
-    if (!err && (e->rq->flow == FLOW_ENROL || e->rq->flow == FLOW_CREATE))
+    bool made = e->rq->flow == FLOW_REGISTER || e->rq->flow == FLOW_ADMIT;
+    if (!err && !made)
         err = sign(e);
     if (err || e->rq->flow == FLOW_CREATE || e->credential == CREDENTIAL_DEVICE)
         return err;

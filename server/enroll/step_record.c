@@ -110,6 +110,7 @@ static int64_t issuer_of(const struct enrolment *e)
         return e->peer_ca->id;
     case FLOW_ENROL:
     case FLOW_CREATE:
+    case FLOW_CERTIFY:
         break;
     }
     return issuer_id(e->issuer);
@@ -157,7 +158,7 @@ static void record_settings(const struct enrolment *e, struct enrol_record *r)
     r->renew_before_s = s->renew_before_s;
     r->grace_s = s->grace_s;
     r->replay_s = s->replay_s;
-    r->approval = s->approval_required;
+    r->approval = s->approval_required && e->credential != CREDENTIAL_STATION;
     r->server_key = e->rq->server_key;
 }
 
@@ -214,17 +215,22 @@ static enum err outcome_judge(struct enrolment *e, const struct enrol_outcome *o
     return ERR_OK;
 }
 
+enum err enrolment_record(struct enrolment *e, struct enrol_record *r)
+{
+    enrolment_origin(e, r);
+    record_peer(e, r);
+    enrolment_certificate(e, r);
+    record_settings(e, r);
+    return record_registration(e, r);
+}
+
 enum err step_record(struct enrolment *e)
 {
     struct enrol_record r = {0};
     struct enrol_outcome outcome = {0};
     if (e->rq->flow == FLOW_CREATE)
         return create_record(e);
-    enrolment_origin(e, &r);
-    record_peer(e, &r);
-    enrolment_certificate(e, &r);
-    record_settings(e, &r);
-    enum err err = record_registration(e, &r);
+    enum err err = enrolment_record(e, &r);
     if (err)
         return err;
     err = committer_record(e->service->committer, &r, e->arena, &outcome);

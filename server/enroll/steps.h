@@ -23,13 +23,14 @@
 enum credential_kind {
     CREDENTIAL_NONE,
     CREDENTIAL_TOKEN,   /* bootstrap token; judged when it is recorded */
+    CREDENTIAL_STATION, /* a station, or an operator, of the factory */
     CREDENTIAL_FACTORY, /* certificate of a registered CA */
     CREDENTIAL_DEVICE,  /* certificate of our own */
     CREDENTIAL_CLAIM,   /* claim certificate; judged when it is recorded */
     CREDENTIAL_JIT,     /* certificate of a registered CA, to become the device's own */
 };
 
-/* "none", "token", "factory", "device", "claim", "jit". */
+/* "none", "token", "station", "factory", "device", "claim", "jit". */
 const char *credential_name(enum credential_kind k);
 
 struct enrolment {
@@ -100,6 +101,12 @@ enum err step_evaluate(struct enrolment *e) MUST_CHECK;
 enum err step_issue(struct enrolment *e) MUST_CHECK;
 enum err step_record(struct enrolment *e) MUST_CHECK;
 
+/* Runs the steps of the request's way until one refuses; timings are written as they pass. */
+enum err enrolment_run(struct enrolment *e) MUST_CHECK;
+
+/* The refusal goes into the trail, in a transaction of its own. */
+void enrolment_failed(const struct enrolment *e);
+
 /* The certificate that came names the device, and its CA stands for what it says. */
 bool enrolment_by_factory(const struct enrolment *e);
 
@@ -117,6 +124,9 @@ void enrolment_origin(const struct enrolment *e, struct enrol_record *r);
 
 /* The certificate, made now or before. */
 void enrolment_certificate(const struct enrolment *e, struct enrol_record *r);
+
+/* All of it. */
+enum err enrolment_record(struct enrolment *e, struct enrol_record *r) MUST_CHECK;
 
 /* What the registry said: ok, or its refusal as the request's fault. */
 enum err enrolment_judged(struct enrolment *e, enum err err, const struct enrol_outcome *o,

@@ -20,6 +20,7 @@ enum enrollment_flow {
     FLOW_CREATE,   /* a certificate for a claim, nobody knows yet for which device */
     FLOW_REGISTER, /* the device such a certificate is for */
     FLOW_ADMIT,    /* the certificate that a device came with becomes its own */
+    FLOW_CERTIFY,  /* a certificate for a device of a factory's batch, that may come in years */
 };
 
 /* An operator registers a certificate, whatever its CA does by itself. */

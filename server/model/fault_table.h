@@ -97,6 +97,18 @@ FAULT(CLAIM_PENDING, "claim.too_many_pending", 429, 1, 0, FULL, "Too many certif
 FAULT(CLAIM_TOPIC, "claim.topic_denied", 403, 0, 0, FULL, "A claim may only ask for an identity", "Firmware must use its own certificate for data; otherwise the claim has leaked") \
 FAULT(OWNERSHIP_INVALID, "ownership.invalid", 400, 0, 0, FULL, "The certificate ownership token is unknown, expired, or was given to somebody else", "The device must ask for a certificate again, and register it within the hour over the same claim and client id") \
 FAULT(OWNERSHIP_USED, "ownership.used", 409, 0, 0, FULL, "The certificate was registered already, with another template or other parameters", "The same request again would get the same answer; for anything else ask for a certificate again") \
+FAULT(STATION_UNKNOWN, "station.unknown", 403, 0, 0, FULL, "The client certificate is no station's", "muster factory station NAME --batch BATCH --certificate FILE") \
+FAULT(STATION_REVOKED, "station.revoked", 403, 0, 0, FULL, "The station was revoked, or its certificate has ended", "muster factory stations; make another with a new certificate") \
+FAULT(BATCH_CLOSED, "factory.batch_closed", 409, 0, 0, FULL, "The batch is closed", "Make another batch") \
+FAULT(BATCH_BUDGET, "factory.budget_exhausted", 403, 0, 0, FULL, "The batch or the station may not have so many devices", "Count what was built; more devices than were ordered is what a stolen station looks like") \
+FAULT(JOURNAL_MALFORMED, "journal.malformed", 400, 0, 0, FULL, "The upload is no journal of a station", "docs/factory.md has the format") \
+FAULT(JOURNAL_CHAIN, "journal.chain_broken", 409, 0, 0, FULL, "A line of the journal does not follow the one before it", "The file was changed; find out by whom before anything of it is believed") \
+FAULT(JOURNAL_FORKED, "journal.forked", 409, 0, 0, FULL, "The journal differs from what was uploaded before", "Two files go by one station's name, or one was changed") \
+FAULT(JOURNAL_GAP, "journal.gap", 409, 0, 0, FULL, "Lines are missing between the last upload and this one", "Upload those first; lost for good: --accept-gap, which reconcile tells for ever") \
+FAULT(JOURNAL_SEAL, "journal.seal_invalid", 403, 0, 0, FULL, "A seal of the journal is not by the station's key", "Compare the station's certificate with the key it seals with") \
+FAULT(JOURNAL_UNSEALED, "journal.unsealed", 400, 0, 0, FULL, "The new lines of the journal have no seal", "Seal the journal, then upload it: muster factory seal") \
+FAULT(JOURNAL_ENTRY, "journal.entry_invalid", 400, 0, 0, FULL, "A line of the journal does not tell a device and its certificate", "The detail says what is missing") \
+FAULT(JOURNAL_BUSY, "journal.busy", 503, 1, 0, FULL, "Another upload of the same journal is under way", "Send it again") \
 FAULT(HOOK_DENIED, "hook.denied", 403, 0, 0, FULL, "The pre-provisioning hook of the template said no", "The hook's own log has the reason, under the request id") \
 FAULT(HOOK_FAILED, "hook.failed", 503, 1, 0, FULL, "The pre-provisioning hook did not answer as it should", "The detail says why; without its yes nothing is provisioned") \
 FAULT(HOOK_BUSY, "hook.busy", 503, 1, 0, FULL, "Too many requests wait for pre-provisioning hooks", "The hook is slow; hook.workers and hook.max_waiting") \

@@ -2,6 +2,7 @@
 
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/x509.h>
 #include <string.h>
 
 #include "base/base64.h"
@@ -158,4 +159,10 @@ bool ledger_seal_verify(const struct ledger_line *line, EVP_PKEY *key)
                                  line->sealed.len) == 1;
     ERR_clear_error();
     return good;
+}
+
+bool ledger_seal_verify_by(const struct ledger_line *line, X509 *cert)
+{
+    EVP_PKEY *key = X509_get0_pubkey(cert);
+    return key && ledger_seal_verify(line, key);
 }

@@ -57,5 +57,6 @@ bool ledger_follows(const struct ledger *l, const struct ledger_line *line);
 /* It is the last one from now on. */
 void ledger_step(struct ledger *l, const struct ledger_line *line);
 
-/* Whether the seal is by that key. */
+/* Whether the seal is by that key, or by that certificate's. */
 bool ledger_seal_verify(const struct ledger_line *line, EVP_PKEY *key);
+bool ledger_seal_verify_by(const struct ledger_line *line, X509 *cert);

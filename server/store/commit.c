@@ -7,12 +7,10 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/json_out.h"
-#include "base/text.h"
 #include "store/commit.h"
 
 static const struct stmt batch_stmt = {
-    "enrol_batch",
-    "SELECT ord, code, detail, proven, certificate, state, answer FROM enrol_batch($1::jsonb)", 1};
+    "enrol_batch", "SELECT " ENROL_OUTCOME_COLUMNS " FROM enrol_batch($1::jsonb)", 1};
 const struct stmt_set commit_statements = {&batch_stmt, 1};
 
 /* The larger a batch the less each enrolment costs, so a busy leader waits for others: when they
@@ -85,121 +83,6 @@ void committer_free(struct committer *c)
     free(c);
 }
 
-static void write_origin(struct buf *b, const struct enrol_record *r)
-{
-    json_text(b, "request_id", r->request_id);
-    json_int(b, "asked_us", r->asked_us);
-    json_text(b, "protocol", r->protocol);
-    json_text(b, "operation", r->operation);
-    json_text(b, "credential", r->credential);
-    json_text(b, "source", r->source);
-    json_int(b, "product_id", r->product_id);
-    json_int(b, "template_id", r->template_id);
-    json_int(b, "template_version", r->template_version);
-    json_text(b, "template_label", r->template_label);
-    json_text(b, "serial", r->serial);
-    json_text(b, "serial_canonical", r->serial_canonical);
-}
-
-/* bytea as PostgreSQL reads it from JSON text; absent values are left out. */
-static void write_bytea(struct buf *b, const char *key, struct bytes value)
-{
-    if (!value.data)
-        return;
-    json_key(b, key);
-    buf_add_text(b, "\"\\\\x");
-    text_add_hex(b, value);
-    buf_add_char(b, '"');
-}
-
-static void write_claim(struct buf *b, const struct enrol_record *r)
-{
-    if (r->claim_id == 0)
-        return;
-    json_int(b, "claim_id", r->claim_id);
-    json_text(b, "claim_name", r->claim_name);
-    json_bool(b, "claim_late", r->claim_late);
-    json_text(b, "client_id", r->client_id);
-    write_bytea(b, "ownership_hash", r->ownership_hash);
-    write_bytea(b, "parameters_hash", r->parameters_hash);
-}
-
-static void write_certificates(struct buf *b, const struct enrol_record *r)
-{
-    write_bytea(b, "token_hash", r->token_hash);
-    write_claim(b, r);
-    write_bytea(b, "peer_fingerprint", r->peer_fingerprint);
-    write_bytea(b, "peer_der", r->peer_der);
-    write_bytea(b, "peer_serial_number", r->peer_serial_number);
-    write_bytea(b, "peer_spki", r->peer_spki);
-    json_int(b, "peer_ca", r->peer_ca);
-    json_int(b, "peer_not_before", r->peer_not_before);
-    json_int(b, "peer_not_after", r->peer_not_after);
-    write_bytea(b, "spki", r->spki);
-    write_bytea(b, "fingerprint", r->fingerprint);
-    write_bytea(b, "certificate", r->certificate);
-    write_bytea(b, "serial_number", r->serial_number);
-    json_int(b, "issuer_id", r->issuer_id);
-    json_int(b, "not_before", r->not_before);
-    json_int(b, "not_after", r->not_after);
-}
-
-static void write_registration(struct buf *b, const struct enrol_record *r)
-{
-    json_text(b, "thing_name", r->thing_name);
-    json_text(b, "thing_type", r->thing_type);
-    json_text(b, "billing_group", r->billing_group);
-    json_raw(b, "attributes", r->attributes);
-    json_text(b, "attributes_override", r->attributes_override);
-    json_text(b, "type_override", r->type_override);
-    json_text(b, "groups_override", r->groups_override);
-    json_raw(b, "groups", r->groups);
-    json_raw(b, "policies", r->policies);
-    json_raw(b, "configuration", r->configuration);
-    json_bool(b, "inactive", r->inactive);
-    json_bool(b, "allowlist_required", r->allowlist_required);
-    json_bool(b, "replace", r->replace);
-    json_text(b, "verify", r->verify);
-    json_int(b, "verify_within_s", r->verify_within_s);
-    json_int(b, "renew_before_s", r->renew_before_s);
-    json_int(b, "grace_s", r->grace_s);
-    json_int(b, "replay_s", r->replay_s);
-    json_bool(b, "approval", r->approval);
-    json_bool(b, "server_key", r->server_key);
-    json_raw(b, "steps", r->steps);
-}
-
-static void write_record(struct buf *b, const struct enrol_record *r, size_t ord)
-{
-    json_begin_object(b);
-    json_int(b, "ord", (int64_t)ord);
-    write_origin(b, r);
-    write_certificates(b, r);
-    write_registration(b, r);
-    json_end_object(b);
-}
-
-static enum err outcome_take(const PGresult *r, int row, struct waiter *w)
-{
-    const char *certificate = db_value(r, row, 4);
-    const char *state = db_value(r, row, 5);
-    const char *detail = db_value(r, row, 2);
-    const char *answer = db_value(r, row, 6);
-    struct enrol_outcome o = {
-        .code = arena_strdup(w->arena, PQgetvalue(r, row, 1)),
-        .detail = arena_strdup(w->arena, detail ? detail : ""),
-        .proven = PQgetvalue(r, row, 3)[0] == 't',
-        .state = state ? arena_strdup(w->arena, state) : NULL,
-        .answer = answer ? arena_strdup(w->arena, answer) : NULL,
-    };
-    if (!o.code || !o.detail || (state && !o.state) || (answer && !o.answer))
-        return ERR_NO_MEMORY;
-    enum err e = certificate ? db_parse_bytea(w->arena, certificate, &o.certificate) : ERR_OK;
-    if (!e)
-        w->outcome = o;
-    return e;
-}
-
 /* Hands each waiter of the batch its row. */
 static enum err outcomes_take(const PGresult *r, struct waiter **batch, size_t count)
 {
@@ -209,7 +92,7 @@ static enum err outcomes_take(const PGresult *r, struct waiter **batch, size_t c
         size_t ord = (size_t)strtoul(PQgetvalue(r, row, 0), NULL, 10);
         if (ord >= count)
             return ERR_SYSTEM;
-        batch[ord]->err = outcome_take(r, row, batch[ord]);
+        batch[ord]->err = enrol_outcome_read(r, row, batch[ord]->arena, &batch[ord]->outcome);
     }
     return ERR_OK;
 }
@@ -220,7 +103,7 @@ static enum err batch_record(struct db *db, struct waiter **batch, size_t count)
     buf_init(&b, count * ENROL_MAX_RECORD_BYTES);
     json_begin_array(&b);
     for (size_t i = 0; i < count; i++)
-        write_record(&b, batch[i]->record, i);
+        enrol_record_add(&b, batch[i]->record, i);
     json_end_array(&b);
     if (b.overflow)
         return ERR_INVALID;

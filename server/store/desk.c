@@ -198,6 +198,23 @@ static const struct stmt stmts[] = {
         " WHERE s.name > COALESCE(" ARG("after") ", '') ORDER BY s.name" LIMIT), 2},
     [DESK_SIGNER_CREATE] = {"desk_signer_create", CALL("desk_signer_create"), 2},
     [DESK_SIGNER_DELETE] = {"desk_signer_delete", CALL("desk_signer_delete"), 2},
+    [DESK_BATCH_LIST] = {"desk_batch_list", PAGE(
+        "SELECT batch_json(b) j, b.name k, row_number() OVER (ORDER BY b.name) n"
+        " FROM factory_batch b JOIN product p ON p.id = b.product_id"
+        " WHERE" SEES("p.id") FILTER("p.name", "product")
+        " AND b.name > COALESCE(" ARG("after") ", '') ORDER BY b.name" LIMIT), 2},
+    [DESK_BATCH_CREATE] = {"desk_batch_create", CALL("desk_batch_create"), 2},
+    [DESK_BATCH_SHOW] = {"desk_batch_show",
+        "SELECT batch_json(desk_batch($1::jsonb, " ARG("name") "))", 2},
+    [DESK_BATCH_CLOSE] = {"desk_batch_close", CALL("desk_batch_close"), 2},
+    [DESK_STATION_LIST] = {"desk_station_list", PAGE(
+        "SELECT station_json(s) j, s.name k, row_number() OVER (ORDER BY s.name) n"
+        " FROM factory_station s JOIN factory_batch b ON b.id = s.batch_id"
+        " WHERE" SEES("b.product_id") FILTER("b.name", "batch")
+        " AND s.name > COALESCE(" ARG("after") ", '') ORDER BY s.name" LIMIT), 2},
+    [DESK_STATION_CREATE] = {"desk_station_create", CALL("desk_station_create"), 2},
+    [DESK_STATION_REVOKE] = {"desk_station_revoke", CALL("desk_station_revoke"), 2},
+    [DESK_FACTORY_RECONCILE] = {"desk_factory_reconcile", CALL("desk_factory_reconcile"), 2},
     [DESK_CERT_EXPIRING] = {"desk_cert_expiring", PAGE(
         "SELECT expiring_json(c, d)::json j, extract(epoch FROM c.not_after)::text || ':' || c.id k,"
         " row_number() OVER (ORDER BY c.not_after, c.id) n FROM certificate c"

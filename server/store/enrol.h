@@ -1,5 +1,5 @@
 /*
- * What is recorded of enrolments, and the statements around it; store/commit.h records them.
+ * The statements around enrolments; store/commit.h records them.
  * Threads: any.
  */
 #pragma once
@@ -10,81 +10,8 @@
 #include "base/arena.h"
 #include "base/bytes.h"
 #include "store/db.h"
+#include "store/enrol_record.h"
 #include "store/statements.h"
-
-enum { ENROL_MAX_RECORD_BYTES = 256 * 1024, ENROL_MAX_BATCH = 64, ENROL_MAX_COMMITTERS = 2 };
-
-/* The row type muster.enrol_request; absent bytes have a NULL data pointer, texts are NULL.
- * JSON members are JSON texts. */
-struct enrol_record {
-    const char *request_id;
-    int64_t asked_us; /* the registry's time of day, since 1970; it was sent then or later */
-    const char *protocol;
-    const char *operation;
-    const char *credential; /* token, factory, device, claim, jit */
-    const char *source;
-    int64_t product_id;
-    int64_t template_id;
-    int template_version;
-    const char *template_label;
-    const char *serial;
-    const char *serial_canonical;
-    struct bytes token_hash;
-    int64_t claim_id; /* 0: no claim */
-    const char *claim_name;
-    bool claim_late; /* the claim certificate itself has expired */
-    const char *client_id;
-    struct bytes ownership_hash;
-    struct bytes parameters_hash;
-
-    struct bytes peer_fingerprint;
-    struct bytes peer_der;
-    struct bytes peer_serial_number;
-    struct bytes peer_spki;
-    int64_t peer_ca;
-    int64_t peer_not_before;
-    int64_t peer_not_after;
-
-    struct bytes spki;
-    struct bytes fingerprint;
-    struct bytes certificate;
-    struct bytes serial_number;
-    int64_t issuer_id;
-    int64_t not_before;
-    int64_t not_after;
-
-    const char *thing_name;
-    const char *thing_type;
-    const char *billing_group;
-    const char *attributes;
-    const char *attributes_override;
-    const char *type_override;
-    const char *groups_override;
-    const char *groups;
-    const char *policies;
-    const char *configuration;
-    bool inactive;
-
-    bool allowlist_required;
-    bool replace;
-    const char *verify;
-    int64_t verify_within_s;
-    int64_t renew_before_s;
-    int64_t grace_s;
-    int64_t replay_s;
-    bool approval;   /* the template wants an operator's word */
-    bool server_key; /* the key was made here */
-    const char *steps;
-};
-
-struct enrol_outcome {
-    const char *code;         /* ok, replayed, approval.pending (recorded), or a fault's code */
-    const char *detail;       /* for operators */
-    bool proven;              /* the credential proves that very device */
-    struct bytes certificate; /* of a replay; empty otherwise */
-    const char *state;        /* NULL on refusal */
-    const char *answer;       /* of a registration asked again: JSON; else NULL */
-};
 
 /* What a device's certificate says of it. */
 struct enrol_peer {

@@ -9,6 +9,7 @@
 #include "store/enrol.h"
 #include "store/event.h"
 #include "store/expiry.h"
+#include "store/factory.h"
 #include "store/foreign_crl.h"
 #include "store/gate.h"
 #include "store/gauges.h"
@@ -23,5 +24,6 @@ const struct stmt_set *const statement_sets[] = {
     &enrol_statements,   &commit_statements,     &desk_statements,      &gate_statements,
     &gauges_statements,  &lease_statements,      &claim_statements,     &jit_statements,
     &event_statements,   &revocation_statements, &expiry_statements,    &foreign_crl_statements,
+    &factory_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

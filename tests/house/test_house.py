@@ -174,7 +174,7 @@ def test_openapi_has_every_route():
         elif m := re.match(r"    (get|post|put|delete):", line):
             documented.add((m.group(1).upper(), re.sub(r"\{[^}]+\}", "{}", path)))
     implemented = {(m, p if p.startswith("/admin/v1") or p == "/metrics" else "/admin/v1" + p) for m, p in routes(SERVER / "proto/admin/routes.c")}
-    for file in ("proto/est/est.c", "proto/device/device.c", "proto/fleet/routes.c", "proto/health/health.c"):
+    for file in ("proto/est/est.c", "proto/device/device.c", "proto/fleet/routes.c", "proto/health/health.c", "proto/station/station.c"):
         implemented |= routes(SERVER / file)
     assert len(implemented) > 50
     assert implemented == documented

@@ -16,7 +16,7 @@ import matrix
 import openapi
 from claims import CREATE_FROM_CSR, Claim
 from client import Device, basic, cert_pem, certs_of, fingerprint, name_of, new_csr, new_key, request, tls_context, unique
-from factory import Authority
+from factory import NDJSON, Authority, Station, lines_of, unit
 from stack import ROOT, Refused
 from test_foreign_crl import crl_of
 
@@ -86,6 +86,10 @@ class World:
         self.tokens = {template: self.bad_tokens(template) for template in ("matrix", "open")}
         self.chains = self.bad_chains()
         self.claim = Claim(stack, "matrix-claim")
+        stack.v1("POST", "/factory-batches", {"name": "matrix-batch", "template": "open"})
+        station = self.station("matrix-batch")
+        self.chains["station"] = ([station.cert], station.key, self.allowed())
+        self.journal = station.journal()
         self.lasting = self.enrolled()
         self.name = ari_name(self.lasting.cert)
 
@@ -112,6 +116,13 @@ class World:
         d.enrol()
         d.config()
         return d
+
+    def station(self, batch):
+        """With a journal that has a seal and nothing else."""
+        s = Station(self.stack, cn="Matrix Station")
+        s.create(batch)
+        s.seal()
+        return s
 
     def bad_tokens(self, template):
         """{kind: (serial, token)} for a template."""
@@ -280,6 +291,9 @@ def ask_device(world, route, kind, who=None):
         elif column in ("create", "register"):
             body = json.dumps(fleet_body(world, path, kind, serial, csr)).encode()
             headers = {"Content-Type": "application/json", **headers}
+        elif column == "station":
+            body = world.journal if path.endswith("journal") else lines_of([unit(serial)])
+            headers = {"Content-Type": NDJSON, **headers}
         else:
             body = base64.b64encode(csr)
             headers = {"Content-Type": "application/pkcs10", **headers}
@@ -318,7 +332,7 @@ if HAS_PROXY:
     @pytest.mark.parametrize("route", matrix.DEVICE_ROUTES, ids=" ".join)
     def test_proxy_cell(world, route, who):
         column, path = matrix.DEVICE_ROUTES[route]
-        group = "health" if path in openapi.BOTH else {"public": "public", "info": "public", "cmc": "cmc"}.get(column, "others")
+        group = "health" if path in openapi.BOTH else {"public": "public", "info": "public", "cmc": "cmc", "station": "station"}.get(column, "others")
         if who == "issuing CA's certificate by proxy":
             code, before, _, _ = ask_device(world, route, "issuing CA's certificate", "proxy")
         else:
@@ -404,6 +418,22 @@ class Objects:
         with pytest.raises(Refused):
             Device(self.world.stack, serial, "matrix-waiting", self.world.mint("matrix-waiting", serial)["token"]).enrol()
         return serial
+
+    def batch(self):
+        name = unique("mx-batch")
+        self.world.stack.v1("POST", "/factory-batches", {"name": name, "template": "matrix"})
+        return name
+
+    def station(self):
+        self.made = self.world.station(self.batch())
+        return self.made.name
+
+    def journal(self):
+        """Of the station that was named before it."""
+        return self.made.journal().decode()
+
+    def unit(self):
+        return lines_of([unit(self.world.allowed())]).decode()
 
     def listed(self):
         return self.world.allowed()

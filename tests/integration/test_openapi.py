@@ -15,8 +15,10 @@ UNSEEN_MEMBERS = {}
 UNSEEN_PARAMETERS = {("POST /.well-known/est/{label}/fullcmc", "label"): "the operation never succeeds"}
 UNSEEN_CODES = {
     "server.internal": "nothing that a client may send is known to bring it",
+    "journal.busy": "test_factory_journal.py meets it when two uploads are under way at the right moment",
     "load.draining": "test_crash.py meets it when a request comes at the right moment of the drain",
 }
+SOMETIMES = {"load.draining", "journal.busy"}
 
 
 @pytest.mark.parametrize("operation", SPEC.operations, ids=lambda o: o.name)
@@ -33,10 +35,10 @@ def test_the_codes_of_an_operation_are_faults_with_documented_statuses(operation
 
 
 def test_every_fault_that_is_told_belongs_to_an_operation():
-    """But the one that only the broker has for an answer."""
+    """But the one that only the broker has for an answer, and the one that is told of a line only."""
     told = {code for code, (_, seen) in SPEC.faults.items() if seen != "HIDDEN"}
     documented = set().union(*(o.codes for o in SPEC.operations), SPEC.anywhere)
-    assert told - documented - {"claim.topic_denied"} == set(), "add them to x-codes of the operations that answer with them"
+    assert told - documented - {"claim.topic_denied", "journal.entry_invalid"} == set(), "add them to x-codes of the operations that answer with them"
 
 
 # what other tests leave out, or ask only by way of the CLI, whose answers are not seen here
@@ -161,5 +163,5 @@ def test_last_nothing_documented_was_left_unseen():
     wrong = [f"{what}: {one} was met by no test: test it, or say in UNSEEN_{what.upper()} why not"
              for what, (unseen, allowed) in left.items() for one in sorted(unseen - set(allowed))]
     wrong += [f"{what}: {one} was met: remove it from UNSEEN_{what.upper()}"
-              for what, (unseen, allowed) in left.items() for one in sorted(set(allowed) - unseen) if one != "load.draining"]
+              for what, (unseen, allowed) in left.items() for one in sorted(set(allowed) - unseen) if one not in SOMETIMES]
     assert not wrong, "\n".join(wrong)

@@ -58,6 +58,11 @@ enum err allowlist_import_handle(struct service *service, struct exchange *x) MU
 enum err manifest_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
 enum err manifest_signer_before(struct service *service, struct exchange *x, json_t *args);
 
+/* factory.c */
+enum err station_create_before(struct service *service, struct exchange *x, json_t *args);
+enum err factory_certify_handle(struct service *service, struct exchange *x) MUST_CHECK;
+enum err factory_journal_handle(struct service *service, struct exchange *x) MUST_CHECK;
+
 /* attempts.c */
 enum err attempts_after(struct service *service, struct exchange *x, const json_t *args,
                         json_t *answer);

@@ -4,6 +4,7 @@
 #include "proto/admin/admin.h"
 #include "proto/admin/hooks.h"
 #include "proto/admin/manifest_line.h"
+#include "proto/units.h"
 
 enum {
     MAX_IMPORT_BYTES = 8 << 20,
@@ -301,6 +302,35 @@ static const struct route routes[] = {
      cert_import_handle,
      CALL(.body_is_document = true,
           .args = {QUERY("template"), QUERY_WORD("report", "all rejected")})},
+
+    GET("/factory-batches", ADMIN_VIEWER, .desk = DESK_BATCH_LIST, .list = true,
+        .args = {QUERY("product")}),
+    POST("/factory-batches", ADMIN_OPERATOR, SMALL_BODY_BYTES, .desk = DESK_BATCH_CREATE,
+         .status = 201,
+         .args = {BODY_MUST("name"),
+                  BODY_MUST("template"),
+                  {"size", ARG_BODY, ARG_INT, false, 1, 1000000000, NULL},
+                  {"note", ARG_BODY, ARG_TEXT, false, 0, 256, NULL}}),
+    GET("/factory-batches/{}", ADMIN_VIEWER, .desk = DESK_BATCH_SHOW, .args = {PATH("name")}),
+    ACT("/factory-batches/{}/close", ADMIN_OPERATOR, .desk = DESK_BATCH_CLOSE,
+        .args = {PATH("name")}),
+    {HTTP_POST, V1 "/factory-batches/{}/certificates", "application/x-ndjson", UNITS_MAX_BODY_BYTES,
+     ADMIN_OPERATOR, factory_certify_handle, NULL},
+    GET("/factory-batches/{}/reconcile", ADMIN_VIEWER, .desk = DESK_FACTORY_RECONCILE,
+        .args = {PATH("name"),
+                 {"silent_s", ARG_QUERY, ARG_INT, false, 60, 100 * (int64_t)YEAR_S, NULL}}),
+    GET("/factory-stations", ADMIN_VIEWER, .desk = DESK_STATION_LIST, .list = true,
+        .args = {QUERY("batch")}),
+    POST("/factory-stations", ADMIN_ADMIN, SMALL_BODY_BYTES, .desk = DESK_STATION_CREATE,
+         .status = 201, .before = station_create_before,
+         .args = {BODY_MUST("name"),
+                  BODY_MUST("batch"),
+                  {"budget", ARG_BODY, ARG_INT, true, 1, 1000000000, NULL},
+                  {"certificate", ARG_BODY, ARG_TEXT, true, 0, MAX_PEM_BYTES, NULL}}),
+    ACT("/factory-stations/{}/revoke", ADMIN_OPERATOR, .desk = DESK_STATION_REVOKE,
+        .args = {PATH("name")}),
+    {HTTP_POST, V1 "/factory-stations/{}/journal", "application/x-ndjson", UNITS_MAX_BODY_BYTES,
+     ADMIN_OPERATOR, factory_journal_handle, NULL},
 
     {HTTP_POST, V1 "/broker/auth", NULL, SMALL_BODY_BYTES, ADMIN_BROKER, broker_auth_handle, NULL},
     {HTTP_POST, V1 "/broker/acl", NULL, SMALL_BODY_BYTES, ADMIN_BROKER, broker_acl_handle, NULL},
