@@ -10,7 +10,7 @@
 
 enum { MAX_REGISTRATION_BYTES = 64 * 1024 };
 
-static const char *verify_name(enum verify_mode m)
+const char *verify_mode_name(enum verify_mode m)
 {
     switch (m) {
     case VERIFY_CALL:
@@ -101,7 +101,7 @@ static void record_peer(const struct enrolment *e, struct enrol_record *r)
     r->peer_not_after = leaf->not_after_s;
 }
 
-static int64_t issuer_of(const struct enrolment *e)
+int64_t enrolment_issuer(const struct enrolment *e)
 {
     switch (e->rq->flow) {
     case FLOW_REGISTER:
@@ -121,7 +121,7 @@ void enrolment_certificate(const struct enrolment *e, struct enrol_record *r)
     r->fingerprint = bytes_of(e->issued.fingerprint, SHA256_BYTES);
     r->certificate = e->issued.der;
     r->serial_number = bytes_of(e->issued.serial_number, ISSUER_SERIAL_BYTES);
-    r->issuer_id = issuer_of(e);
+    r->issuer_id = enrolment_issuer(e);
     r->not_before = e->issued.not_before_s;
     r->not_after = e->issued.not_after_s;
     if (e->rq->flow == FLOW_ADMIT)
@@ -138,8 +138,8 @@ static enum err record_registration(struct enrolment *e, struct enrol_record *r)
     r->attributes_override = override_mode_name(g->attributes_override);
     r->type_override = override_mode_name(g->type_override);
     r->groups_override = override_mode_name(g->groups_override);
-    r->groups = groups_json(e);
-    r->policies = policies_json(e);
+    r->groups = e->groups = groups_json(e);
+    r->policies = e->policies = policies_json(e);
     r->configuration = g->device_configuration ? g->device_configuration : "{}";
     r->inactive = g->certificate_inactive;
     return r->groups && r->policies ? ERR_OK : enrolment_no_memory(e);
@@ -151,7 +151,7 @@ static void record_settings(const struct enrolment *e, struct enrol_record *r)
     r->allowlist_required =
         s->allowlist_required && (e->credential != CREDENTIAL_JIT || s->allowlist_said);
     r->replace = s->reprovision == REPROVISION_REPLACE;
-    r->verify = verify_name(s->verify);
+    r->verify = verify_mode_name(s->verify);
     r->verify_within_s =
         e->rq->vouch == VOUCH_AHEAD ? e->issued.not_after_s - clock_wall_s() : s->verify_within_s;
     r->renew_before_s = s->renew_before_s;

@@ -84,6 +84,10 @@ struct enrolment {
     struct issued issued;
     struct registration registration;
 
+    /* record: the registration's, JSON */
+    const char *groups;
+    const char *policies;
+
     struct enrollment_result result;
 };
 
@@ -99,6 +103,7 @@ enum err step_hook(struct enrolment *e) MUST_CHECK;
 enum err step_evaluate(struct enrolment *e) MUST_CHECK;
 enum err step_issue(struct enrolment *e) MUST_CHECK;
 enum err step_record(struct enrolment *e) MUST_CHECK;
+enum err step_journal(struct enrolment *e) MUST_CHECK;
 
 /* The certificate that came names the device, and its CA stands for what it says. */
 bool enrolment_by_factory(const struct enrolment *e);
@@ -111,6 +116,12 @@ const char *enrolment_named_serial(const struct enrolment *e);
 
 /* The value of a parameter that the device gave or the hook put in its place; NULL: none. */
 const char *enrolment_given(const struct enrolment *e, const char *name);
+
+/* Whose signature the certificate has, or will have: the CA's number. */
+int64_t enrolment_issuer(const struct enrolment *e);
+
+/* "call", "broker", "external", "none". */
+const char *verify_mode_name(enum verify_mode m);
 
 /* Who asks, for what, with which credential: the part of a record that every way has. */
 void enrolment_origin(const struct enrolment *e, struct enrol_record *r);

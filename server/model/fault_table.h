@@ -107,5 +107,6 @@ FAULT(OVERLOADED, "load.overloaded", 503, 1, 0, FULL, "The server is full for th
 FAULT(DRAINING, "load.draining", 503, 1, 0, FULL, "This replica is shutting down", "Try again; another replica answers") \
 FAULT(CLOCK_WRONG, "server.clock_wrong", 503, 1, 0, FULL, "The server's clock differs from the registry's", "Set the clock, run a time service; enrol.max_clock_skew_s is how far it may be") \
 FAULT(DB_UNAVAILABLE, "db.unavailable", 503, 1, 0, FULL, "The registry cannot be reached now", "Check PostgreSQL; nothing was lost or consumed") \
+FAULT(JOURNAL_UNAVAILABLE, "journal.unavailable", 503, 1, 0, FULL, "The journal cannot be written now", "Look after the volume of journal.directory: full, read-only or broken; /readyz has the reason. Nothing was lost, devices come again") \
 FAULT(INTERNAL, "server.internal", 500, 1, 0, FULL, "The server failed", "The log record of the request id has the reason")
 /* clang-format on */

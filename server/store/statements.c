@@ -13,6 +13,7 @@
 #include "store/gate.h"
 #include "store/gauges.h"
 #include "store/jit.h"
+#include "store/journal.h"
 #include "store/lease.h"
 #include "store/maintain.h"
 #include "store/migrate.h"
@@ -23,5 +24,6 @@ const struct stmt_set *const statement_sets[] = {
     &enrol_statements,   &commit_statements,     &desk_statements,      &gate_statements,
     &gauges_statements,  &lease_statements,      &claim_statements,     &jit_statements,
     &event_statements,   &revocation_statements, &expiry_statements,    &foreign_crl_statements,
+    &journal_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

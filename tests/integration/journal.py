@@ -1,0 +1,63 @@
+"""Journals of replicas: stacks that keep one, and what stands in their files."""
+import hashlib
+import json
+import os
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from replica import Replica
+from stack import Stack
+
+
+def journal_make(folder):
+    """A folder and the key that seals its files."""
+    directory, key_file = folder / "journal", folder / "journal.key"
+    directory.mkdir(mode=0o700)
+    key = ec.generate_private_key(ec.SECP256R1())
+    key_file.touch(0o600)
+    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    public = folder / "journal.pub"
+    public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return directory, key_file, public
+
+
+class Keeps:
+    """Keeps a journal of its own."""
+    more = {}
+
+    def configure(self, **extra):
+        if not hasattr(self, "journal"):
+            self.journal, self.journal_key, self.journal_public = journal_make(self.folder)
+        super().configure(**{"journal__directory": self.journal, "journal__key_file": self.journal_key, **self.more, **extra})
+
+    def files(self):
+        return sorted(self.journal.glob("*.jsonl"))
+
+    def lines(self, kind=None):
+        """The lines of all files, whose chain must hold."""
+        found, prev, n = [], "0" * 64, 0
+        for file in self.files():
+            for line in file.read_bytes().split(b"\n")[:-1]:
+                entry = json.loads(line)
+                n += 1
+                assert (entry["n"], entry["prev"]) == (n, prev), (file, line)
+                prev = hashlib.sha256(line).hexdigest()
+                found.append(entry)
+        return [e for e in found if kind is None or e.get("kind") == kind]
+
+
+class JournaledStack(Keeps, Stack):
+    pass
+
+
+class JournaledReplica(Keeps, Replica):
+    pass
+
+
+def sealed(file):
+    return "seal" in json.loads(file.read_bytes().split(b"\n")[-2])
+
+
+def mode(path):
+    return os.stat(path).st_mode & 0o777
