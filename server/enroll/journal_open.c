@@ -64,7 +64,7 @@ static enum err folder_take(struct journal_file *f, char *message)
 static enum err follow(const struct journal_line *line, void *ctx)
 {
     struct ledger *l = ctx;
-    if (line->at > 1 && !ledger_follows(l, &line->ledger))
+    if (line->ledger.n == 0 || (line->at > 1 && !ledger_follows(l, &line->ledger)))
         return ERR_INVALID;
     ledger_step(l, &line->ledger);
     return ERR_OK;

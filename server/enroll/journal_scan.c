@@ -14,21 +14,10 @@ enum { NUMBER_DIGITS = 6, MAX_SEAL_BYTES = 4096 };
 
 static const char suffix[] = ".jsonl";
 
-static void filep_close(FILE **f)
-{
-    if (*f)
-        fclose(*f);
-}
-
 static void dirp_close(DIR **d)
 {
     if (*d)
         closedir(*d);
-}
-
-static void textp_free(char **text)
-{
-    free(*text);
 }
 
 bool journal_name_parse(const char *name, struct journal_name *ret_name)
@@ -98,14 +87,14 @@ static enum err line_give(struct bytes text, int64_t at, journal_line_fn fn, voi
     struct journal_line line = {.at = at, .text = text};
     arena_init(&arena, MAX_SEAL_BYTES);
     enum err e = ledger_read(text, &arena, &line.ledger);
-    return e ? e : fn(&line, ctx);
+    return e && e != ERR_INVALID ? e : fn(&line, ctx);
 }
 
 enum err journal_scan(const char *path, journal_line_fn fn, void *ctx,
                       struct journal_scan *ret_scan)
 {
-    _cleanup_(filep_close) FILE *f = fopen(path, "re");
-    _cleanup_(textp_free) char *line = NULL;
+    _cleanup_(fclosep) FILE *f = fopen(path, "re");
+    _cleanup_(freep) char *line = NULL;
     size_t room = 0;
     *ret_scan = (struct journal_scan){0};
     if (!f)

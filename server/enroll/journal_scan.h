@@ -29,11 +29,11 @@ void journal_name_write(const char *replica, int64_t number, char ret_name[JOURN
 enum err journal_names(const char *directory, struct arena *arena, struct journal_name **ret_names,
                        size_t *ret_count) MUST_CHECK;
 
-/* A line that begins as one does; borrowed. */
+/* A line as it stands; borrowed. */
 struct journal_line {
     int64_t at; /* line of the file, from 1 */
     struct bytes text;
-    struct ledger_line ledger;
+    struct ledger_line ledger; /* n 0: it does not begin as a line does */
 };
 /* What it returns ends the reading. */
 typedef enum err (*journal_line_fn)(const struct journal_line *line, void *ctx);
@@ -44,7 +44,7 @@ struct journal_scan {
     bool torn;          /* behind it stands the beginning of another */
 };
 
-/* Reads a file to its end. ERR_INVALID: line ret_scan->lines + 1 is none; ERR_SYSTEM: it cannot be
- * read. ret_scan is filled whatever comes. */
+/* Reads a file to its end, or to line ret_scan->lines + 1, which fn did not take. ERR_SYSTEM: it
+ * cannot be read. ret_scan is filled whatever comes. */
 enum err journal_scan(const char *path, journal_line_fn fn, void *ctx,
                       struct journal_scan *ret_scan) MUST_CHECK;

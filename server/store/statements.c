@@ -17,6 +17,7 @@
 #include "store/lease.h"
 #include "store/maintain.h"
 #include "store/migrate.h"
+#include "store/recovery.h"
 #include "store/revocation.h"
 
 const struct stmt_set *const statement_sets[] = {
@@ -24,6 +25,6 @@ const struct stmt_set *const statement_sets[] = {
     &enrol_statements,   &commit_statements,     &desk_statements,      &gate_statements,
     &gauges_statements,  &lease_statements,      &claim_statements,     &jit_statements,
     &event_statements,   &revocation_statements, &expiry_statements,    &foreign_crl_statements,
-    &journal_statements,
+    &journal_statements, &recovery_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

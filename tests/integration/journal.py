@@ -1,8 +1,10 @@
 """Journals of replicas: stacks that keep one, and what stands in their files."""
+import contextlib
 import hashlib
 import json
 import os
 
+import psycopg2
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -61,3 +63,23 @@ def sealed(file):
 
 def mode(path):
     return os.stat(path).st_mode & 0o777
+
+
+def lose(stack):
+    """The database is gone, and an empty one is there, with the newest schema."""
+    with contextlib.closing(psycopg2.connect(host="127.0.0.1", port=stack.pg_port, user="muster", dbname="postgres")) as c, c.cursor() as cursor:
+        c.autocommit = True
+        cursor.execute("DROP DATABASE muster WITH (FORCE)")
+        cursor.execute("CREATE DATABASE muster OWNER muster")
+    stack.migrate()
+
+
+def rebuild(stack, *args, code=0):
+    """What the report says."""
+    done = stack.musterd("registry", "rebuild", "--json", *args, check=False)
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    return json.loads(done.stdout)
+
+
+def from_journals(*stacks):
+    return [a for s in stacks for a in ("--journal", s.journal, "--journal-key", s.journal_public)]
