@@ -493,3 +493,135 @@ BEGIN
         'gaps', (SELECT COALESCE(jsonb_agg(jsonb_build_object('kind', g.kind, 'detail', g.detail) ORDER BY g.kind, g.detail), '[]') FROM pg_temp.recovery_gap g));
 END $$;
 COMMENT ON FUNCTION recover_apply IS 'Makes the registry from what was staged; adds, and never takes anything back';
+
+-- Trust on reconnect: for a while after a loss a certificate of our own CAs that nobody knows is registered at its first
+-- contact.
+
+ALTER TABLE ca ADD trusted_until timestamptz;
+ALTER TABLE ca ADD trust_template_id bigint REFERENCES template;
+ALTER TABLE ca ADD CHECK (kind = 'issuing' OR trusted_until IS NULL);
+COMMENT ON COLUMN ca.trusted_until IS 'Until then a certificate of this CA of ours that the registry lacks is registered at its first contact; NULL: never';
+COMMENT ON COLUMN ca.trust_template_id IS 'With which template; NULL: the only one of the product that the certificate names';
+
+ALTER TYPE enrol_request ADD ATTRIBUTE own boolean; -- of jit: the certificate is of a CA of ours
+
+-- Nothing that the registry knows may speak against it: an end of it or of a later one, or that it was never a device's.
+CREATE FUNCTION own_trust_check(r enrol_request, d device) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    newer muster.certificate;
+    why text;
+BEGIN
+    PERFORM 1 FROM muster.ca a WHERE a.id = r.issuer_id AND a.kind = 'issuing' AND a.trusted_until > clock_timestamp();
+    IF NOT FOUND THEN
+        PERFORM muster.refuse('cert.unknown', 'our CA signed the certificate, the registry does not have it');
+    END IF;
+    SELECT x.reason INTO why FROM muster.revocation x WHERE x.issuer_id = r.issuer_id AND x.serial_number = r.serial_number;
+    IF FOUND THEN
+        PERFORM muster.refuse('cert.revoked', format('its serial number is revoked (%s)', why));
+    ELSIF EXISTS (SELECT 1 FROM muster.claim_certificate c WHERE c.fingerprint = r.fingerprint) THEN
+        PERFORM muster.refuse('cert.wrong_purpose', 'it was made for a claim and belongs to no device');
+    END IF;
+    PERFORM muster.enrol_device_check(d);
+    SELECT c.* INTO newer FROM muster.certificate c WHERE c.device_id = d.id AND c.purpose = 'operational' AND c.not_before >= to_timestamp(r.not_before)
+        ORDER BY c.not_before DESC LIMIT 1;
+    IF FOUND THEN
+        PERFORM muster.refuse('cert.superseded', format('the device has one of %s, which is %s', newer.not_before, newer.status));
+    END IF;
+END $$;
+COMMENT ON FUNCTION own_trust_check IS 'Whether a certificate of our own CA that nobody knows may be registered';
+
+-- The device is there and locked before anything is judged, behind its allowlist row as everywhere: two of its
+-- certificates that come at once are judged one after the other. A refusal takes the row back.
+CREATE FUNCTION enrol_own(r enrol_request) RETURNS enrol_result LANGUAGE plpgsql AS $$
+DECLARE
+    res muster.enrol_result;
+    v muster.token_verdict;
+    d muster.device;
+    was_there boolean;
+BEGIN
+    PERFORM 1 FROM muster.allowlist WHERE product_id = r.product_id AND serial_canonical = r.serial_canonical FOR UPDATE;
+    INSERT INTO muster.device (product_id, serial, serial_canonical, state, template_id, template_version)
+        VALUES (r.product_id, r.serial, r.serial_canonical, 'UNPROVISIONED', r.template_id, r.template_version) ON CONFLICT DO NOTHING;
+    was_there := NOT FOUND;
+    SELECT * INTO d FROM muster.device WHERE product_id = r.product_id AND serial_canonical = r.serial_canonical FOR UPDATE;
+    PERFORM muster.own_trust_check(r, d);
+    r.replace := true; -- it was made after whatever the registry has of the device
+    res := muster.enrol_first(r, v);
+    UPDATE muster.certificate SET origin = 'issued', recovered_at = clock_timestamp() WHERE fingerprint = r.fingerprint;
+    UPDATE muster.device SET recovered_at = clock_timestamp()
+        WHERE NOT was_there AND product_id = r.product_id AND serial_canonical = r.serial_canonical;
+    RETURN res;
+END $$;
+COMMENT ON FUNCTION enrol_own IS 'Registers a certificate of our own CA that the registry lost';
+
+CREATE OR REPLACE FUNCTION enrol_jit(r enrol_request) RETURNS enrol_result LANGUAGE plpgsql AS $$
+DECLARE
+    c muster.certificate;
+    d muster.device;
+    v muster.token_verdict;
+    res muster.enrol_result;
+    code text;
+BEGIN
+    SELECT * INTO c FROM muster.certificate WHERE fingerprint = r.fingerprint;
+    IF FOUND THEN
+        SELECT * INTO d FROM muster.device WHERE id = c.device_id FOR UPDATE;
+        SELECT * INTO c FROM muster.certificate WHERE id = c.id;
+        code := muster.certificate_code(c, d);
+        IF code <> 'ok' THEN
+            PERFORM muster.refuse(code, format('the certificate is that of %s', d.serial));
+        END IF;
+        RETURN muster.enrol_replay(r, d, c, true);
+    ELSIF r.own THEN
+        RETURN muster.enrol_own(r);
+    END IF;
+    res := muster.enrol_first(r, v);
+    IF res.code = 'ok' THEN
+        UPDATE muster.jit_certificate SET status = 'assigned', reason = NULL, request_id = r.request_id,
+                device_id = COALESCE(res.device_id, (SELECT y.device_id FROM muster.certificate y WHERE y.fingerprint = r.fingerprint))
+            WHERE fingerprint = r.fingerprint AND status <> 'revoked';
+    END IF;
+    RETURN res;
+END $$;
+
+-- a: for_s, template, off
+CREATE FUNCTION desk_trust_own(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    t bigint;
+    until timestamptz;
+    names jsonb;
+BEGIN
+    PERFORM muster.desk_unscoped(op);
+    IF COALESCE((a->>'off')::boolean, false) = (a->>'for_s' IS NOT NULL) THEN
+        PERFORM muster.refuse('request.malformed', 'say for how long, or off');
+    END IF;
+    IF a->>'template' IS NOT NULL THEN
+        SELECT x.id INTO t FROM muster.desk_template(op, a->>'template') x;
+    END IF;
+    until := clock_timestamp() + make_interval(secs => (a->>'for_s')::bigint);
+    WITH changed AS (UPDATE muster.ca SET trusted_until = until, trust_template_id = CASE WHEN until IS NOT NULL THEN t END WHERE kind = 'issuing' RETURNING name)
+    SELECT COALESCE(jsonb_agg(name ORDER BY name), '[]') INTO names FROM changed;
+    PERFORM muster.desk_audit(op, CASE WHEN until IS NULL THEN 'registry.trust_own_end' ELSE 'registry.trust_own' END, 'registry',
+        jsonb_build_object('until', muster.utc(until), 'template', a->>'template'));
+    RETURN json_build_object('trusted_until', muster.utc(until), 'template', CASE WHEN until IS NOT NULL THEN a->>'template' END, 'cas', names);
+END $$;
+COMMENT ON FUNCTION desk_trust_own IS 'POST /registry:trust-own';
+
+CREATE OR REPLACE FUNCTION ca_json(c ca) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('id', c.id, 'name', c.name, 'kind', c.kind, 'active', c.active, 'subject', c.subject,
+        'fingerprint', encode(c.fingerprint, 'hex'), 'template', (SELECT t.name FROM muster.template t WHERE t.id = c.template_id),
+        'auto_registration', c.auto_registration, 'jit', CASE WHEN c.kind = 'registered' THEN c.jit END, 'proof', c.proof,
+        'crl_mode', CASE WHEN c.kind IN ('registered', 'helper') THEN c.crl_mode END, 'crl', muster.ca_crl_json(c.id),
+        'trusted_until', CASE WHEN c.trusted_until > now() THEN muster.utc(c.trusted_until) END,
+        'not_after', muster.utc(c.not_after), 'created_at', muster.utc(c.created_at))
+$$;
+
+CREATE FUNCTION doctor_trust() RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT COALESCE(jsonb_agg(muster.doctor_row('trust in lost certificates', true, 'warning', format('certificates that the registry lacks are registered at their first contact until %s', q.until),
+        'muster registry trust-own --off, when all have come back')), '[]')
+    FROM (SELECT muster.utc(max(trusted_until)) AS until FROM muster.ca WHERE trusted_until > now() HAVING count(*) > 0) q
+$$;
+COMMENT ON FUNCTION doctor_trust IS 'The doctor''s warning while lost certificates are trusted';
+
+CREATE OR REPLACE FUNCTION desk_doctor(op jsonb, a jsonb) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT (muster.doctor_before_crls(op, a)::jsonb || muster.doctor_crls() || muster.doctor_trust())::json
+$$;

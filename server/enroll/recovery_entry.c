@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "model/revocation.h"
 #include "model/serial.h"
+#include "pki/identity.h"
 
 enum {
     MAX_CAS = 4096,
@@ -343,14 +344,13 @@ enum err recovery_entry_read(struct bytes text, struct recovery_cas *cas, struct
     return e;
 }
 
-/* urn:muster:PRODUCT:SERIAL, as every certificate has it unless its template says otherwise. */
+/* What the certificate says of itself, where that is of the product. */
 static const char *serial_of(const struct cert_info *info, const char *product, struct arena *arena)
 {
-    const char *urn = arena_printf(arena, "urn:muster:%s:", product);
-    size_t len = urn ? strlen(urn) : 0;
-    if (len > 0 && info->urn && strncmp(info->urn, urn, len) == 0)
-        return info->urn + len;
-    return info->cn;
+    struct identity who;
+    if (identity_read(info->san_der, arena, &who))
+        return info->cn;
+    return strcmp(who.product, product) == 0 ? who.serial : NULL;
 }
 
 static enum err certificate_entry(X509 *cert, const struct cert_info *info, const char *product,
@@ -382,7 +382,7 @@ enum err recovery_certificate_read(X509 *cert, const char *product, const char *
     struct cert_info info;
     enum err e = cert_describe(arena, cert, &info);
     const char *serial = e ? NULL : serial_of(&info, product, arena);
-    *ret_why = "it names no serial, neither by a URN nor by its CN";
+    *ret_why = "it names no serial of the product";
     if (!e && (!serial || !serial_is(serial)))
         e = ERR_INVALID;
     if (!e)

@@ -10,21 +10,6 @@
 
 enum { MAX_REGISTRATION_BYTES = 64 * 1024 };
 
-const char *verify_mode_name(enum verify_mode m)
-{
-    switch (m) {
-    case VERIFY_CALL:
-        return "call";
-    case VERIFY_BROKER:
-        return "broker";
-    case VERIFY_EXTERNAL:
-        return "external";
-    case VERIFY_NONE:
-        return "none";
-    }
-    return "call";
-}
-
 static const char *groups_json(struct enrolment *e)
 {
     _cleanup_(buf_donep) struct buf b = {0};
@@ -148,8 +133,9 @@ static enum err record_registration(struct enrolment *e, struct enrol_record *r)
 static void record_settings(const struct enrolment *e, struct enrol_record *r)
 {
     const struct template_settings *s = e->settings;
+    r->own = e->own; /* allowlist and operator admitted it once */
     r->allowlist_required =
-        s->allowlist_required && (e->credential != CREDENTIAL_JIT || s->allowlist_said);
+        s->allowlist_required && !e->own && (e->credential != CREDENTIAL_JIT || s->allowlist_said);
     r->replace = s->reprovision == REPROVISION_REPLACE;
     r->verify = verify_mode_name(s->verify);
     r->verify_within_s =
@@ -157,7 +143,7 @@ static void record_settings(const struct enrolment *e, struct enrol_record *r)
     r->renew_before_s = s->renew_before_s;
     r->grace_s = s->grace_s;
     r->replay_s = s->replay_s;
-    r->approval = s->approval_required;
+    r->approval = s->approval_required && !e->own;
     r->server_key = e->rq->server_key;
 }
 

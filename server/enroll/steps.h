@@ -54,6 +54,9 @@ struct enrolment {
 
     /* admit: what is known of a certificate that comes by itself */
     struct jit_known known;
+    bool own;                /* its CA is ours: the registry lost it */
+    const char *own_product; /* that it names; NULL: none */
+    const char *own_serial;
     bool admitting; /* its first contact registers it: from here on a refusal is noted there */
 
     /* identify; the serial of a token holder may only be known from the CSR */
@@ -83,9 +86,7 @@ struct enrolment {
     const struct issuer *issuer;
     struct issued issued;
     struct registration registration;
-
-    /* record: the registration's, JSON */
-    const char *groups;
+    const char *groups; /* as recorded, JSON */
     const char *policies;
 
     struct enrollment_result result;
@@ -108,6 +109,10 @@ enum err step_journal(struct enrolment *e) MUST_CHECK;
 /* The certificate that came names the device, and its CA stands for what it says. */
 bool enrolment_by_factory(const struct enrolment *e);
 
+/* Whether a certificate of our own CA that nobody knows is admitted, and with which template. */
+enum err admit_own(struct enrolment *e) MUST_CHECK;
+enum err admit_own_template(struct enrolment *e) MUST_CHECK;
+
 /* Notes why a certificate's contact gave no device. */
 void admit_failed(const struct enrolment *e);
 
@@ -119,9 +124,6 @@ const char *enrolment_given(const struct enrolment *e, const char *name);
 
 /* Whose signature the certificate has, or will have: the CA's number. */
 int64_t enrolment_issuer(const struct enrolment *e);
-
-/* "call", "broker", "external", "none". */
-const char *verify_mode_name(enum verify_mode m);
 
 /* Who asks, for what, with which credential: the part of a record that every way has. */
 void enrolment_origin(const struct enrolment *e, struct enrol_record *r);

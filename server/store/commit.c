@@ -166,6 +166,8 @@ static void write_registration(struct buf *b, const struct enrol_record *r)
     json_int(b, "replay_s", r->replay_s);
     json_bool(b, "approval", r->approval);
     json_bool(b, "server_key", r->server_key);
+    if (r->own)
+        json_bool(b, "own", true);
     json_raw(b, "steps", r->steps);
 }
 

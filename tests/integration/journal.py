@@ -1,15 +1,17 @@
-"""Journals of replicas: stacks that keep one, and what stands in their files."""
+"""Journals of replicas: stacks that keep one, what stands in their files, and registries made again from them."""
 import contextlib
 import hashlib
 import json
 import os
 
 import psycopg2
+import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client import Device
 from replica import Replica
-from stack import Stack
+from stack import Refused, Stack
 
 
 def journal_make(folder):
@@ -83,3 +85,24 @@ def rebuild(stack, *args, code=0):
 
 def from_journals(*stacks):
     return [a for s in stacks for a in ("--journal", s.journal, "--journal-key", s.journal_public)]
+
+
+def device(stack, template="open", serial=None):
+    d = Device(stack, serial, template)
+    d.token = stack.mint(template, d.serial)
+    d.enrol()
+    return d
+
+
+def issued(stack, serial):
+    return [e for e in stack.lines("issued") if e["serial"] == serial]
+
+
+def ended(stack, serial):
+    return [(e["kind"], e.get("reason")) for e in stack.lines() if e.get("serial") == serial and e["kind"] != "issued"]
+
+
+def refused(code, call, *args, **kw):
+    with pytest.raises(Refused) as caught:
+        call(*args, **kw)
+    assert caught.value.code == code, caught.value

@@ -150,3 +150,5 @@ def test_a_lost_database_without_a_backup(tmp_path_factory):
         stack.start()
         assert d.config()["state"] == "PROVISIONED"
         refused("cert.revoked", gone.config)
+        run(stack, stack.folder, "lost-database.md", "run trust", TEMPLATE="open")
+        assert stack.one("SELECT trusted_until > now() FROM ca WHERE kind = 'issuing'")
