@@ -371,6 +371,11 @@ static const struct command commands[] = {
     {"audit", NULL, "", 0, "list what operators did, newest first", "muster audit --limit 20",
      "GET", V1 "/audit", OPT(object) | OPT(actor), 0, OPT(limit), 0, SHOW_LIST,
      "at actor source action object detail", NULL, NULL},
+    {"registry", "trust-own", "", 0,
+     "after the registry was lost: register a certificate of our own CAs that nobody knows at its "
+     "first contact; with --off no longer",
+     "muster registry trust-own --for 7d", "POST", V1 "/registry:trust-own", 0,
+     OPT(for) | OPT(template) | OPT(off), 0, 0, SHOW_OBJECT, NULL, NULL, NULL},
     {"doctor", NULL, "", 0, "check the installation; exit code 1 when something is wrong",
      "muster doctor", "GET", V1 "/doctor", 0, 0, 0, 0, SHOW_DOCTOR, NULL, NULL, run_doctor},
     {"status", NULL, "", 0, "show the server's version, time, issuers and the devices by state",

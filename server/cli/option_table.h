@@ -71,6 +71,8 @@
            "how long, such as 2d; at least a minute")                                              \
     OPTION(silent, OPTION_DURATION, "silent_s", "DURATION",                                        \
            "only those that musterd has not heard of for so long, such as 60d")                    \
+    OPTION(for, OPTION_DURATION, "for_s", "DURATION", "how long, such as 7d")                      \
+    OPTION(off, OPTION_FLAG, "off", NULL, "no longer")                                             \
     OPTION(by, OPTION_TEXT, "by", "UNIT", "day (default), week or month")                          \
     OPTION(dismiss, OPTION_TEXT, NULL, "HASH", "forget this unknown issuer")                       \
     OPTION(reason, OPTION_TEXT, "reason", "TEXT", "why")                                           \

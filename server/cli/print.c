@@ -307,6 +307,7 @@ void print_device(const json_t *d)
                                           "failures",
                                           "quarantine_reason",
                                           "last_seen",
+                                          "recovered_at",
                                           "groups",
                                           "attributes",
                                           "configuration"};

@@ -59,11 +59,16 @@ struct catalog_ca {
     enum catalog_jit jit;
     bool has_devices; /* whose own certificates are of this registered CA */
     bool crl_required;
-    struct bytes crl;                        /* DER; len 0: none */
+    struct bytes crl;      /* DER; len 0: none */
+    int64_t trust_until_s; /* of an issuing CA: until then it is trusted for what nobody knows */
+    int64_t trust_template_id;               /* 0: the only one of the product */
     int64_t template_id;                     /* 0: none */
     int64_t product_id;                      /* of that template */
     const struct catalog_template *template; /* NULL: none, or it is not in use */
 };
+
+/* Whether a certificate of this CA of ours that the registry lacks is to be registered now. */
+bool catalog_ca_trusts(const struct catalog_ca *ca, int64_t now_s);
 
 struct catalog;
 struct snapshot;
@@ -110,6 +115,9 @@ enum err catalog_clock_check(struct catalog *c, unsigned most_s, struct fault *f
 /* Borrowed from the snapshot; NULL when there is none. */
 const struct catalog_template *snapshot_template(const struct snapshot *s, const char *name);
 const struct catalog_template *snapshot_template_by_id(const struct snapshot *s, int64_t id);
+/* The only enabled template of a product; NULL also for a NULL name. */
+const struct catalog_template *snapshot_only_template(const struct snapshot *s,
+                                                      const char *product);
 const struct catalog_product *snapshot_product(const struct snapshot *s, const char *name);
 const struct catalog_ca *snapshot_ca(const struct snapshot *s, int64_t id);
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/id.h"
+#include "enroll/journal.h"
 #include "enroll/pipeline.h"
 #include "enroll/steps.h"
 
@@ -127,6 +128,33 @@ static enum err unit_settle(struct run *r, size_t i)
     return unit_refuse(r, w);
 }
 
+/* Into the journal before any device has it; and what was revoked to make place. */
+static enum err journal(struct run *r)
+{
+    struct journal *journal = r->service->journal;
+    const char **entries = arena_alloc(r->arena, r->count * sizeof(*entries));
+    int64_t epoch = 0, age_us = 0;
+    size_t n = 0;
+    enum err e = entries ? ERR_OK : no_memory(r);
+    if (!journal)
+        return ERR_OK;
+    for (size_t i = 0; i < r->count && !e; i++) {
+        struct work *w = r->works[i];
+        if (w->unit->result == FACTORY_REJECTED)
+            continue;
+        w->e.result.certificate = w->unit->certificate;
+        w->e.result.replayed = w->unit->result == FACTORY_REPLAYED;
+        e = enrolment_entry(&w->e, &entries[n]);
+        n += !e && entries[n];
+        if (e)
+            *r->fault = w->fault;
+    }
+    catalog_look(r->service->catalog, &epoch, &age_us);
+    if (!e && n > 0)
+        e = journal_write(journal, epoch, entries, n, r->fault);
+    return e ? e : journal_drain(journal, r->fault);
+}
+
 /* Another request that was faster with a serial or key is seen at the next try. */
 static enum err record(struct run *r)
 {
@@ -139,7 +167,7 @@ static enum err record(struct run *r)
         return factory_refused(e, message, r->fault);
     for (size_t i = 0; i < r->count && !e; i++)
         e = unit_settle(r, i);
-    return e;
+    return e ? e : journal(r);
 }
 
 static enum err run_begin(struct run *r, size_t count)

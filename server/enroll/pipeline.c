@@ -7,6 +7,7 @@
 #include "base/limit.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "enroll/journal.h"
 #include "enroll/metrics.h"
 #include "enroll/steps.h"
 
@@ -20,6 +21,7 @@ enum {
     ADMIT = 1 << FLOW_ADMIT,
     CERTIFY = 1 << FLOW_CERTIFY,
     ALL = ENROL | CREATE | REGISTER | ADMIT,
+    ANSWERED = CERTIFY << 1, /* also where the answer is there already */
 };
 
 static const struct step {
@@ -40,6 +42,7 @@ static const struct step {
     {"evaluate", step_evaluate, "ENROLL", ENROL | REGISTER | ADMIT | CERTIFY},
     {"issue", step_issue, "ENROLL", ALL | CERTIFY},
     {"record", step_record, "REGISTER", ALL},
+    {"journal", step_journal, "REGISTER", ALL | ANSWERED},
 };
 
 const char *credential_name(enum credential_kind k)
@@ -60,8 +63,8 @@ enum err enrolment_run(struct enrolment *e)
     buf_init(&times, MAX_STEPS_TEXT_BYTES);
     json_begin_array(&times);
     enum err err = ERR_OK;
-    for (size_t i = 0; i < ARRAY_LEN(steps) && !err && !e->answered; i++) {
-        if (!(steps[i].flows & 1u << e->rq->flow))
+    for (size_t i = 0; i < ARRAY_LEN(steps) && !err; i++) {
+        if (!(steps[i].flows & 1u << e->rq->flow) || (e->answered && !(steps[i].flows & ANSWERED)))
             continue;
         e->step = steps[i].name;
         int64_t began_us = clock_mono_us();
@@ -88,8 +91,9 @@ enum err enrolment_run(struct enrolment *e)
 static bool belongs_in_trail(enum fault_code code)
 {
     return code != FAULT_AUTH_REQUIRED && code != FAULT_DB_UNAVAILABLE &&
-           code != FAULT_OVERLOADED && code != FAULT_RATE_LIMITED &&
-           code != FAULT_APPROVAL_PENDING && code != FAULT_CERT_PENDING;
+           code != FAULT_JOURNAL_UNAVAILABLE && code != FAULT_OVERLOADED &&
+           code != FAULT_RATE_LIMITED && code != FAULT_APPROVAL_PENDING &&
+           code != FAULT_CERT_PENDING;
 }
 
 static void failure_certificate(struct buf *b, const struct enrolment *e)
@@ -159,6 +163,15 @@ static void refused_token_count(const struct enrolment *e)
         (void)source_limit_take(e->service->token_limit, e->rq->source, clock_mono_us());
 }
 
+/* The refusal may have been one too many. The journal has it before the device hears of it, or when
+ * it can be written again. */
+static void quarantine_journal(const struct enrolment *e)
+{
+    struct fault fault = {0};
+    if (journal_drain(e->service->journal, &fault))
+        log_text(LOG_WARN, "journal.quarantine_waits", "request_id", e->rq->request_id);
+}
+
 /* The refusal goes into the trail in a transaction of its own. */
 void enrolment_failed(const struct enrolment *e)
 {
@@ -172,6 +185,8 @@ void enrolment_failed(const struct enrolment *e)
     enum err err = b.overflow ? ERR_INVALID : enrol_failed(e->service->db, buf_text(&b));
     if (err)
         log_text(LOG_ERROR, "trail.not_written", "request_id", e->rq->request_id);
+    if (!err && fault_row(e->fault->code)->counts)
+        quarantine_journal(e);
 }
 
 enum err pipeline_run(struct service *service, const struct enrollment_request *rq,

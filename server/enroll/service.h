@@ -18,6 +18,7 @@ struct committer;
 struct crl_shelf;
 struct gate;
 struct hooks;
+struct journal;
 struct limits;
 struct metrics;
 struct ocsp_desk;
@@ -34,7 +35,8 @@ struct service {
     struct limits *limits;            /* how many enrolments may pass */
     struct hooks *hooks;              /* whom templates ask before they provision */
     struct metrics *metrics;
-    struct crl_shelf *crls; /* as they were served last */
+    struct journal *journal; /* NULL: none is kept */
+    struct crl_shelf *crls;  /* as they were served last */
     struct ocsp_desk *ocsp;
     struct revocation_settings revocation;
     struct gate *device_gate; /* enrolments are inside; a step that waits leaves it meanwhile */

@@ -21,6 +21,24 @@ const struct catalog_template *snapshot_template_by_id(const struct snapshot *s,
     return NULL;
 }
 
+const struct catalog_template *snapshot_only_template(const struct snapshot *s, const char *product)
+{
+    const struct catalog_template *found = NULL;
+    for (size_t i = 0; i < s->template_count; i++) {
+        if (!product || strcmp(s->templates[i].product->name, product) != 0)
+            continue;
+        if (found)
+            return NULL;
+        found = &s->templates[i];
+    }
+    return found;
+}
+
+bool catalog_ca_trusts(const struct catalog_ca *ca, int64_t now_s)
+{
+    return ca->kind == CATALOG_ISSUING && ca->trust_until_s > now_s;
+}
+
 const struct catalog_product *snapshot_product(const struct snapshot *s, const char *name)
 {
     for (size_t i = 0; i < s->product_count; i++) {

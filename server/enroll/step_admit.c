@@ -121,9 +121,10 @@ enum err step_admit(struct enrolment *e)
     if (strcmp(e->known.code, "new") != 0)
         return fault_set(e->fault, fault_parse(e->known.code), "%s",
                          e->known.detail ? e->known.detail : "");
-    if (e->peer_ca->kind != CATALOG_REGISTERED)
-        return fault_set(e->fault, FAULT_CERT_UNKNOWN,
-                         "our CA signed %s, the registry does not have it", leaf->subject_text);
+    if (e->peer_ca->kind != CATALOG_REGISTERED) {
+        certificate_take(e);
+        return admit_own(e);
+    }
     err = judge(e);
     if (!err)
         err = parameters_take(e);

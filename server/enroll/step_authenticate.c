@@ -9,22 +9,6 @@
 #include "enroll/steps.h"
 #include "enroll/unknown_issuer.h"
 
-/* The registry knows whose certificate it is. */
-static enum err device_certificate(struct enrolment *e)
-{
-    struct bytes fp = bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES);
-    e->credential = CREDENTIAL_DEVICE;
-    enum err err = enrol_peer_get(e->service->db, fp, e->arena, &e->owner);
-    if (err == ERR_NOT_FOUND)
-        return fault_set(e->fault, FAULT_CERT_UNKNOWN,
-                         "our CA signed %s, the registry does not have it",
-                         e->peer.leaf.subject_text);
-    if (err)
-        return fault_set(e->fault, FAULT_DB_UNAVAILABLE, "looking up the certificate: %s",
-                         err_name(err));
-    return ERR_OK;
-}
-
 /* Its CA has registered devices: is it one of theirs? ERR_NOT_FOUND: it is not. */
 static enum err registered_certificate(struct enrolment *e)
 {
@@ -50,6 +34,24 @@ static enum err registered_now(struct enrolment *e)
     rq.renew = false;
     enum err err = pipeline_run(e->service, &rq, e->arena, &result, &report, e->fault);
     return err ? err : registered_certificate(e);
+}
+
+/* The registry knows whose certificate it is, unless it was lost. */
+static enum err device_certificate(struct enrolment *e)
+{
+    struct bytes fp = bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES);
+    e->credential = CREDENTIAL_DEVICE;
+    enum err err = enrol_peer_get(e->service->db, fp, e->arena, &e->owner);
+    if (err == ERR_NOT_FOUND && e->rq->renew && catalog_ca_trusts(e->peer_ca, clock_wall_s()))
+        err = registered_now(e);
+    if (err == ERR_NOT_FOUND)
+        return fault_set(e->fault, FAULT_CERT_UNKNOWN,
+                         "our CA signed %s, the registry does not have it",
+                         e->peer.leaf.subject_text);
+    if (err && err != ERR_DENIED)
+        return fault_set(e->fault, FAULT_DB_UNAVAILABLE, "looking up the certificate: %s",
+                         err_name(err));
+    return err;
 }
 
 /* The certificate of a device, or one that may only ask for another. */

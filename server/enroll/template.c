@@ -304,3 +304,18 @@ const char *override_mode_name(enum override_mode m)
     }
     return "DO_NOTHING";
 }
+
+const char *verify_mode_name(enum verify_mode m)
+{
+    switch (m) {
+    case VERIFY_CALL:
+        return "call";
+    case VERIFY_BROKER:
+        return "broker";
+    case VERIFY_EXTERNAL:
+        return "external";
+    case VERIFY_NONE:
+        return "none";
+    }
+    return "call";
+}

@@ -17,6 +17,9 @@ enum credential_set {
 enum reprovision { REPROVISION_REFUSE, REPROVISION_REPLACE };
 enum verify_mode { VERIFY_CALL, VERIFY_BROKER, VERIFY_EXTERNAL, VERIFY_NONE };
 
+/* "call", "broker", "external", "none". */
+const char *verify_mode_name(enum verify_mode m);
+
 /* Where the serial comes from when the credential does not name it (Muster.Serial). */
 enum serial_source {
     SERIAL_FROM_CN,            /* "Subject.CN" of the CSR or factory certificate; the default */

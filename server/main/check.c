@@ -15,6 +15,7 @@
 #include "main/server.h"
 #include "ops/credential.h"
 #include "pki/chain.h"
+#include "pki/key.h"
 
 enum { MAX_FILE_BYTES = 256 * 1024 };
 
@@ -144,6 +145,23 @@ static void mqtt_check(struct check *k)
     (void)file_check(k, "mqtt.key", c->mqtt_key, true);
 }
 
+static void journal_files_check(struct check *k)
+{
+    const struct config *c = k->config;
+    EVP_PKEY *key = NULL;
+    if (c->journal_directory[0] == '\0')
+        return;
+    DIR *dir = opendir(c->journal_directory);
+    if (!dir)
+        problem(k, "journal.directory", c->journal_directory, strerror(errno));
+    else
+        closedir(dir);
+    enum err e = key_load_private(c->journal_key_file, NULL, &key);
+    if (e || key_kind_of(key) != KEY_P256)
+        problem(k, "journal.key_file", c->journal_key_file, e ? reason(e) : "is no P-256 key");
+    key_free(key);
+}
+
 static void words_check(struct check *k)
 {
     static const char *const modes[] = {"",        "disable",   "allow",      "prefer",
@@ -190,6 +208,7 @@ unsigned check_config(const struct config *config, bool database, FILE *out)
     addresses_check(&k);
     proxies_check(&k);
     mqtt_check(&k);
+    journal_files_check(&k);
     words_check(&k);
     credentials_check(&k);
     if (database)

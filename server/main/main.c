@@ -7,6 +7,7 @@
 #include "main/check.h"
 #include "main/healthcheck.h"
 #include "main/init.h"
+#include "main/rebuild.h"
 #include "main/serve.h"
 #include "main/server.h"
 #include "ops/config.h"
@@ -45,10 +46,27 @@ static const char *const usage =
     "  musterd check-config --config FILE [--database]\n"
     "                                       say what is wrong with the file and the files it\n"
     "                                       names; with --database also connect\n"
+    "  musterd registry rebuild --config FILE --journal DIR\n"
+    "                                       make a lost registry again, in an empty database that\n"
+    "                                       migrate has made; prints what it has and every gap\n"
+    "      --journal DIR          folder of a replica's journal; may be repeated\n"
+    "      --journal-key FILE     public key (PEM) of its seals; may be repeated; without it that "
+    "of\n"
+    "                             [journal] key_file\n"
+    "      --crl FILE             a CRL of ours (PEM or DER); may be repeated\n"
+    "      --certificates FILE    certificates of ours (PEM) that no journal has\n"
+    "      --product NAME         whose devices these are\n"
+    "      --template NAME        theirs; without it the only one of the product\n"
+    "      --onto-existing        add what it lacks to a registry that has other devices, such as "
+    "one\n"
+    "                             from a backup\n"
+    "      --dry-run              say what it would do\n"
+    "      --json                 print JSON\n"
     "  musterd healthcheck  --config FILE   ask /readyz of the daemon on this machine\n"
     "  musterd --help | --version\n"
     "\n"
-    "Exit codes: 0 done, 1 failed (the reason on standard error), 2 wrong usage.\n"
+    "Exit codes: 0 done, 1 failed (the reason on standard error), 2 wrong usage; of registry\n"
+    "rebuild: 0 done, 1 done with gaps, 2 wrong usage, 3 failed.\n"
     "\n"
     "Secrets, the first source that has one:\n"
     "  database password   MUSTER_DATABASE_PASSWORD, then the systemd credential\n"
@@ -77,6 +95,15 @@ static const struct option options[] = {
     {"key-uri", required_argument, NULL, 'u'},
     {"admin", required_argument, NULL, 'a'},
     {"database", no_argument, NULL, 'd'},
+    {"journal", required_argument, NULL, 'J'},
+    {"journal-key", required_argument, NULL, 'K'},
+    {"crl", required_argument, NULL, 'C'},
+    {"certificates", required_argument, NULL, 'B'},
+    {"product", required_argument, NULL, 'P'},
+    {"template", required_argument, NULL, 'T'},
+    {"onto-existing", no_argument, NULL, 'E'},
+    {"dry-run", no_argument, NULL, 'D'},
+    {"json", no_argument, NULL, 'j'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'v'},
     {NULL, 0, NULL, 0},
@@ -85,10 +112,51 @@ static const struct option options[] = {
 struct command_line {
     const char *config_path;
     struct init_request init;
+    struct rebuild_request rebuild;
     bool database;
     bool help;
     bool version;
 };
+
+static bool list_take(const char **list, size_t *count)
+{
+    if (*count == RECOVERY_MAX_FILES)
+        return false;
+    list[(*count)++] = optarg;
+    return true;
+}
+
+static bool rebuild_option_take(struct rebuild_request *r, int c)
+{
+    switch (c) {
+    case 'J':
+        return list_take(r->order.journals, &r->order.journal_count);
+    case 'K':
+        return list_take(r->key_files, &r->key_file_count);
+    case 'C':
+        return list_take(r->order.crls, &r->order.crl_count);
+    case 'B':
+        r->order.bundle = optarg;
+        return true;
+    case 'P':
+        r->order.product = optarg;
+        return true;
+    case 'T':
+        r->order.template = optarg;
+        return true;
+    case 'E':
+        r->order.onto_existing = true;
+        return true;
+    case 'D':
+        r->order.dry_run = true;
+        return true;
+    case 'j':
+        r->json = true;
+        return true;
+    default:
+        return false;
+    }
+}
 
 static bool option_take(struct command_line *l, int c)
 {
@@ -135,7 +203,7 @@ static bool option_take(struct command_line *l, int c)
         l->version = true;
         return true;
     default:
-        return false;
+        return rebuild_option_take(&l->rebuild, c);
     }
 }
 
@@ -215,19 +283,26 @@ static int healthcheck_command(const struct config *config, const struct command
     return healthcheck_run(config);
 }
 
+static int rebuild_command(const struct config *config, const struct command_line *line)
+{
+    return rebuild_command_run(config, &line->rebuild);
+}
+
 static const struct command {
     const char *name;
+    const char *verb; /* NULL: its name is one word */
     int (*run)(const struct config *config, const struct command_line *line);
 } commands[] = {
-    {"serve", serve_command},
-    {"migrate", migrate_command},
-    {"init", init_command},
-    {"add-issuer", issuer_command},
-    {"add-root", root_command},
-    {"admin-token", token_command},
-    {"issuer-request", request_command},
-    {"check-config", check_command},
-    {"healthcheck", healthcheck_command},
+    {"serve", NULL, serve_command},
+    {"migrate", NULL, migrate_command},
+    {"init", NULL, init_command},
+    {"add-issuer", NULL, issuer_command},
+    {"add-root", NULL, root_command},
+    {"admin-token", NULL, token_command},
+    {"issuer-request", NULL, request_command},
+    {"check-config", NULL, check_command},
+    {"healthcheck", NULL, healthcheck_command},
+    {"registry", "rebuild", rebuild_command},
 };
 
 static int command_run(const struct command *command, const struct command_line *line)
@@ -265,9 +340,11 @@ int main(int argc, char **argv)
         config_describe(stdout);
         return 0;
     }
-    for (size_t i = 0; i < ARRAY_LEN(commands) && argc == optind + 1; i++) {
-        if (strcmp(commands[i].name, argv[optind]) == 0)
-            return command_run(&commands[i], &line);
+    for (size_t i = 0; i < ARRAY_LEN(commands) && argc > optind; i++) {
+        const struct command *k = &commands[i];
+        bool named = argc == optind + (k->verb ? 2 : 1) && strcmp(k->name, argv[optind]) == 0;
+        if (named && (!k->verb || strcmp(k->verb, argv[optind + 1]) == 0))
+            return command_run(k, &line);
     }
     fprintf(stderr, "musterd: no such command; see musterd --help\n");
     return EXIT_USAGE;

@@ -26,6 +26,7 @@ static void signals_block(sigset_t *ret_set)
     sigaddset(ret_set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, ret_set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a journal at its limit is as one on a full disk */
 }
 
 static void reload(struct server *server)

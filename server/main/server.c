@@ -20,6 +20,7 @@
 #include "mqtt/mqtt.h"
 #include "ops/credential.h"
 #include "ops/jobs.h"
+#include "ops/journal_keeper.h"
 #include "pki/chain.h"
 #include "proto/health/health.h"
 #include "proto/revocation/revocation.h"
@@ -68,6 +69,7 @@ struct server {
     struct listener *revocation; /* likewise */
     struct mqtt *mqtt;           /* NULL: no broker is configured */
     struct jobs *jobs;
+    struct journal_keeper *keeper; /* NULL: no journal is kept */
     struct events *events;
 };
 
@@ -321,6 +323,8 @@ static enum err jobs_make(struct server *s, char *message)
 {
     const struct maintain_settings settings = retention_of(s->config);
     enum err e = jobs_new(&s->service, &settings, &s->jobs);
+    if (!e)
+        e = journal_keeper_new(s->service.journal, &s->keeper);
     return e ? message_of(message, e, "background jobs") : ERR_OK;
 }
 
@@ -521,6 +525,7 @@ void server_free(struct server *s)
     if (!s)
         return;
     jobs_free(s->jobs);
+    journal_keeper_free(s->keeper);
     events_free(s->events);
     mqtt_free(s->mqtt);
     listener_free(s->revocation);

@@ -9,6 +9,7 @@
 #include "enroll/crl_shelf.h"
 #include "enroll/events.h"
 #include "enroll/hooks.h"
+#include "enroll/journal.h"
 #include "enroll/limits.h"
 #include "enroll/metrics.h"
 #include "enroll/ocsp.h"
@@ -145,6 +146,20 @@ enum err service_keys(const struct config *c, struct buf *passphrase, struct sig
              : ERR_OK;
 }
 
+static enum err journal_make(struct service *v, const struct config *c, char *message)
+{
+    const struct journal_config j = {.directory = c->journal_directory,
+                                     .key_file = c->journal_key_file,
+                                     .max_bytes = c->journal_max_bytes,
+                                     .max_age_s = c->journal_max_age_s};
+    if (c->journal_directory[0] == '\0')
+        return ERR_OK;
+    if (c->journal_key_file[0] == '\0')
+        return message_of(message, ERR_INVALID,
+                          "[journal] key_file must be given with a directory");
+    return journal_new(&j, v->db, &v->journal, message);
+}
+
 enum err service_init(struct service *v, struct db *db, const struct config *c,
                       char message[CONFIG_MESSAGE_BYTES])
 {
@@ -167,12 +182,15 @@ enum err service_init(struct service *v, struct db *db, const struct config *c,
     e = scrape_token_load(v, c, message);
     if (!e)
         e = revocation_make(v, c, message);
+    if (!e)
+        e = journal_make(v, c, message);
     return e ? e : hooks_make(v, c, message);
 }
 
 void service_done(struct service *v)
 {
     hooks_free(v->hooks);
+    journal_free(v->journal);
     ocsp_desk_free(v->ocsp);
     crl_shelf_free(v->crls);
     limits_free(v->limits);

@@ -81,7 +81,7 @@ FAULT(CHAIN_INVALID, "chain.invalid", 403, 0, 0, FULL, "The client certificate's
 FAULT(CERT_EXPIRED, "cert.expired", 403, 0, 0, FULL, "The client certificate or one above it has expired", "Enrol again with another credential, or correct the clock") \
 FAULT(CERT_NOT_YET, "cert.not_yet_valid", 403, 1, 0, FULL, "The client certificate or one above it is not valid yet", "Compare the clocks: the detail has the server's time") \
 FAULT(CERT_REVOKED, "cert.revoked", 403, 0, 0, FULL, "The client certificate was revoked", "A revoked certificate never comes back; enrol with another credential") \
-FAULT(CERT_UNKNOWN, "cert.unknown", 403, 0, 0, FULL, "The client certificate is from our CA but not in the registry", "The registry may have been restored from an old backup") \
+FAULT(CERT_UNKNOWN, "cert.unknown", 403, 0, 0, FULL, "The client certificate is from our CA but not in the registry", "The registry was lost or restored from an old backup: musterd registry rebuild, or muster registry trust-own for a while") \
 FAULT(CERT_SUPERSEDED, "cert.superseded", 403, 0, 0, FULL, "A newer certificate of this device is in use already", "The device should use its newest certificate") \
 FAULT(CERT_INACTIVE, "cert.inactive", 403, 0, 0, FULL, "The certificate is not active", "muster cert activate FINGERPRINT, if it is to be used") \
 FAULT(CERT_PENDING, "cert.pending_activation", 403, 1, 0, FULL, "The certificate is registered and waits to be activated", "muster cert waiting, then muster cert activate FINGERPRINT") \
@@ -119,5 +119,6 @@ FAULT(OVERLOADED, "load.overloaded", 503, 1, 0, FULL, "The server is full for th
 FAULT(DRAINING, "load.draining", 503, 1, 0, FULL, "This replica is shutting down", "Try again; another replica answers") \
 FAULT(CLOCK_WRONG, "server.clock_wrong", 503, 1, 0, FULL, "The server's clock differs from the registry's", "Set the clock, run a time service; enrol.max_clock_skew_s is how far it may be") \
 FAULT(DB_UNAVAILABLE, "db.unavailable", 503, 1, 0, FULL, "The registry cannot be reached now", "Check PostgreSQL; nothing was lost or consumed") \
+FAULT(JOURNAL_UNAVAILABLE, "journal.unavailable", 503, 1, 0, FULL, "The journal cannot be written now", "Look after the volume of journal.directory: full, read-only or broken; /readyz has the reason. Nothing was lost, devices come again") \
 FAULT(INTERNAL, "server.internal", 500, 1, 0, FULL, "The server failed", "The log record of the request id has the reason")
 /* clang-format on */

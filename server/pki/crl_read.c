@@ -17,11 +17,11 @@ DEFINE_CLEANUP(ASN1_ENUMERATED *, ASN1_ENUMERATED_free);
 DEFINE_CLEANUP(AUTHORITY_KEYID *, AUTHORITY_KEYID_free);
 
 /* PEM text begins with printable characters, DER with a SEQUENCE. */
-static X509_CRL *crl_decode(struct bytes text)
+static X509_CRL *crl_decode(struct bytes text, size_t max_bytes)
 {
     const unsigned char *at = text.data;
     X509_CRL *crl = NULL;
-    if (text.len == 0 || text.len > CRL_MAX_BYTES)
+    if (text.len == 0 || text.len > max_bytes)
         return NULL;
     if (text.data[0] != (V_ASN1_SEQUENCE | V_ASN1_CONSTRUCTED)) {
         _cleanup_(BIO_free_allp) BIO *bio = BIO_new_mem_buf(text.data, (int)text.len);
@@ -111,12 +111,11 @@ static enum err der_take(X509_CRL *crl, struct arena *arena, struct bytes *ret_d
     return copy ? ERR_OK : ERR_NO_MEMORY;
 }
 
-enum err crl_read(struct bytes text, struct arena *arena, struct crl_info *ret_info,
-                  const char **ret_why)
+/* own: also one that covers only some certificates. */
+static enum err crl_take(X509_CRL *crl, bool own, struct arena *arena, struct crl_info *ret_info,
+                         const char **ret_why)
 {
-    _cleanup_(X509_CRL_freep) X509_CRL *crl = crl_decode(text);
     *ret_info = (struct crl_info){0};
-    *ret_why = "it is no CRL that can be read, PEM or DER, of at most 4 MiB";
     if (!crl)
         return ERR_INVALID;
     const ASN1_TIME *next = X509_CRL_get0_nextUpdate(crl);
@@ -127,13 +126,29 @@ enum err crl_read(struct bytes text, struct arena *arena, struct crl_info *ret_i
         return ERR_INVALID;
     *ret_why = "it covers only some certificates (delta, partitioned or indirect), or has another "
                "critical extension";
-    if (has_critical(crl))
+    if (!own && has_critical(crl))
         return ERR_INVALID;
     *ret_why = "an entry or its number cannot be read";
     enum err e = rows_take(crl, arena, ret_info);
     if (!e)
         e = number_take(crl, arena, &ret_info->number);
     return e ? e : der_take(crl, arena, &ret_info->der);
+}
+
+enum err crl_read(struct bytes text, struct arena *arena, struct crl_info *ret_info,
+                  const char **ret_why)
+{
+    _cleanup_(X509_CRL_freep) X509_CRL *crl = crl_decode(text, CRL_MAX_BYTES);
+    *ret_why = "it is no CRL that can be read, PEM or DER, of at most 4 MiB";
+    return crl_take(crl, false, arena, ret_info, ret_why);
+}
+
+enum err crl_read_own(struct bytes text, struct arena *arena, struct crl_info *ret_info,
+                      const char **ret_why)
+{
+    _cleanup_(X509_CRL_freep) X509_CRL *crl = crl_decode(text, CRL_OWN_MAX_BYTES);
+    *ret_why = "it is no CRL that can be read, PEM or DER, of at most 256 MiB";
+    return crl_take(crl, true, arena, ret_info, ret_why);
 }
 
 /* What OpenSSL asks before it looks at a CRL: one that it passed over would count for nothing. */
@@ -149,7 +164,7 @@ bool crl_is_of(struct bytes der, X509 *ca)
 {
     int digest = NID_undef, bits = 0;
     EVP_PKEY *key = X509_get0_pubkey(ca);
-    _cleanup_(X509_CRL_freep) X509_CRL *crl = crl_decode(der);
+    _cleanup_(X509_CRL_freep) X509_CRL *crl = crl_decode(der, CRL_OWN_MAX_BYTES);
     if (!crl || !key || X509_NAME_cmp(X509_CRL_get_issuer(crl), X509_get_subject_name(ca)) != 0 ||
         !will_be_used(crl, ca) || X509_CRL_verify(crl, key) != 1) {
         ERR_clear_error();

@@ -13,7 +13,7 @@
 #include "base/err.h"
 #include "model/revocation.h"
 
-enum { CRL_MAX_BYTES = 4 << 20 };
+enum { CRL_MAX_BYTES = 4 << 20, CRL_OWN_MAX_BYTES = 256 << 20 };
 
 /* All of the arena. */
 struct crl_info {
@@ -30,6 +30,11 @@ struct crl_info {
  * partitioned CRLs, and any other critical extension. */
 enum err crl_read(struct bytes text, struct arena *arena, struct crl_info *ret_info,
                   const char **ret_why) MUST_CHECK;
+
+/* The same for a CRL of a CA of our own, whose every entry counts: up to CRL_OWN_MAX_BYTES, delta
+ * and partitioned ones too. */
+enum err crl_read_own(struct bytes text, struct arena *arena, struct crl_info *ret_info,
+                      const char **ret_why) MUST_CHECK;
 
 /* Whether that CA made it: its name, its key, a signature of at least 112 bits; and it may sign
  * CRLs (RFC 5280 4.2.1.3). */

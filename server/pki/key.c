@@ -124,6 +124,17 @@ static enum key_kind rsa_kind(EVP_PKEY *key)
     return bits < 4096 ? KEY_RSA3072 : KEY_RSA4096;
 }
 
+enum err key_parse_public(struct bytes pem, EVP_PKEY **ret_key)
+{
+    _cleanup_(BIO_free_allp) BIO *bio = BIO_new_mem_buf(pem.data, (int)pem.len);
+    EVP_PKEY *key = bio ? PEM_read_bio_PUBKEY(bio, NULL, NULL, NULL) : NULL;
+    ERR_clear_error();
+    if (!key)
+        return ERR_INVALID;
+    *ret_key = key;
+    return ERR_OK;
+}
+
 enum key_kind key_kind_of(EVP_PKEY *key)
 {
     switch (EVP_PKEY_get_base_id(key)) {

@@ -29,6 +29,9 @@ enum err key_encode_private(EVP_PKEY *key, const char *passphrase, struct buf *r
  * file's mode lets others read it; ERR_INVALID also for another passphrase. */
 enum err key_load_private(const char *path, const char *passphrase, EVP_PKEY **ret_key) MUST_CHECK;
 
+/* A public key (SubjectPublicKeyInfo) from PEM text. ERR_INVALID: it is none. */
+enum err key_parse_public(struct bytes pem, EVP_PKEY **ret_key) MUST_CHECK;
+
 /* Which kind a key is; 0 for every kind that Muster does not issue for (RSA below 2048 or above
  * 4096 bits, an exponent below 65537 or above 32 bits or even, other curves, DSA). RSA is
  * classed by size: below 3072 bits RSA2048, below 4096 RSA3072, 4096 RSA4096. */

@@ -19,7 +19,8 @@ static const struct stmt stmts[] = {
      "SELECT c.id, c.kind, c.name, c.certificate, c.key_reference, c.active,"
      " coalesce(c.template_id, 0), coalesce(t.product_id, 0), c.has_claims,"
      " CASE WHEN c.auto_registration THEN c.jit ELSE '' END, c.has_devices,"
-     " c.crl_mode = 'require', x.der"
+     " c.crl_mode = 'require', x.der,"
+     " coalesce(extract(epoch FROM c.trusted_until)::bigint, 0), coalesce(c.trust_template_id, 0)"
      " FROM ca c LEFT JOIN template t ON t.id = c.template_id"
      " LEFT JOIN ca_crl x ON x.ca_id = c.id AND c.crl_mode <> 'off' ORDER BY c.id",
      0},
@@ -104,6 +105,8 @@ static enum err ca_load(const PGresult *r, int i, struct arena *arena, struct ca
         .jit = arena_strdup(arena, PQgetvalue(r, i, 9)),
         .has_devices = is_true(r, i, 10),
         .crl_required = is_true(r, i, 11),
+        .trust_until_s = atoll(PQgetvalue(r, i, 13)),
+        .trust_template_id = atoll(PQgetvalue(r, i, 14)),
     };
     const char *crl = db_value(r, i, 12);
     if (!ret->kind || !ret->name || !ret->jit || (reference && !ret->key_reference))

@@ -34,11 +34,13 @@ struct ca_cached_row {
     struct bytes der;
     const char *key_reference; /* NULL: not ours to sign with */
     bool active;
-    bool has_claims;     /* below this registered CA */
-    int64_t template_id; /* 0: none */
-    int64_t product_id;  /* of that template */
-    const char *jit;     /* "jitp", "jitr"; "": no automatic registration */
-    bool has_devices;    /* whose own certificates are of this registered CA */
+    bool has_claims;       /* below this registered CA */
+    int64_t template_id;   /* 0: none */
+    int64_t product_id;    /* of that template */
+    const char *jit;       /* "jitp", "jitr"; "": no automatic registration */
+    bool has_devices;      /* whose own certificates are of this registered CA */
+    int64_t trust_until_s; /* 0: not at all */
+    int64_t trust_template_id;
     bool crl_required;
     struct bytes crl; /* DER; len 0: none, or it does not count */
 };

@@ -191,6 +191,7 @@ static const struct stmt stmts[] = {
         " LATERAL (SELECT format('%s:%s:%s:%s', c.issuer_id, c.shards, lpad(c.shard::text, 3, '0'), c.is_delta) k) o"
         " WHERE (SELECT desk_unscoped($1::jsonb)) AND o.k > COALESCE(" ARG("after") ", '')"
         " ORDER BY o.k" LIMIT), 2},
+    [DESK_TRUST_OWN] = {"desk_trust_own", CALL("desk_trust_own"), 2},
     [DESK_CRL_SIGN] = {"desk_crl_sign", CALL("desk_crl_sign"), 2},
     [DESK_CA_CRL] = {"desk_ca_crl", CALL("desk_ca_crl"), 2},
     [DESK_SIGNER_LIST] = {"desk_signer_list", PAGE(

@@ -128,6 +128,8 @@ static void write_registration(const struct writer *w, const struct enrol_record
     INT(replay_s);
     BOOL(approval);
     BOOL(server_key);
+    if (r->own)
+        json_bool(w->b, "own", true);
     RAW(steps);
 }
 

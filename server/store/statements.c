@@ -14,9 +14,11 @@
 #include "store/gate.h"
 #include "store/gauges.h"
 #include "store/jit.h"
+#include "store/journal.h"
 #include "store/lease.h"
 #include "store/maintain.h"
 #include "store/migrate.h"
+#include "store/recovery.h"
 #include "store/revocation.h"
 
 const struct stmt_set *const statement_sets[] = {
@@ -24,6 +26,6 @@ const struct stmt_set *const statement_sets[] = {
     &enrol_statements,   &commit_statements,     &desk_statements,      &gate_statements,
     &gauges_statements,  &lease_statements,      &claim_statements,     &jit_statements,
     &event_statements,   &revocation_statements, &expiry_statements,    &foreign_crl_statements,
-    &factory_statements,
+    &factory_statements, &journal_statements,    &recovery_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

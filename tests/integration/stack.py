@@ -129,7 +129,7 @@ class Stack:
         self.config.write_text(text)
 
     def musterd(self, *args, check=True):
-        done = subprocess.run([MUSTERD, args[0], "--config", self.config, *args[1:]], capture_output=True, text=True)
+        done = subprocess.run([MUSTERD, "--config", self.config, *map(str, args)], capture_output=True, text=True)
         assert not check or done.returncode == 0, done.stderr
         return done
 

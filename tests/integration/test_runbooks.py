@@ -1,14 +1,18 @@
 """The runbooks, run as they stand: every box that is marked, in its order."""
+import datetime
 import json
 import os
 import re
 import subprocess
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from claims import Claim, ClaimDevice
 from client import Device, cert_pem, fingerprint, unique
 from factory import Authority
+from journal import JournaledStack, lose
 from stack import BUILD, ROOT, Refused, Stack, wait_for
 from test_credentials import refused
 
@@ -125,3 +129,26 @@ def test_another_region(stack, tmp_path, tmp_path_factory):
         d.cert, d.key = ca.device(d.serial)
         assert d.config()["state"] == "PROVISIONED"
         assert there.v1("GET", f"/cas/{name}")["template"] == f"{product}-jit" and cert_pem(ca.cert)
+
+
+def test_a_lost_database_without_a_backup(tmp_path_factory):
+    with JournaledStack(tmp_path_factory.mktemp("lost")) as stack:
+        stack.seed()
+        d, gone = enrolled(stack), enrolled(stack)
+        stack.v1("POST", f"/certs/{fingerprint(gone.cert)}/revoke")
+        crl = stack.folder / "last.crl"
+        stack.stop()
+        issuer = x509.load_pem_x509_certificate((stack.folder / "ca" / "issuing-1.pem").read_bytes())
+        key = serialization.load_pem_private_key((stack.folder / "ca" / "issuing-1.key").read_bytes(), None)
+        now = datetime.datetime.now(datetime.timezone.utc)
+        entry = x509.RevokedCertificateBuilder().serial_number(gone.cert.serial_number).revocation_date(now).build()
+        made = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject).last_update(now).next_update(now + datetime.timedelta(1)).add_revoked_certificate(entry)
+        crl.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        lose(stack)
+        said = run(stack, stack.folder, "lost-database.md", CONFIG=str(stack.config), JOURNALS=f"--journal {stack.journal}", SEAL=str(stack.journal_public), CRL=str(crl))
+        stack.token = said.split()[-1]
+        stack.start()
+        assert d.config()["state"] == "PROVISIONED"
+        refused("cert.revoked", gone.config)
+        run(stack, stack.folder, "lost-database.md", "run trust", TEMPLATE="open")
+        assert stack.one("SELECT trusted_until > now() FROM ca WHERE kind = 'issuing'")

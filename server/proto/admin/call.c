@@ -12,6 +12,7 @@
 #include "base/secret.h"
 #include "base/text.h"
 #include "enroll/catalog.h"
+#include "enroll/journal.h"
 #include "enroll/service.h"
 #include "proto/admin/hooks.h"
 #include "proto/route.h"
@@ -192,6 +193,7 @@ static enum err answer_complete(const struct admin_call *call, struct service *s
     return ERR_OK;
 }
 
+/* What was ended is in a journal before anybody is told so. The change stands if that fails. */
 enum err admin_ask(struct service *service, struct exchange *x, enum desk_call call,
                    const json_t *args, struct desk_answer *ret_answer)
 {
@@ -201,7 +203,9 @@ enum err admin_ask(struct service *service, struct exchange *x, enum desk_call c
     enum err e = text ? desk_call(service->db, call, s->json, text, x->arena, ret_answer, message)
                       : ERR_NO_MEMORY;
     free(text);
-    return e ? admin_refused(x, e, message) : ERR_OK;
+    if (e)
+        return admin_refused(x, e, message);
+    return x->route->method == HTTP_GET ? ERR_OK : journal_drain(service->journal, &x->fault);
 }
 
 static enum err desk_run(const struct admin_call *call, struct service *service, struct exchange *x,
@@ -217,6 +221,8 @@ static enum err desk_run(const struct admin_call *call, struct service *service,
         e = link_add(x, &answer, json_integer_value(json_object_get(args, "limit")));
     if (!e)
         e = answer_complete(call, service, x, args, &answer.json);
+    if (!e && call->after && x->route->method != HTTP_GET)
+        e = journal_drain(service->journal, &x->fault);
     if (e)
         return e;
     if (call->status == 204) {

@@ -10,6 +10,7 @@
 #include "base/secret.h"
 #include "enroll/catalog.h"
 #include "enroll/hooks.h"
+#include "enroll/journal.h"
 #include "enroll/limits.h"
 #include "enroll/metrics.h"
 #include "enroll/service.h"
@@ -178,6 +179,7 @@ enum err metrics_handle(struct service *service, struct exchange *x)
         return fault_set(&x->fault, FAULT_ADMIN_FORBIDDEN, "the token is for one product only");
     buf_init(&b, MAX_METRICS_BYTES);
     metrics_write(service->metrics, &b);
+    journal_metrics(service->journal, &b);
     gates_write(service, &b);
     limits_write(service->limits, &b);
     hooks_write(service->hooks, &b);

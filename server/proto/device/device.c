@@ -31,7 +31,8 @@ static enum err authenticate(struct service *service, struct exchange *x,
     if (e)
         return e;
     const struct catalog_ca *ca = snapshot_ca(snapshot, verdict->anchor_id);
-    *ret_registers = ca && ca->kind == CATALOG_REGISTERED;
+    *ret_registers =
+        ca && (ca->kind == CATALOG_REGISTERED || catalog_ca_trusts(ca, clock_wall_s()));
     if (!ca || (ca->kind == CATALOG_REGISTERED && !ca->has_devices))
         return fault_set(&x->fault, FAULT_CERT_PURPOSE,
                          "a factory certificate has no configuration; enrol first");

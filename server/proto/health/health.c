@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "enroll/catalog.h"
+#include "enroll/journal.h"
 #include "enroll/service.h"
 #include "store/catalog_load.h"
 
@@ -23,6 +24,8 @@ static enum err readyz_handle(struct service *service, struct exchange *x)
     if (!snapshot_issuer(snapshot, NULL))
         return fault_set(&x->fault, FAULT_CA_NO_ISSUER, "musterd init makes one");
     enum err e = catalog_clock_check(service->catalog, service->max_clock_skew_s, &x->fault);
+    if (!e)
+        e = journal_check(service->journal, &x->fault);
     if (e)
         return e;
     exchange_reply(x, 200, "text/plain", bytes_text("ready\n"));
