@@ -337,29 +337,35 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION factory_number IS 'Gives a request its certificate and the registry numbers of what it is about to be';
 
--- The budgets of batch and station: all of the request or none of it.
+-- The budgets of batch and station: all of the request or none of it. Their rows are locked from here to the commit, which
+-- waits for nobody any more.
 CREATE FUNCTION factory_count(s factory_scope, made bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     b muster.factory_batch;
     t muster.factory_station;
 BEGIN
-    SELECT * INTO b FROM muster.factory_batch WHERE id = s.batch_id;
-    IF b.certified + made > b.size THEN
+    SELECT * INTO b FROM muster.factory_batch WHERE id = s.batch_id FOR NO KEY UPDATE;
+    IF b.closed_at IS NOT NULL THEN
+        PERFORM muster.refuse('factory.batch_closed', format('batch %s', b.name));
+    ELSIF b.certified + made > b.size THEN
         PERFORM muster.refuse('factory.budget_exhausted', format('batch %s may have %s devices and has %s', b.name, b.size, b.certified));
     END IF;
-    UPDATE muster.factory_batch SET certified = certified + made WHERE id = b.id;
+    UPDATE muster.factory_batch SET certified = certified + made WHERE id = b.id AND made > 0;
     IF s.station_id IS NULL THEN
         RETURN;
     END IF;
-    SELECT * INTO t FROM muster.factory_station WHERE id = s.station_id;
-    IF t.certified + made > t.budget THEN
+    SELECT * INTO t FROM muster.factory_station WHERE id = s.station_id FOR NO KEY UPDATE;
+    IF t.revoked_at IS NOT NULL THEN
+        PERFORM muster.refuse('station.revoked', format('station %s', t.name));
+    ELSIF t.certified + made > t.budget THEN
         PERFORM muster.refuse('factory.budget_exhausted', format('station %s may certify %s devices and has certified %s', t.name, t.budget, t.certified));
     END IF;
-    UPDATE muster.factory_station SET certified = certified + made WHERE id = t.id;
+    UPDATE muster.factory_station SET certified = certified + made WHERE id = t.id AND made > 0;
 END $$;
 COMMENT ON FUNCTION factory_count IS 'Counts devices against what their batch and station may have';
 
--- base: what the requests have in common; ders: their certificates, one behind the other. The batch's row is locked for as long as this takes: requests for one batch follow each other.
+-- base: what the requests have in common; ders: their certificates, one behind the other. Requests for one batch are judged and
+-- written beside each other; devices are taken in one order.
 CREATE FUNCTION factory_certify(op jsonb, s factory_scope, base jsonb, requests jsonb, ders bytea) RETURNS SETOF enrol_result LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -370,16 +376,6 @@ DECLARE
     done muster.enrol_result[] := '{}';
     made bigint;
 BEGIN
-    PERFORM 1 FROM muster.factory_batch b WHERE b.id = s.batch_id AND b.closed_at IS NULL FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
-        PERFORM muster.refuse('factory.batch_closed', format('batch %s', s.batch));
-    END IF;
-    IF s.station_id IS NOT NULL THEN
-        PERFORM 1 FROM muster.factory_station x WHERE x.id = s.station_id AND x.revoked_at IS NULL FOR NO KEY UPDATE;
-        IF NOT FOUND THEN
-            PERFORM muster.refuse('station.revoked', format('station %s', s.station));
-        END IF;
-    END IF;
     rs := ARRAY(SELECT muster.factory_number(q, ders)
         FROM jsonb_populate_recordset(jsonb_populate_record(NULL::muster.enrol_request, base), requests) q ORDER BY q.serial_canonical, q.ord);
     PERFORM 1 FROM muster.allowlist a, unnest(rs) q WHERE a.product_id = q.product_id AND a.serial_canonical = q.serial_canonical
