@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <pthread.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,7 @@ struct batch {
     long line;            /* of the file, read last */
     int rc;               /* what went wrong first; ends all */
     int64_t issued, replayed, rejected;
+    void *seen; /* serials of the file so far: a tree of struct seen */
     struct progress progress;
 };
 
@@ -90,6 +92,39 @@ static int request_take(struct batch *b, struct piece *p, struct device *d, cons
     return d->csr.data ? EXIT_OK : line_wrong(b, "out of memory");
 }
 
+/* A serial of the file, and where it stood first. */
+struct seen {
+    char serial[SERIAL_BYTES];
+    long line;
+};
+
+static int seen_compare(const void *a, const void *b)
+{
+    const struct seen *x = a, *y = b;
+    return strcmp(x->serial, y->serial);
+}
+
+/* Whether it is there for the first time; a list that has a serial twice would give one of two
+ * devices a certificate that ends with the other's. */
+static int seen_take(struct batch *b, const struct device *d, bool *ret_first)
+{
+    struct seen *s = malloc(sizeof(*s));
+    if (!s)
+        return line_wrong(b, "out of memory");
+    memcpy(s->serial, d->serial, sizeof(s->serial));
+    s->line = d->line;
+    struct seen *const *found = tsearch(s, &b->seen, seen_compare);
+    *ret_first = found && *found == s;
+    if (*ret_first)
+        return EXIT_OK;
+    free(s);
+    if (!found)
+        return line_wrong(b, "out of memory");
+    printf("line %ld: %s: it is in line %ld already\n", d->line, d->serial, (*found)->line);
+    b->rejected++;
+    return EXIT_OK;
+}
+
 static int line_take(struct batch *b, struct piece *p, char *line)
 {
     struct device *d = &p->devices[p->count];
@@ -109,7 +144,10 @@ static int line_take(struct batch *b, struct piece *p, char *line)
         rc = line_wrong(b, "it is no serial");
     else
         snprintf(d->serial, sizeof(d->serial), "%s", line);
-    if (rc == EXIT_OK && !factory_out_has(b->out, d->serial))
+    bool first = false;
+    if (rc == EXIT_OK)
+        rc = seen_take(b, d, &first);
+    if (first && !factory_out_has(b->out, d->serial))
         p->count++;
     return rc;
 }
@@ -408,6 +446,7 @@ int run_factory_batch(struct cli *cli)
     if (b.file && b.file != stdin)
         fclose(b.file);
     factory_out_close(b.out);
+    tdestroy(b.seen, free);
     buf_done(&b.passphrase);
     buf_done(&b.path);
     pthread_mutex_destroy(&b.lock);

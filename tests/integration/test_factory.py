@@ -392,6 +392,9 @@ def test_the_command_says_what_is_wrong(stack, tmp_path):
         files = [tmp_path / a if a in ("serials", "odd", "short", "secret", "missing") else a for a in args]
         done = muster(stack, "batch", name, *files, "--out", out, "--resume", check=False)
         assert done.returncode == 2 and said in done.stderr, (args, done.stderr)
+    (tmp_path / "double").write_text("\n".join(["D-1", "D-2", "D-1"]) + "\n")
+    done = muster(stack, "batch", name, tmp_path / "double", "--out", tmp_path / "d", "--keys", "pem", "--passphrase-file", tmp_path / "secret", check=False)
+    assert done.returncode == 1 and "line 3: D-1: it is in line 1 already" in done.stdout and "2 issued, 0 replayed, 1 rejected" in done.stdout
     (tmp_path / "bad.ndjson").write_bytes(lines_of([unit(unique("ok")), unit(unique("bad"), csr="AAAA")]))
     done = muster(stack, "batch", name, tmp_path / "bad.ndjson", "--out", tmp_path / "bad", check=False)
     assert done.returncode == 1 and "line 2" in done.stdout and "csr.malformed" in done.stdout and "1 issued" in done.stdout
