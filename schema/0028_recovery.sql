@@ -194,7 +194,9 @@ $$;
 CREATE FUNCTION recover_begin() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     LOCK TABLE muster.device, muster.certificate IN SHARE ROW EXCLUSIVE MODE;
-    CREATE TEMP TABLE recovery_line (seq bigint GENERATED ALWAYS AS IDENTITY, kind text NOT NULL, at timestamptz NOT NULL, e jsonb NOT NULL) ON COMMIT DROP;
+    CREATE TEMP TABLE recovery_line (seq bigint GENERATED ALWAYS AS IDENTITY, kind text NOT NULL, at timestamptz NOT NULL, e jsonb NOT NULL)
+        WITH (toast_tuple_target = 8160) ON COMMIT DROP;
+    ALTER TABLE pg_temp.recovery_line ALTER e SET STORAGE EXTERNAL; -- it is looked into often
     CREATE TEMP TABLE recovery_gap (kind text NOT NULL, detail text NOT NULL) ON COMMIT DROP;
 END $$;
 COMMENT ON FUNCTION recover_begin IS 'Begins a rebuild: what is read is staged, and nobody enrols meanwhile';

@@ -12,7 +12,7 @@
 #include "pki/key.h"
 #include "store/journal.h"
 
-enum { CONFIGURATION_BYTES = 256 << 20, MAX_DRAINS = 1000, SEEN_AGAIN_US = 600 * 1000000 };
+enum { CONFIGURATION_BYTES = 256 << 20, MAX_DRAINS = 1000, SEEN_AGAIN_US = 10 * 1000000 };
 
 struct journal {
     struct journal_file *file;

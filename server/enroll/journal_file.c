@@ -100,7 +100,7 @@ static enum err file_end(struct journal_file *f)
 
 static bool file_is_over(const struct journal_file *f)
 {
-    return f->used && (f->bytes >= f->config.max_bytes ||
+    return f->used && (f->bytes - f->begun_bytes >= f->config.max_bytes ||
                        clock_mono_us() - f->began_us >= f->config.max_age_s * US_PER_S);
 }
 
@@ -168,6 +168,7 @@ enum err journal_file_begin(struct journal_file *f)
         return e;
     }
     f->number++;
+    f->begun_bytes = f->bytes;
     f->used = false;
     f->began_us = clock_mono_us();
     return ERR_OK;

@@ -17,9 +17,10 @@ struct journal_file {
     /* the leader's alone */
     int fd; /* -1: the next file must be begun */
     int64_t number;
-    int64_t bytes; /* of the file, up to which all is on disk */
-    bool tail;     /* perhaps more stands behind, which a failed write left */
-    bool used;     /* more than the beginning stands in it */
+    int64_t bytes;       /* of the file, up to which all is on disk */
+    bool tail;           /* perhaps more stands behind, which a failed write left */
+    int64_t begun_bytes; /* of them what every file begins with */
+    bool used;           /* more than that stands in it */
     int64_t began_us;
     struct ledger ledger;
     struct buf text; /* being written */

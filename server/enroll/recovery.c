@@ -200,8 +200,8 @@ static enum err sources_read(struct recovery *r)
 {
     const struct recovery_order *o = r->order;
     enum err e = cas_take(r);
-    for (size_t i = 0; i < o->journal_count && !e; i++)
-        e = recovery_journal_read(r, o->journals[i]);
+    if (!e)
+        e = recovery_journals_read(r);
     for (size_t i = 0; i < o->crl_count && !e; i++)
         e = crl_take(r, o->crls[i]);
     if (!e && o->bundle)

@@ -26,5 +26,5 @@ enum err recovery_flush(struct recovery *r) MUST_CHECK;
 /* Says why nothing is done, and returns e. */
 enum err recovery_failed(struct recovery *r, enum err e, const char *what, const char *name);
 
-/* Every file of a folder: chain, seals, entries. */
-enum err recovery_journal_read(struct recovery *r, const char *folder) MUST_CHECK;
+/* Every file of the order's folders, which may share a replica's: chain, seals, entries. */
+enum err recovery_journals_read(struct recovery *r) MUST_CHECK;

@@ -1,7 +1,8 @@
-/* Reading the journals of a folder: what breaks a chain is told, and reading goes on behind it. */
+/* Reading the journals of all folders, replica by replica: what breaks a chain is told, and reading
+ * goes on behind it. */
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "enroll/journal_scan.h"
@@ -131,29 +132,76 @@ static void replica_end(struct reading *g)
                           g->sealed + 1, g->last.n);
 }
 
-enum err recovery_journal_read(struct recovery *r, const char *folder)
+/* A file and where it is. */
+struct found {
+    struct journal_name name;
+    size_t folder; /* of the order's */
+};
+
+static int found_compare(const void *a, const void *b)
+{
+    const struct found *x = a, *y = b;
+    int order = strcmp(x->name.replica, y->name.replica);
+    if (order != 0)
+        return order;
+    if (x->name.number != y->name.number)
+        return x->name.number > y->name.number ? 1 : -1;
+    return (x->folder > y->folder) - (x->folder < y->folder);
+}
+
+static enum err folder_find(struct recovery *r, size_t folder, struct arena *arena,
+                            struct found **all, size_t *count)
+{
+    struct journal_name *names = NULL;
+    size_t more = 0;
+    enum err e = journal_names(r->order->journals[folder], arena, &names, &more);
+    if (e || more == 0)
+        return recovery_failed(r, e ? e : ERR_NOT_FOUND, "no files of a journal in",
+                               r->order->journals[folder]);
+    struct found *bigger = arena_alloc(arena, (*count + more) * sizeof(*bigger));
+    if (!bigger)
+        return ERR_NO_MEMORY;
+    if (*count > 0)
+        memcpy(bigger, *all, *count * sizeof(*bigger));
+    for (size_t i = 0; i < more; i++)
+        bigger[*count + i] = (struct found){names[i], folder};
+    *all = bigger;
+    *count += more;
+    return ERR_OK;
+}
+
+/* Of a file that is in two folders, the first is read. */
+static enum err next_read(struct reading *g, const struct found *f)
+{
+    bool same = g->name && strcmp(g->name->replica, f->name.replica) == 0;
+    if (same && f->name.number == g->name->number)
+        return ERR_OK;
+    if (!same && g->name)
+        replica_end(g);
+    if (!same)
+        replica_begin(g, &f->name);
+    else if (f->name.number != g->name->number + 1)
+        recovery_gap_note(g->r, "file.missing", NULL, 0, "%s: files %" PRId64 " to %" PRId64,
+                          f->name.replica, g->name->number + 1, f->name.number - 1);
+    g->name = &f->name;
+    return file_read(g, g->r->order->journals[f->folder]);
+}
+
+enum err recovery_journals_read(struct recovery *r)
 {
     _cleanup_(arena_donep) struct arena arena;
-    struct journal_name *names = NULL;
+    struct found *all = NULL;
     struct reading g = {.r = r};
     size_t count = 0;
+    enum err e = ERR_OK;
     arena_init(&arena, NAMES_BYTES);
-    enum err e = journal_names(folder, &arena, &names, &count);
-    if (e || count == 0)
-        return recovery_failed(r, e ? e : ERR_NOT_FOUND, "no files of a journal in", folder);
-    for (size_t i = 0; i < count && !e; i++) {
-        bool same = g.name && strcmp(g.name->replica, names[i].replica) == 0;
-        if (!same && g.name)
-            replica_end(&g);
-        if (!same)
-            replica_begin(&g, &names[i]);
-        else if (names[i].number != g.name->number + 1)
-            recovery_gap_note(r, "file.missing", NULL, 0, "%s: files %" PRId64 " to %" PRId64,
-                              names[i].replica, g.name->number + 1, names[i].number - 1);
-        g.name = &names[i];
-        e = file_read(&g, folder);
-    }
-    if (!e)
+    for (size_t i = 0; i < r->order->journal_count && !e; i++)
+        e = folder_find(r, i, &arena, &all, &count);
+    if (count > 1)
+        qsort(all, count, sizeof(*all), found_compare);
+    for (size_t i = 0; i < count && !e; i++)
+        e = next_read(&g, &all[i]);
+    if (!e && g.name)
         replica_end(&g);
     return e;
 }

@@ -9,7 +9,7 @@ import pytest
 from claims import Claim, ClaimDevice
 from client import Device, fingerprint, new_key, request, unique
 from factory import unit
-from journal import JournaledStack, device, ended, issued, mode, refused, sealed
+from journal import JournaledStack, device, ended, issued, mode, rebuild, refused, sealed
 from stack import MUSTERD, Refused, wait_for
 from test_factory import batch, certificate, certify
 
@@ -103,6 +103,15 @@ def test_a_full_file_is_sealed_and_each_can_be_read_alone(kept):
     before = len(kept.files())
     while len(kept.files()) < before + 2:
         device(kept)
+    dry = ["--journal-key", kept.journal_public, "--dry-run", "--onto-existing"]
+    moved = kept.folder / "moved"
+    moved.mkdir()
+    assert {g["kind"] for g in rebuild(kept, "--journal", kept.journal, *dry, code=1)["gaps"]} == {"unsealed"}
+    kept.files()[0].rename(moved / kept.files()[0].name)
+    assert {g["kind"] for g in rebuild(kept, "--journal", kept.journal, "--journal", moved, *dry, code=1)["gaps"]} == {"unsealed"}
+    assert {g["kind"] for g in rebuild(kept, "--journal", kept.journal, *dry, code=1)["gaps"]} >= {"file.missing", "lines.missing"}
+    for file in moved.iterdir():
+        file.rename(kept.journal / file.name)
     middle = kept.files()[-2]
     entries = [json.loads(line) for line in middle.read_text().splitlines()]
     assert sealed(middle) and entries[0]["kind"] == "begin" and {"product", "template", "version", "ca"} <= {e.get("of") for e in entries}
