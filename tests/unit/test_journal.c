@@ -7,6 +7,8 @@
 
 #include "enroll/journal_file.h"
 #include "enroll/journal_scan.h"
+#include "pki/der.h"
+#include "pki/identity.h"
 #include "pki/key.h"
 #include "suite.h"
 
@@ -176,5 +178,44 @@ START_TEST(names_are_told_from_others)
 }
 END_TEST
 
+/* GeneralNames of URIs. */
+static struct bytes names_make(struct buf *b, const char *const *uris, size_t count)
+{
+    struct buf inner;
+    buf_init(&inner, 4096);
+    buf_init(b, 4096);
+    for (size_t i = 0; i < count; i++)
+        der_add(&inner, DER_NAME_URI, bytes_text(uris[i]));
+    der_wrap(b, DER_SEQUENCE, &inner);
+    buf_done(&inner);
+    return buf_bytes(b);
+}
+
+START_TEST(a_certificate_says_whose_it_is)
+{
+    static const char *const several[] = {"urn:dev:mac:001122", "urn:muster:other:x",
+                                          "urn:muster:pump:SN:1", "https://example/"},
+                             *const none[] = {"urn:muster:pump", "urn:muster::x",
+                                              "urn:muster:pump:", "URN:muster:pump:x",
+                                              "urn:muster:"};
+    struct arena arena;
+    struct identity who = {0};
+    struct buf b;
+    arena_init(&arena, ARENA_BYTES);
+    ck_assert_int_eq(identity_read(names_make(&b, several, 4), &arena, &who), ERR_OK);
+    ck_assert_str_eq(who.product, "pump");
+    ck_assert_str_eq(who.serial, "SN:1");
+    ck_assert_int_eq(identity_read(bytes_of(b.data, b.len - 1), &arena, &who), ERR_NOT_FOUND);
+    buf_done(&b);
+    for (size_t i = 0; i < ARRAY_LEN(none); i++) {
+        ck_assert_msg(identity_read(names_make(&b, &none[i], 1), &arena, &who) == ERR_NOT_FOUND,
+                      "%s", none[i]);
+        buf_done(&b);
+    }
+    ck_assert_int_eq(identity_read(bytes_of(NULL, 0), &arena, &who), ERR_NOT_FOUND);
+    arena_done(&arena);
+}
+END_TEST
+
 SUITE("journal", threads_append_and_files_follow_one_another, a_line_too_long_fails_alone,
-      names_are_told_from_others)
+      names_are_told_from_others, a_certificate_says_whose_it_is)
