@@ -193,7 +193,22 @@ static enum err answer_complete(const struct admin_call *call, struct service *s
     return ERR_OK;
 }
 
-/* What was ended is in a journal before anybody is told so. The change stands if that fails. */
+/* What these calls end is in a journal before anybody is told so; the change stands if that fails.
+ * The rest are not kept from their answers, some of which are told once, by what others left due.
+ */
+static enum err ended_journal(struct service *service, struct exchange *x, enum desk_call call)
+{
+    static const enum desk_call ending[] = {
+        DESK_DEVICE_QUARANTINE, DESK_DEVICE_RELEASE, DESK_DEVICE_RESET, DESK_DEVICE_RETIRE,
+        DESK_CERT_REVOKE,       DESK_CERT_ACTIVATE,  DESK_CA_CRL,
+    };
+    for (size_t i = 0; i < ARRAY_LEN(ending); i++) {
+        if (ending[i] == call)
+            return journal_drain(service->journal, &x->fault);
+    }
+    return ERR_OK;
+}
+
 enum err admin_ask(struct service *service, struct exchange *x, enum desk_call call,
                    const json_t *args, struct desk_answer *ret_answer)
 {
@@ -205,7 +220,7 @@ enum err admin_ask(struct service *service, struct exchange *x, enum desk_call c
     free(text);
     if (e)
         return admin_refused(x, e, message);
-    return x->route->method == HTTP_GET ? ERR_OK : journal_drain(service->journal, &x->fault);
+    return ended_journal(service, x, call);
 }
 
 static enum err desk_run(const struct admin_call *call, struct service *service, struct exchange *x,
@@ -221,8 +236,8 @@ static enum err desk_run(const struct admin_call *call, struct service *service,
         e = link_add(x, &answer, json_integer_value(json_object_get(args, "limit")));
     if (!e)
         e = answer_complete(call, service, x, args, &answer.json);
-    if (!e && call->after && x->route->method != HTTP_GET)
-        e = journal_drain(service->journal, &x->fault);
+    if (!e && call->after)
+        e = ended_journal(service, x, call->desk);
     if (e)
         return e;
     if (call->status == 204) {
