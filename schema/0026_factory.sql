@@ -59,8 +59,8 @@ COMMENT ON COLUMN factory_station.fingerprint IS 'SHA-256 of its certificate, wh
 COMMENT ON COLUMN factory_station.certificate IS 'DER; its key seals the station''s journals';
 COMMENT ON COLUMN factory_station.subject IS 'RFC 2253 name, for people';
 COMMENT ON COLUMN factory_station.not_after IS 'End of the certificate';
-COMMENT ON COLUMN factory_station.budget IS 'How many devices it may certify';
-COMMENT ON COLUMN factory_station.certified IS 'How many it has certified';
+COMMENT ON COLUMN factory_station.budget IS 'How many certificates it may have made';
+COMMENT ON COLUMN factory_station.certified IS 'How many it has had made, those for units that were made again too; the same one again is not counted';
 COMMENT ON COLUMN factory_station.journal_n IS 'Number of the last line of its journal that is here; 0: none';
 COMMENT ON COLUMN factory_station.journal_hash IS 'SHA-256 of that line, which the next one names';
 COMMENT ON COLUMN factory_station.last_seen IS 'When it asked last';
@@ -269,9 +269,15 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION factory_by_batch IS 'The batch that an operator names';
 
-CREATE FUNCTION factory_by_station(op jsonb, station text) RETURNS factory_scope LANGUAGE sql STABLE AS $$
-    SELECT muster.factory_scope_of(muster.desk_station(op, station))
-$$;
+CREATE FUNCTION factory_by_station(op jsonb, station text) RETURNS factory_scope LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    s muster.factory_station := muster.desk_station(op, station);
+BEGIN
+    IF s.revoked_at IS NOT NULL THEN -- whoever has its key may have written the journal
+        PERFORM muster.refuse('station.revoked', format('station %s was revoked at %s', s.name, s.revoked_at));
+    END IF;
+    RETURN muster.factory_scope_of(s);
+END $$;
 COMMENT ON FUNCTION factory_by_station IS 'The station whose journal an operator carries';
 
 -- Certifying
@@ -294,22 +300,59 @@ CREATE FUNCTION factory_fresh(rs enrol_request[]) RETURNS integer[] LANGUAGE sql
 $$;
 COMMENT ON FUNCTION factory_fresh IS 'Numbers of the requests that enrol_write may write as they are';
 
--- One by one, as an enrolment. A unit that is made again before its first certificate was used is daily work at a station,
--- as long as it is of the same batch.
-CREATE FUNCTION factory_one(r enrol_request, batch bigint) RETURNS enrol_result LANGUAGE plpgsql AS $$
+ALTER TYPE enrol_request ADD ATTRIBUTE hearsay boolean; -- of jit: a station's journal tells of the certificate, nobody has shown its key
+
+-- Who may have a certificate for a device that has had one: NULL where the judgement of an enrolment may begin. A unit that is
+-- made again before its first certificate was used is daily work at a station; elsewhere somebody must say that it is meant.
+CREATE FUNCTION factory_refusal(r enrol_request, s factory_scope, again boolean) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    device bigint;
+BEGIN
+    SELECT d.id INTO device FROM muster.device d WHERE d.product_id = r.product_id AND d.serial_canonical = r.serial_canonical;
+    IF NOT EXISTS (SELECT 1 FROM muster.certificate c WHERE c.device_id = device AND c.purpose = 'operational')
+       OR EXISTS (SELECT 1 FROM muster.certificate c WHERE c.device_id = device AND c.purpose = 'operational'
+                  AND c.status IN ('pending', 'current') AND c.spki_sha256 = r.spki) THEN
+        RETURN NULL;
+    ELSIF NOT EXISTS (SELECT 1 FROM muster.factory_unit u WHERE u.device_id = device AND u.batch_id = s.batch_id) THEN
+        RETURN format('the device has a certificate, and is not of batch %s', s.batch);
+    ELSIF NOT again THEN
+        RETURN 'the unit has a certificate for another key, and nobody said that it is made again';
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION factory_refusal IS 'Why a device that has had a certificate gets none here; NULL: it may';
+
+-- One by one, as an enrolment.
+CREATE FUNCTION factory_one(r enrol_request, s factory_scope, again boolean) RETURNS enrol_result LANGUAGE plpgsql AS $$
 DECLARE
     res muster.enrol_result;
+    why text := muster.factory_refusal(r, s, again);
 BEGIN
-    r.replace := r.replace OR EXISTS (SELECT 1 FROM muster.device d JOIN muster.factory_unit u ON u.device_id = d.id
-        WHERE d.product_id = r.product_id AND d.serial_canonical = r.serial_canonical AND u.batch_id = batch
-          AND NOT EXISTS (SELECT 1 FROM muster.certificate c WHERE c.device_id = d.id AND c.purpose = 'operational' AND c.verified_at IS NOT NULL));
-    res := muster.enrol_one(r);
-    IF res.device_id IS NOT NULL THEN
-        r.device_id := res.device_id;
-        r.certificate_id := nextval('muster.certificate_id_seq');
-        r.new_state := res.state;
-        PERFORM muster.enrol_write(ARRAY[r]);
+    IF why IS NOT NULL THEN
+        res.ord := r.ord;
+        res.code := 'device.key_conflict';
+        res.detail := why;
+        res.proven := false;
+        RETURN res;
     END IF;
+    r.replace := again;
+    res := muster.enrol_one(r);
+    IF res.device_id IS NULL THEN
+        RETURN res;
+    END IF;
+    r.device_id := res.device_id;
+    r.certificate_id := nextval('muster.certificate_id_seq');
+    r.new_state := res.state;
+    BEGIN
+        PERFORM muster.enrol_write(ARRAY[r]);
+    EXCEPTION WHEN unique_violation THEN -- somebody was faster; now it can be seen
+        res := muster.enrol_one(r);
+        IF res.device_id IS NOT NULL THEN
+            res.device_id := NULL;
+            res.code := 'device.busy';
+            res.detail := 'the device, its key or its name is being enrolled';
+        END IF;
+    END;
     RETURN res;
 END $$;
 COMMENT ON FUNCTION factory_one IS 'Certifies one device by itself';
@@ -339,7 +382,7 @@ COMMENT ON FUNCTION factory_number IS 'Gives a request its certificate and the r
 
 -- The budgets of batch and station: all of the request or none of it. Their rows are locked from here to the commit, which
 -- waits for nobody any more.
-CREATE FUNCTION factory_count(s factory_scope, made bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION factory_count(s factory_scope, made bigint, certificates bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     b muster.factory_batch;
     t muster.factory_station;
@@ -357,16 +400,16 @@ BEGIN
     SELECT * INTO t FROM muster.factory_station WHERE id = s.station_id FOR NO KEY UPDATE;
     IF t.revoked_at IS NOT NULL THEN
         PERFORM muster.refuse('station.revoked', format('station %s', t.name));
-    ELSIF t.certified + made > t.budget THEN
-        PERFORM muster.refuse('factory.budget_exhausted', format('station %s may certify %s devices and has certified %s', t.name, t.budget, t.certified));
+    ELSIF t.certified + certificates > t.budget AND certificates > 0 THEN
+        PERFORM muster.refuse('factory.budget_exhausted', format('station %s may have %s certificates made and has had %s', t.name, t.budget, t.certified));
     END IF;
-    UPDATE muster.factory_station SET certified = certified + made WHERE id = t.id AND made > 0;
+    UPDATE muster.factory_station SET certified = certified + certificates WHERE id = t.id AND certificates > 0;
 END $$;
-COMMENT ON FUNCTION factory_count IS 'Counts devices against what their batch and station may have';
+COMMENT ON FUNCTION factory_count IS 'Counts devices against what their batch may have, and certificates against what the station may';
 
 -- base: what the requests have in common; ders: their certificates, one behind the other. Requests for one batch are judged and
 -- written beside each other; devices are taken in one order.
-CREATE FUNCTION factory_certify(op jsonb, s factory_scope, base jsonb, requests jsonb, ders bytea) RETURNS SETOF enrol_result LANGUAGE plpgsql
+CREATE FUNCTION factory_certify(op jsonb, s factory_scope, base jsonb, requests jsonb, ders bytea, again boolean) RETURNS SETOF enrol_result LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     rs muster.enrol_request[];
@@ -387,7 +430,7 @@ BEGIN
         fresh := '{}';
     END IF;
     FOR r IN SELECT q.* FROM unnest(rs) q WHERE cardinality(fresh) < cardinality(rs) AND NOT q.ord = ANY (fresh) LOOP
-        done := done || muster.factory_one(r, s.batch_id);
+        done := done || muster.factory_one(r, s, again);
     END LOOP;
     WITH new AS (
         INSERT INTO muster.factory_unit (device_id, batch_id, station_id)
@@ -397,7 +440,7 @@ BEGIN
                 WHERE x.code IN ('ok', 'replayed')
             ON CONFLICT DO NOTHING RETURNING 1)
     SELECT count(*) INTO made FROM new;
-    PERFORM muster.factory_count(s, made);
+    PERFORM muster.factory_count(s, made, cardinality(together) + (SELECT count(*) FROM unnest(done) x WHERE x.code = 'ok'));
     IF op IS NOT NULL THEN
         PERFORM muster.desk_audit(op, 'factory.certify', s.batch, jsonb_build_object('requests', cardinality(rs), 'devices', made));
     END IF;
@@ -419,7 +462,11 @@ COMMENT ON FUNCTION factory_entries_known IS 'Lines of a journal that are here';
 CREATE FUNCTION factory_entries_put(op jsonb, s factory_scope, lines jsonb, gaps jsonb, head_n bigint, head_hash text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     moved boolean;
+    most bigint := (SELECT 10 * budget + 1000 FROM muster.factory_station WHERE id = s.station_id);
 BEGIN
+    IF head_n > most THEN
+        PERFORM muster.refuse('factory.budget_exhausted', format('the journal of station %s may have %s lines', s.station, most));
+    END IF;
     UPDATE muster.factory_station SET journal_n = head_n, journal_hash = head_hash
         WHERE id = s.station_id AND journal_n = s.journal_n AND journal_hash = s.journal_hash RETURNING true INTO moved;
     IF moved IS NULL THEN
@@ -439,14 +486,17 @@ COMMENT ON FUNCTION factory_entries_put IS 'Records lines of a journal up to a s
 -- Reconciling. Everything is judged by the registry as it is now: what JITP has repaired meanwhile is no finding any more.
 CREATE VIEW factory_finding AS
     SELECT e.station_id, e.n, e.serial, encode(e.fingerprint, 'hex') AS fingerprint,
-        CASE WHEN c.id IS NOT NULL AND d.serial_canonical = e.serial_canonical THEN NULL
+        CASE WHEN d.product_id = b.product_id AND d.serial_canonical = e.serial_canonical THEN
+                  CASE WHEN c.status IN ('revoked', 'superseded') AND c.verified_at IS NULL THEN 'cert.revoked' END
              WHEN c.id IS NOT NULL THEN 'serial.mismatch'
-             WHEN k.device_id IS NOT NULL AND EXISTS (SELECT 1 FROM muster.device o WHERE o.id = k.device_id AND o.serial_canonical <> e.serial_canonical)
+             WHEN EXISTS (SELECT 1 FROM muster.device o WHERE o.id = k.device_id AND (o.product_id, o.serial_canonical) <> (b.product_id, e.serial_canonical))
                  THEN 'key.reused'
-             WHEN EXISTS (SELECT 1 FROM muster.factory_entry o WHERE o.spki_sha256 = e.spki_sha256 AND o.serial_canonical <> e.serial_canonical)
-                 THEN 'key.reused'
+             WHEN EXISTS (SELECT 1 FROM muster.factory_entry o JOIN muster.factory_station os ON os.id = o.station_id JOIN muster.factory_batch ob ON ob.id = os.batch_id
+                          WHERE o.spki_sha256 = e.spki_sha256 AND (ob.product_id, o.serial_canonical) <> (b.product_id, e.serial_canonical)) THEN 'key.reused'
              ELSE COALESCE(e.problem, 'cert.unknown') END AS problem
     FROM muster.factory_entry e
+        JOIN muster.factory_station s ON s.id = e.station_id
+        JOIN muster.factory_batch b ON b.id = s.batch_id
         LEFT JOIN muster.certificate c ON c.fingerprint = e.fingerprint
         LEFT JOIN muster.device d ON d.id = c.device_id
         LEFT JOIN muster.key_owner k ON k.spki_sha256 = e.spki_sha256
@@ -470,8 +520,9 @@ BEGIN
     gaps AS MATERIALIZED (SELECT s.name AS station, g.after_n, g.next_n FROM stations s JOIN muster.factory_gap g ON g.station_id = s.id)
     SELECT json_build_object('batch', b.name, 'certified', b.certified,
         'journal_lines', (SELECT count(*) FROM stations s JOIN muster.factory_entry e ON e.station_id = s.id WHERE e.serial IS NOT NULL),
-        'not_registered', (SELECT count(*) FROM findings WHERE problem NOT IN ('key.reused', 'serial.mismatch')),
+        'not_registered', (SELECT count(*) FROM findings WHERE problem NOT IN ('key.reused', 'serial.mismatch', 'cert.revoked')),
         'duplicate_key', (SELECT count(*) FROM findings WHERE problem = 'key.reused'),
+        'ended_unused', (SELECT count(*) FROM findings WHERE problem = 'cert.revoked'),
         'other_serial', (SELECT count(*) FROM findings WHERE problem = 'serial.mismatch'),
         'missing_lines', (SELECT COALESCE(sum(next_n - after_n - 1), 0) FROM gaps),
         'never_connected', (SELECT count(*) FROM silent),

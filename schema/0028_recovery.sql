@@ -575,6 +575,9 @@ BEGIN
         RETURN muster.enrol_replay(r, d, c, true);
     ELSIF r.own THEN
         RETURN muster.enrol_own(r);
+    ELSIF r.hearsay AND EXISTS (SELECT 1 FROM muster.device y JOIN muster.certificate x ON x.device_id = y.id AND x.purpose = 'operational'
+            WHERE y.product_id = r.product_id AND y.serial_canonical = r.serial_canonical) THEN
+        PERFORM muster.refuse('device.key_conflict', 'the device has another certificate, and a journal changes none');
     END IF;
     res := muster.enrol_first(r, v);
     IF res.code = 'ok' THEN

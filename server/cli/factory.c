@@ -30,6 +30,7 @@ static const struct {
     {"not_registered", "certified but not registered"},
     {"duplicate_key", "with a key that another serial has"},
     {"other_serial", "with the certificate of another serial"},
+    {"ended_unused", "with a certificate that ended before its first use"},
     {"missing_lines", "lines of journals that never came"},
     {"never_connected", "registered but never connected"},
 };
@@ -73,7 +74,8 @@ int run_factory_reconcile(struct cli *cli)
         return rc;
     json_int_t found =
         count_of(answer.json, "not_registered") + count_of(answer.json, "duplicate_key") +
-        count_of(answer.json, "other_serial") + count_of(answer.json, "missing_lines") +
+        count_of(answer.json, "other_serial") + count_of(answer.json, "ended_unused") +
+        count_of(answer.json, "missing_lines") +
         (silent ? count_of(answer.json, "never_connected") : 0);
     if (cli->options.given & OPT(json))
         command_show(cli, answer.json);

@@ -68,7 +68,7 @@ struct piece {
 static bool serial_fits(const char *s)
 {
     size_t len = strlen(s);
-    if (len == 0 || len >= SERIAL_BYTES || s[0] == '.')
+    if (len == 0 || len >= SERIAL_BYTES || s[0] == '.' || strcmp(s, "chain") == 0)
         return false;
     return strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") == len;
 }
@@ -270,7 +270,7 @@ static int answer_put(struct batch *b, struct piece *p, const json_t *answer)
         rc = device_put(b, p, i, json_array_get(lines, i), chain, &manifest);
     pthread_mutex_lock(&b->lock);
     if (rc == EXIT_OK && manifest.len > 0)
-        rc = factory_out_file(b->out, "chain", "pem", false, bytes_text(chain));
+        rc = factory_out_chain(b->out, chain);
     if (rc == EXIT_OK && manifest.len > 0)
         rc = factory_out_sync(b->out, buf_bytes(&manifest));
     progress_show(&b->progress, ftell(b->file), b->issued + b->replayed);
@@ -430,6 +430,8 @@ int run_factory_batch(struct cli *cli)
     pthread_mutex_init(&b.lock, NULL);
     buf_init(&b.path, MAX_PATH_BYTES);
     command_path(cli, &b.path);
+    if (cli->options.given & (OPT(again) | OPT(resume))) /* what broke may have got one already */
+        buf_add_text(&b.path, "?again=accept");
     int rc = threads_wanted(&b, &threads);
     if (rc == EXIT_OK)
         rc = batch_open(&b);

@@ -25,6 +25,7 @@ enum {
     PIECE_BYTES = 4 << 20, /* of an upload, cut at a seal */
     PIECE_LINES = 5000,
     PIECE_SOON_LINES = 1000, /* the next seal behind them ends a piece */
+    PIECE_SOON_BYTES = 1 << 20,
 };
 
 static int complain(const char *path, const char *why)
@@ -227,20 +228,26 @@ static int piece_send(struct upload *u)
     return rc;
 }
 
+/* What no seal covers is not sent: it would be taken for nothing. */
 static int lines_send(struct upload *u)
 {
     _cleanup_(freep) char *line = NULL;
     size_t cap = 0;
+    long unsealed = 0;
     int rc = EXIT_OK;
     for (ssize_t len; rc == EXIT_OK && (len = getline(&line, &cap, u->file)) > 0;) {
         buf_add(&u->piece, line, (size_t)len);
         u->lines++;
+        unsealed = strstr(line, ",\"seal\":\"") ? 0 : unsealed + 1;
         if (u->piece.overflow || u->lines > PIECE_LINES)
-            return complain(u->cli->words[0], "too much of it has no seal; seal it more often");
-        if (u->lines >= PIECE_SOON_LINES && strstr(line, ",\"seal\":\""))
+            return complain(u->cli->words[1], "too much of it has no seal; seal it more often");
+        if (unsealed == 0 && (u->lines >= PIECE_SOON_LINES || u->piece.len >= PIECE_SOON_BYTES))
             rc = piece_send(u);
     }
-    return rc == EXIT_OK ? piece_send(u) : rc;
+    if (rc == EXIT_OK && u->lines > unsealed)
+        return piece_send(u);
+    json_object_set_new(u->total, "unsealed", json_integer(u->lines > 0 ? unsealed : 0));
+    return rc;
 }
 
 static int totals_show(struct upload *u)

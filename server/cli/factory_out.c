@@ -20,7 +20,8 @@ struct factory_out {
     int folder;
     int manifest;
     bool has_secrets; /* that are nowhere else */
-    char **serials;   /* sorted */
+    bool has_chain;
+    char **serials; /* sorted */
     size_t count;
     size_t cap;
 };
@@ -50,7 +51,19 @@ static int serial_add(struct factory_out *o, const char *serial)
     return o->serials[o->count++] ? EXIT_OK : complain(manifest_name);
 }
 
-/* Whole lines only: the last one may have been under way when the run broke, and is cut off. */
+static int line_read(struct factory_out *o, const char *line, size_t len)
+{
+    json_t *entry = json_loadb(line, len, 0, NULL);
+    const char *serial = json_string_value(json_object_get(entry, "serial"));
+    int rc = serial ? serial_add(o, serial) : EXIT_USAGE;
+    if (!serial)
+        fprintf(stderr, "muster: %s: a line of it cannot be read: %.60s\n", manifest_name, line);
+    json_decref(entry);
+    return rc;
+}
+
+/* The last line may have been under way when the run broke, and is cut off. Any other that cannot
+ * be read somebody has changed: what it said may be true, so nothing is done. */
 static int manifest_read(struct factory_out *o)
 {
     _cleanup_(freep) char *line = NULL;
@@ -60,14 +73,11 @@ static int manifest_read(struct factory_out *o)
     FILE *f = fd >= 0 ? fdopen(fd, "r") : NULL;
     if (!f)
         return complain(manifest_name);
-    for (ssize_t len; rc == EXIT_OK && (len = getline(&line, &cap, f)) > 0; good += len) {
-        json_t *entry = line[len - 1] == '\n' ? json_loadb(line, (size_t)len, 0, NULL) : NULL;
-        const char *serial = json_string_value(json_object_get(entry, "serial"));
-        if (serial)
-            rc = serial_add(o, serial);
-        json_decref(entry);
-        if (!serial)
+    for (ssize_t len; rc == EXIT_OK && (len = getline(&line, &cap, f)) > 0;) {
+        if (line[len - 1] != '\n')
             break;
+        rc = line_read(o, line, (size_t)len);
+        good += len;
     }
     fclose(f);
     if (o->count > 0)
@@ -153,6 +163,26 @@ int factory_out_file(struct factory_out *o, const char *name, const char *suffix
     if (close(fd) && rc == EXIT_OK)
         rc = complain(file);
     o->has_secrets = o->has_secrets || secret;
+    return rc;
+}
+
+int factory_out_chain(struct factory_out *o, const char *pem)
+{
+    static const char name[] = "chain.pem", under_way[] = "chain.pem.new";
+    if (o->has_chain)
+        return EXIT_OK;
+    int fd =
+        openat(o->folder, under_way, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return complain(under_way);
+    int rc = write_all(fd, bytes_text(pem), under_way);
+    if (rc == EXIT_OK && fsync(fd))
+        rc = complain(under_way);
+    if (close(fd) && rc == EXIT_OK)
+        rc = complain(under_way);
+    if (rc == EXIT_OK && (renameat(o->folder, under_way, o->folder, name) || fsync(o->folder)))
+        rc = complain(name);
+    o->has_chain = rc == EXIT_OK;
     return rc;
 }
 

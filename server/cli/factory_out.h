@@ -25,6 +25,9 @@ int64_t factory_out_had(const struct factory_out *o);
 int factory_out_file(struct factory_out *o, const char *name, const char *suffix, bool secret,
                      struct bytes content);
 
+/* The CAs above, once and for good; PEM. An exit code. */
+int factory_out_chain(struct factory_out *o, const char *pem);
+
 /* Lines of the manifest, for devices whose files were written; then all of it is on the disk. An
  * exit code. */
 int factory_out_sync(struct factory_out *o, struct bytes lines);

@@ -120,6 +120,9 @@
     OPTION(keys, OPTION_TEXT, NULL, "FORMAT",                                                      \
            "make the keys here, p12 or pem, under the passphrase; no server sees them")            \
     OPTION(passphrase_file, OPTION_TEXT, NULL, "FILE", "file with the passphrase of the keys")     \
+    OPTION(again, OPTION_FLAG, NULL, NULL,                                                         \
+           "make units again that were certified with another key and never used; their "          \
+           "certificates are revoked (with --resume always)")                                      \
     OPTION(parallel, OPTION_NUMBER, NULL, "N", "requests at once, 1 to 16 (default 4)")            \
     OPTION(private_key, OPTION_TEXT, NULL, "FILE", "the station's key, which seals (PEM)")         \
     OPTION(accept_gap, OPTION_FLAG, NULL, NULL,                                                    \

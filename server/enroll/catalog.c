@@ -16,6 +16,8 @@ enum {
     OLD_US = 2000000,
     WAIT_MS = 500,
     TOKEN_AGAIN_US = 10000000,
+    CLOCKS_PART = 1000,    /* by a thousandth, at most */
+    CLOCK_SET_US = 250000, /* and by this they were set */
 };
 
 struct catalog {
@@ -28,6 +30,7 @@ struct catalog {
     int64_t confirmed_us; /* when the registry last said that current is right */
     int64_t wall_at_us; /* the registry's time of day when the monotonic clock was 0; 0: unknown */
     int64_t wall_from_us;  /* likewise, but as early as it can have been */
+    int64_t noted_us;      /* when that was noted, monotonic; 0: never */
     int64_t failed_us;     /* when an issuing key was said not to sign */
     bool stale;            /* current is replaced at the next look whatever its epoch */
     bool loading;          /* somebody is: one at a time */
@@ -70,16 +73,27 @@ static struct snapshot *current_take(struct catalog *c, int64_t *ret_age_us)
     return s;
 }
 
-/* Installs a snapshot (NULL: the present one is still right) and notes the time of the look. */
+/* With the lock held: the latest that is certain. A look whose answer was long in coming says less
+ * than those before it, as far as the two clocks cannot have parted since; one that says something
+ * else altogether tells of a clock that was set. */
+static int64_t from_us(const struct catalog *c, int64_t looked_from_us, int64_t now_us)
+{
+    int64_t before_us = c->wall_from_us - (now_us - c->noted_us) / CLOCKS_PART;
+    bool same = before_us - looked_from_us < CLOCK_SET_US;
+    return c->noted_us > 0 && same && before_us > looked_from_us ? before_us : looked_from_us;
+}
+
 static void time_note(struct catalog *c, int64_t looked_us, int64_t wall_us)
 {
     int64_t now_us = clock_mono_us();
     pthread_mutex_lock(&c->lock);
     c->wall_at_us = wall_us - (looked_us + (now_us - looked_us) / 2);
-    c->wall_from_us = wall_us - now_us;
+    c->wall_from_us = from_us(c, wall_us - now_us, now_us);
+    c->noted_us = now_us;
     pthread_mutex_unlock(&c->lock);
 }
 
+/* Installs a snapshot (NULL: the present one is still right) and notes the time of the look. */
 static void current_install(struct catalog *c, struct snapshot *s, int64_t looked_us, bool right)
 {
     pthread_mutex_lock(&c->lock);

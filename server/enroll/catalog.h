@@ -100,7 +100,8 @@ void catalog_key_failed(struct catalog *c);
 void catalog_look(struct catalog *c, int64_t *ret_epoch, int64_t *ret_age_us);
 
 /* The registry's time of day, microseconds since 1970, at a moment of the monotonic clock: never
- * later than it was, and earlier by no more than the last look took. After the first catalog_get.
+ * later than it was, and earlier by no more than the quickest look of late took to answer. After
+ * the first catalog_get.
  */
 int64_t catalog_registry_us(struct catalog *c, int64_t mono_us);
 

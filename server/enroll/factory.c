@@ -37,6 +37,8 @@ enum err factory_refused(enum err e, const char *message, struct fault *fault)
     char name[DB_MAX_MESSAGE_BYTES];
     if (e == ERR_UNAVAILABLE)
         return fault_set(fault, FAULT_DB_UNAVAILABLE, "%s", message);
+    if (e == ERR_CONFLICT)
+        return fault_set(fault, FAULT_DEVICE_BUSY, "others enrol the same devices");
     if (e != ERR_DENIED)
         return fault_set(fault, FAULT_INTERNAL, "%s: %s", err_name(e), message);
     memcpy(name, message, code);
@@ -53,7 +55,7 @@ static enum err no_memory(struct run *r)
 static enum err unit_refuse(struct run *r, struct work *w)
 {
     const struct fault_row *row = fault_row(w->fault.code);
-    if (row->http_status >= 500) {
+    if (row->http_status >= 500 && w->fault.code != FAULT_DEVICE_BUSY) {
         *r->fault = w->fault;
         return ERR_DENIED;
     }
@@ -162,7 +164,7 @@ static enum err record(struct run *r)
     enum err e = ERR_CONFLICT;
     for (int i = 0; i < MOST_TRIES && e == ERR_CONFLICT; i++)
         e = factory_certify(r->service->db, r->job->op, r->job->scope, r->records, r->count,
-                            r->arena, r->outcomes, message);
+                            r->job->again, r->arena, r->outcomes, message);
     if (e)
         return factory_refused(e, message, r->fault);
     for (size_t i = 0; i < r->count && !e; i++)

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,7 @@ struct factory_job {
     const char *source;    /* remote address */
     int64_t since_us;      /* monotonic: since when the client may have been about to send it */
     const char *operation; /* for the trail */
+    bool again;            /* units may be made again */
 };
 
 enum factory_result { FACTORY_ISSUED, FACTORY_REPLAYED, FACTORY_REJECTED };

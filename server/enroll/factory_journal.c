@@ -43,25 +43,34 @@ static enum err no_memory(const struct upload *u)
     return fault_set(u->fault, FAULT_INTERNAL, "out of memory");
 }
 
+/* Whether it is the last line that is here in another spelling: a signature has more than one. Then
+ * what follows names its hash. */
+static bool head_respelled(struct upload *u, const struct ledger_line *line, X509 *station)
+{
+    if (line->n != u->head.n || !ledger_seal_verify_by(line, station))
+        return false;
+    ledger_step(&u->head, line);
+    return true;
+}
+
 /* Lines that are here must be the same. */
-static enum err known_check(struct upload *u)
+static enum err known_check(struct upload *u, X509 *station)
 {
     const struct entry *first = u->entries;
-    size_t count = u->known;
     struct factory_known *known = NULL;
     size_t have = 0;
-    if (count == 0)
+    if (u->known == 0)
         return ERR_OK;
     enum err e = factory_known_get(u->service->db, u->job->scope, first[0].line.n,
-                                   first[count - 1].line.n, u->arena, &known, &have);
+                                   first[u->known - 1].line.n, u->arena, &known, &have);
     if (e)
         return fault_set(u->fault, e == ERR_UNAVAILABLE ? FAULT_DB_UNAVAILABLE : FAULT_INTERNAL,
                          "%s", err_name(e));
-    for (size_t i = 0, k = 0; i < count; i++) {
+    for (size_t i = 0; i < u->known; i++) {
         const struct ledger_line *line = &first[i].line;
-        while (k < have && known[k].n < line->n)
-            k++;
-        if (k == have || known[k].n != line->n || strcmp(known[k].hash, line->hash) != 0)
+        bool same = have == u->known && known[i].n == line->n &&
+                    (strcmp(known[i].hash, line->hash) == 0 || head_respelled(u, line, station));
+        if (!same)
             return fault_set(u->fault, FAULT_JOURNAL_FORKED,
                              "line %lld is another one than the line of that number that is here",
                              (long long)line->n);
@@ -146,8 +155,13 @@ static enum err chain_check(struct upload *u, struct bytes body)
     enum err e = lines_read(u, body, &count);
     while (!e && u->known < count && u->entries[u->known].line.n <= u->head.n)
         u->known++;
+    for (size_t i = 1; i < u->known && !e; i++) {
+        if (u->entries[i].line.n != u->entries[0].line.n + (int64_t)i)
+            e = fault_set(u->fault, FAULT_JOURNAL_CHAIN, "line %lld does not follow line %lld",
+                          (long long)u->entries[i].line.n, (long long)u->entries[i - 1].line.n);
+    }
     if (!e)
-        e = known_check(u);
+        e = known_check(u, station);
     u->count = u->sealed = u->known;
     for (size_t i = u->known; i < count && !e; i++)
         e = line_take(u, &u->entries[i], station);
@@ -175,13 +189,29 @@ static enum err entry_register(struct upload *u, struct entry *entry)
         .claimed_serial = entry->said.serial.given,
         .chain = {entry->said.der},
         .chain_count = 1,
-        .vouch = VOUCH_AHEAD,
+        .vouch = VOUCH_HEARSAY,
     };
     if (id_new(id))
         return fault_set(&entry->fault, FAULT_INTERNAL, "random numbers");
     enum err e = pipeline_run(u->service, &rq, u->arena, &result, &report, &entry->fault);
     u->out->registered += !e;
     return e;
+}
+
+/* Whether an earlier line of the upload tells of the same certificate, which is looked at once. */
+static bool twice(struct entry *const *those, size_t i)
+{
+    for (size_t k = 0; k < i; k++) {
+        const struct factory_entry *a = &those[k]->said, *b = &those[i]->said;
+        if (memcmp(a->cert.fingerprint, b->cert.fingerprint, SHA256_BYTES) != 0)
+            continue;
+        if (strcmp(a->serial.canonical, b->serial.canonical) != 0)
+            (void)fault_set(&those[i]->fault, FAULT_SERIAL_MISMATCH,
+                            "line %lld gives the certificate to another device",
+                            (long long)those[k]->line.n);
+        return true;
+    }
+    return false;
 }
 
 static enum err entries_register(struct upload *u)
@@ -204,7 +234,7 @@ static enum err entries_register(struct upload *u)
     if (e)
         return fault_set(u->fault, FAULT_DB_UNAVAILABLE, "%s", err_name(e));
     for (size_t i = 0; i < n; i++) {
-        if (there[i] || !entry_register(u, those[i]))
+        if (there[i] || twice(those, i) || !entry_register(u, those[i]))
             continue;
         if (fault_row(those[i]->fault.code)->http_status >= 500) {
             *u->fault = those[i]->fault;

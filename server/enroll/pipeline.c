@@ -175,7 +175,7 @@ static void quarantine_journal(const struct enrolment *e)
 /* The refusal goes into the trail in a transaction of its own. */
 void enrolment_failed(const struct enrolment *e)
 {
-    if (!belongs_in_trail(e->fault->code))
+    if (!belongs_in_trail(e->fault->code) || e->rq->vouch == VOUCH_HEARSAY)
         return;
     if (!e->proven && !source_limit_take(e->service->trail_limit, e->rq->source, clock_mono_us()))
         return;

@@ -57,12 +57,16 @@ static bool waits_as(const struct enrolment *e, const char *status)
  * CA does with all. */
 static enum err judge(struct enrolment *e)
 {
-    if (e->rq->vouch != VOUCH_NONE || waits_as(e, "active"))
+    bool hearsay = e->rq->vouch == VOUCH_HEARSAY;
+    if ((e->rq->vouch != VOUCH_NONE && !hearsay) || waits_as(e, "active"))
         return ERR_OK;
     if (waits_as(e, "inactive"))
         return fault_set(e->fault, FAULT_CERT_INACTIVE, "it was registered so");
     if (waits_as(e, "pending"))
-        return pending(e);
+        return hearsay ? fault_set(e->fault, FAULT_CERT_PENDING, "it has come, and waits")
+                       : pending(e);
+    if (hearsay)
+        return ERR_OK;
     switch (e->peer_ca->jit) {
     case JIT_OFF:
         break;
@@ -137,7 +141,7 @@ enum err step_admit(struct enrolment *e)
 void admit_failed(const struct enrolment *e)
 {
     const struct fault_row *row = fault_row(e->fault->code);
-    if (!e->admitting || row->retry)
+    if (!e->admitting || row->retry || e->rq->vouch == VOUCH_HEARSAY)
         return;
     const char *reason = arena_printf(e->arena, "%s: %s", row->code, e->fault->detail);
     enum err err = reason ? contact_record(e, "failed", reason) : ERR_NO_MEMORY;

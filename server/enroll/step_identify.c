@@ -179,8 +179,8 @@ static enum err credential_check(struct enrolment *e)
     if (!(e->settings->credentials & needs[e->credential]))
         return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL, "template %s does not take a %s",
                          e->template->label, credential_name(e->credential));
-    if (enrolment_by_factory(e) && e->peer_ca->template_id != 0 &&
-        e->peer_ca->product_id != e->template->product->id)
+    bool any = e->peer_ca && e->peer_ca->template_id == 0 && e->rq->vouch != VOUCH_HEARSAY;
+    if (enrolment_by_factory(e) && !any && e->peer_ca->product_id != e->template->product->id)
         return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL,
                          "CA %s is registered for another product than %s of template %s",
                          e->peer_ca->name, e->template->product->name, e->template->label);

@@ -140,12 +140,13 @@ static void record_settings(const struct enrolment *e, struct enrol_record *r)
     r->replace = s->reprovision == REPROVISION_REPLACE;
     r->verify = verify_mode_name(s->verify);
     r->verify_within_s =
-        e->rq->vouch == VOUCH_AHEAD ? e->issued.not_after_s - clock_wall_s() : s->verify_within_s;
+        e->rq->vouch >= VOUCH_AHEAD ? e->issued.not_after_s - clock_wall_s() : s->verify_within_s;
     r->renew_before_s = s->renew_before_s;
     r->grace_s = s->grace_s;
     r->replay_s = s->replay_s;
     r->approval = s->approval_required && e->credential != CREDENTIAL_STATION && !e->own;
     r->server_key = e->rq->server_key;
+    r->hearsay = e->rq->vouch == VOUCH_HEARSAY;
 }
 
 enum err enrolment_judged(struct enrolment *e, enum err err, const struct enrol_outcome *o,

@@ -26,8 +26,10 @@ enum enrollment_flow {
 /* An operator registers a certificate, whatever its CA does by itself. */
 enum enrollment_vouch {
     VOUCH_NONE,
-    VOUCH_NOW,   /* the device has come and waits */
-    VOUCH_AHEAD, /* the device may come in years */
+    VOUCH_NOW,     /* the device has come and waits */
+    VOUCH_AHEAD,   /* the device may come in years */
+    VOUCH_HEARSAY, /* a station's journal tells of it, likewise: it makes new devices and nothing
+                      else, and what is wrong with it is not the device's doing */
 };
 
 struct enrollment_parameter {

@@ -116,7 +116,17 @@ static enum err seal_read(struct bytes in, size_t at, struct arena *arena, struc
 {
     if (in.len - at < 2 || memcmp(in.data + in.len - 2, "\"}", 2) != 0)
         return ERR_INVALID;
-    return base64_decode(arena, bytes_of(in.data + at, in.len - at - 2), ret);
+    _cleanup_(buf_donep) struct buf again = {0};
+    const struct bytes text = bytes_of(in.data + at, in.len - at - 2);
+    struct bytes signature;
+    if (base64_decode(arena, text, &signature))
+        return ERR_INVALID;
+    buf_init(&again, text.len + 1);
+    base64_encode(&again, signature);
+    if (!bytes_equal(buf_bytes(&again), text))
+        return ERR_INVALID; /* a line has one spelling */
+    *ret = signature;
+    return ERR_OK;
 }
 
 enum err ledger_read(struct bytes text, struct arena *arena, struct ledger_line *ret)

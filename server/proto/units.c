@@ -8,7 +8,8 @@
 #include "enroll/factory_journal.h"
 #include "pki/cert.h"
 
-enum { MAX_REPLY_BYTES = 8 << 20, JOURNAL_ARENA_BYTES = 64 << 20 };
+/* The request's own arena is for requests of devices. */
+enum { MAX_REPLY_BYTES = 8 << 20, UNITS_ARENA_BYTES = 256 << 20 };
 
 static enum err no_memory(struct exchange *x)
 {
@@ -32,8 +33,8 @@ enum err units_line_parse(struct bytes text, struct arena *arena, struct factory
     return ERR_OK;
 }
 
-static enum err units_read(struct exchange *x, size_t most, struct factory_unit *units,
-                           size_t *ret_count)
+static enum err units_read(struct exchange *x, size_t most, struct arena *arena,
+                           struct factory_unit *units, size_t *ret_count)
 {
     struct bytes rest = x->body;
     size_t count = 0;
@@ -42,7 +43,7 @@ static enum err units_read(struct exchange *x, size_t most, struct factory_unit 
         size_t len = end ? (size_t)(end - rest.data) : rest.len;
         if (count == most)
             return fault_set(&x->fault, FAULT_REQUEST_TOO_LARGE, "at most %zu lines at once", most);
-        enum err e = units_line_parse(bytes_of(rest.data, len), x->arena, &units[count]);
+        enum err e = units_line_parse(bytes_of(rest.data, len), arena, &units[count]);
         if (e == ERR_NO_MEMORY)
             return no_memory(x);
         if (e)
@@ -110,15 +111,39 @@ static enum err units_reply(struct exchange *x, const char *batch, const struct 
     return ERR_OK;
 }
 
+/* The only argument that a route may have, and its only value, for operators alone. */
+static enum err accept_take(struct exchange *x, const struct factory_job *job, const char *name,
+                            bool *ret_accept)
+{
+    *ret_accept = false;
+    for (size_t i = 0; i < x->query_count; i++) {
+        if (!job->op || strcmp(x->query[i].name, name) != 0 ||
+            strcmp(x->query[i].value, "accept") != 0)
+            return fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
+                             job->op ? "the only argument is %s=accept"
+                                     : "%s=accept is for operators, and there is no other argument",
+                             name);
+        *ret_accept = true;
+    }
+    return ERR_OK;
+}
+
 enum err units_certify(struct service *service, struct exchange *x, const struct factory_job *job,
                        size_t most)
 {
+    _cleanup_(arena_donep) struct arena arena;
     struct factory_chain chain = {.count = 0};
-    struct factory_unit *units = arena_alloc(x->arena, most * sizeof(*units));
+    struct factory_job mine = *job;
     size_t count = 0;
-    enum err e = units ? units_read(x, most, units, &count) : no_memory(x);
+    bool again = false;
+    arena_init(&arena, UNITS_ARENA_BYTES);
+    struct factory_unit *units = arena_alloc(&arena, most * sizeof(*units));
+    enum err e = units ? accept_take(x, job, "again", &again) : no_memory(x);
     if (!e)
-        e = factory_units_certify(service, job, units, count, x->arena, &chain, &x->fault);
+        e = units_read(x, most, &arena, units, &count);
+    mine.again = again || !job->op;
+    if (!e)
+        e = factory_units_certify(service, &mine, units, count, &arena, &chain, &x->fault);
     return e ? e : units_reply(x, job->scope->batch, units, count, &chain);
 }
 
@@ -150,24 +175,13 @@ static enum err journal_reply(struct exchange *x, const char *station,
     return exchange_reply_buf(x, 200, "application/json", &b) ? no_memory(x) : ERR_OK;
 }
 
-static enum err gap_take(struct exchange *x, bool *ret_accept)
-{
-    *ret_accept = false;
-    for (size_t i = 0; i < x->query_count; i++) {
-        if (strcmp(x->query[i].name, "gap") != 0 || strcmp(x->query[i].value, "accept") != 0)
-            return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "the only argument is gap=accept");
-        *ret_accept = true;
-    }
-    return ERR_OK;
-}
-
 enum err units_journal(struct service *service, struct exchange *x, const struct factory_job *job)
 {
-    _cleanup_(arena_donep) struct arena arena; /* the request's own is for requests of devices */
+    _cleanup_(arena_donep) struct arena arena;
     struct factory_journal journal;
     bool accept_gap;
-    arena_init(&arena, JOURNAL_ARENA_BYTES);
-    enum err e = gap_take(x, &accept_gap);
+    arena_init(&arena, UNITS_ARENA_BYTES);
+    enum err e = accept_take(x, job, "gap", &accept_gap);
     if (!e)
         e = factory_journal_take(service, job, x->body, accept_gap, &arena, &journal, &x->fault);
     return e ? e : journal_reply(x, job->scope->station, &journal);

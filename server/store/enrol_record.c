@@ -130,6 +130,8 @@ static void write_registration(const struct writer *w, const struct enrol_record
     BOOL(server_key);
     if (r->own)
         json_bool(w->b, "own", true);
+    if (r->hearsay)
+        json_bool(w->b, "hearsay", true);
     RAW(steps);
 }
 

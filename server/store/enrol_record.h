@@ -74,6 +74,7 @@ struct enrol_record {
     int64_t replay_s;
     bool approval;   /* the template wants an operator's word */
     bool server_key; /* the key was made here */
+    bool hearsay;    /* of jit: nobody has shown its key */
     bool own;        /* of jit: the certificate is of a CA of ours, and lost */
     const char *steps;
 };

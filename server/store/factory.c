@@ -24,8 +24,8 @@ static const struct stmt stmts[] = {
     [S_BY_STATION] = {"factory_by_station", SCOPE "factory_by_station($1::jsonb, $2) s", 2},
     [S_CERTIFY] = {"factory_certify",
                    "SELECT " ENROL_OUTCOME_COLUMNS " FROM factory_certify($1::jsonb, " SCOPE_PARAM
-                   ", $3::jsonb, $4::jsonb, $5)",
-                   5},
+                   ", $3::jsonb, $4::jsonb, $5, $6::boolean)",
+                   6},
     [S_KNOWN] = {"factory_known",
                  "SELECT n, hash FROM factory_entries_known(($1::jsonb->>'station_id')::bigint,"
                  " $2::bigint, $3::bigint)",
@@ -110,8 +110,8 @@ static enum err outcomes_take(const PGresult *r, size_t count, struct arena *are
 }
 
 enum err factory_certify(struct db *db, const char *op, const struct factory_scope *scope,
-                         const struct enrol_record *records, size_t count, struct arena *arena,
-                         struct enrol_outcome *ret_outcomes, char *ret_message)
+                         const struct enrol_record *records, size_t count, bool again,
+                         struct arena *arena, struct enrol_outcome *ret_outcomes, char *ret_message)
 {
     _cleanup_(buf_donep) struct buf base = {0};
     _cleanup_(buf_donep) struct buf b = {0};
@@ -130,7 +130,8 @@ enum err factory_certify(struct db *db, const char *op, const struct factory_sco
         der_at += records[i].certificate.len;
     }
     json_end_array(&b);
-    const char *params[] = {op, scope->json, buf_text(&base), buf_text(&b), buf_text(&ders)};
+    const char *params[] = {op,           scope->json,     buf_text(&base),
+                            buf_text(&b), buf_text(&ders), again ? "true" : "false"};
     enum err e = base.overflow || b.overflow || ders.overflow
                      ? ERR_INVALID
                      : db_query(db, &stmts[S_CERTIFY], params, &r, ret_message);

@@ -33,10 +33,12 @@ enum err factory_by_station(struct db *db, const char *op, const char *station, 
                             struct factory_scope *ret_scope, char *ret_message) MUST_CHECK;
 
 /* Records devices of a batch in one transaction, outcomes in the order of the records. op NULL: a
- * station asks. ERR_CONFLICT: another request was faster with one of them; nothing was recorded. */
+ * station asks. again: units may be made again, and lose a certificate that was never used.
+ * ERR_CONFLICT: another request was faster with one of them; nothing was recorded. */
 enum err factory_certify(struct db *db, const char *op, const struct factory_scope *scope,
-                         const struct enrol_record *records, size_t count, struct arena *arena,
-                         struct enrol_outcome *ret_outcomes, char *ret_message) MUST_CHECK;
+                         const struct enrol_record *records, size_t count, bool again,
+                         struct arena *arena, struct enrol_outcome *ret_outcomes,
+                         char *ret_message) MUST_CHECK;
 
 /* A line of a journal that is here. */
 struct factory_known {

@@ -176,6 +176,7 @@ ADMIN_ROUTES = {
     ("POST", V1 + "/state-limits"): ("administers all", V1 + "/state-limits", {"state": "VERIFY", "seconds": 86400}),
     ("GET", V1 + "/crls"): ("all products", V1 + "/crls"),
     ("POST", V1 + "/crls:sign"): ("operates on all", V1 + "/crls:sign"),
+    ("POST", V1 + "/registry:trust-own"): ("administers all", V1 + "/registry:trust-own", {"off": True}),
     ("GET", V1 + "/webhooks"): ("all products", V1 + "/webhooks"),
     ("GET", V1 + "/events"): ("all products", V1 + "/events?limit=5"),
     ("GET", V1 + "/dead-events"): ("all products", V1 + "/dead-events"),

@@ -24,8 +24,8 @@ def batch(stack, template="open", **more):
     return name
 
 
-def certify(stack, name, units, **kw):
-    return stack.admin("POST", f"/admin/v1/factory-batches/{name}/certificates", lines_of(units), kind=NDJSON, **kw)
+def certify(stack, name, units, again=False, **kw):
+    return stack.admin("POST", f"/admin/v1/factory-batches/{name}/certificates{'?again=accept' if again else ''}", lines_of(units), kind=NDJSON, **kw)
 
 
 def counts(done):
@@ -124,15 +124,16 @@ def test_pins_and_allowlists_hold(stack):
 def test_a_unit_is_made_again_until_it_was_used(stack):
     name, serial, first, second, third = batch(stack, "refuse"), unique("again"), new_key(), new_key(), new_key()
     (old,) = certify(stack, name, [unit(serial, first)])["lines"]
-    (line,) = certify(stack, name, [unit(serial, second)])["lines"]
+    assert "device.key_conflict" in certify(stack, name, [unit(serial, second)])["lines"][0]["reason"]  # nobody said that it is meant
+    (line,) = certify(stack, name, [unit(serial, second)], again=True)["lines"]
     assert line["result"] == "issued"
     with pytest.raises(Refused) as e:
         device_of(stack, serial, first, old).config()
     assert e.value.code == "cert.revoked"
     other = batch(stack, "refuse")
-    assert "device.key_conflict" in certify(stack, other, [unit(serial, third)])["lines"][0]["reason"]
+    assert "not of batch" in certify(stack, other, [unit(serial, third)], again=True)["lines"][0]["reason"]
     device_of(stack, serial, second, line).config()
-    assert "device.already_provisioned" in certify(stack, name, [unit(serial, third)])["lines"][0]["reason"]
+    assert "device.already_provisioned" in certify(stack, name, [unit(serial, third)], again=True)["lines"][0]["reason"]
     assert stack.v1("GET", f"/factory-batches/{name}")["certified"] == 1
 
 
@@ -228,6 +229,47 @@ def test_fixtures_share_a_station_and_its_budget(stack):
     (shown,) = [x for x in rows(stack, f"/factory-stations?batch={name}&limit=10")]
     assert (shown["certified"], shown["state"]) == (FIXTURES * 5, "exhausted")
     assert stack.one("SELECT count(*) FROM factory_unit u JOIN factory_batch b ON b.id = u.batch_id WHERE b.name = %s", name) == FIXTURES * 5
+
+
+@pytest.mark.parametrize("template", ["refuse", "replace"])
+def test_a_station_takes_nothing_beyond_its_batch_and_budget(stack, template):
+    """Whatever the template says of other keys: units of its batch that were never used, one of the budget each, and nothing else."""
+    name, elsewhere = batch(stack, template), unique("elsewhere")
+    s = station(stack, name, budget=3)
+    enrolled = Device(stack, unique("enrolled"), template, stack.mint(template))
+    enrolled.enrol()
+    certify(stack, batch(stack, template), [unit(elsewhere)])
+    lines = s.certify([unit(enrolled.serial), unit(elsewhere)])["lines"]
+    assert ["not of batch" in line["reason"] for line in lines] == [True, True]
+    mine = unique("mine")
+    for n in range(3):
+        (line,) = s.certify([unit(mine, key := new_key())])["lines"]
+        assert line["result"] == "issued"
+    with pytest.raises(Refused) as e:
+        s.certify([unit(mine)])
+    assert e.value.code == "factory.budget_exhausted"
+    assert s.certify([unit(mine, key)])["lines"][0]["result"] == "replayed"
+    assert device_of(stack, mine, key, line).config()["state"] == "PROVISIONED"
+    assert enrolled.config() and stack.v1("GET", f"/factory-batches/{name}")["certified"] == 1
+    assert f"station {s.name}" in stack.device(mine)["trail"][-1]["source"]
+    with pytest.raises(Refused) as e:
+        s.post("certificates?again=accept", lines_of([unit(mine)]))
+    assert e.value.code == "request.malformed"
+
+
+def test_a_full_request_of_large_registrations(stack):
+    """A hundred units under the largest template there may be, almost."""
+    policies = {f"P{n}": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": f"large-{n}", "PolicyDocument": {
+        "Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:Publish", "Resource": [f"arn:aws:iot:*:*:topic/{'x' * 60}/{n}/{i}" for i in range(10)]}]}}}
+        for n in range(10)}
+    document = {"Parameters": {"SerialNumber": {"Type": "String"}}, "Resources": {
+        "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "SerialNumber"}}},
+        "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"}}, **policies}, "Muster": {"Allowlist": "optional"}}
+    template = unique("large")
+    stack.v1("PUT", f"/templates/{template}?product=pump", document)
+    s = station(stack, batch(stack, template))
+    done = s.certify([unit(unique("l")) for _ in range(100)])
+    assert counts(done) == (100, 0, 0), done["lines"][0]
 
 
 def test_two_stations_ask_for_the_same_units_at_once(stack):
@@ -346,6 +388,8 @@ def test_the_command_makes_a_batch(stack, tmp_path):
     assert sorted(m["serial"] for m in manifest) == sorted(serials)
     assert certificate(manifest[0]).issuer == first_of((out / "chain.pem").read_bytes()).subject
     assert "exists" in muster(stack, "batch", name, requests, "--out", out, check=False).stderr.lower()
+    again = muster(stack, "batch", name, requests, "--out", tmp_path / "other", check=False)
+    assert "0 issued, 600 replayed" in again.stdout  # the same requests are the same devices
     # the run broke in the middle of a line
     text = (out / "manifest.jsonl").read_bytes()
     (out / "manifest.jsonl").write_bytes(text[:len(text) // 2])
@@ -353,6 +397,11 @@ def test_the_command_makes_a_batch(stack, tmp_path):
     done = muster(stack, "batch", name, requests, "--out", out, "--resume").stdout
     assert f"0 issued, {600 - left} replayed, 0 rejected, {left} done before" in done
     assert sorted(json.loads(line)["serial"] for line in (out / "manifest.jsonl").read_text().splitlines()) == sorted(serials)
+    whole = (out / "manifest.jsonl").read_text().splitlines(True)
+    (out / "manifest.jsonl").write_text("".join([whole[0], "\n", *whole[2:]]))
+    done = muster(stack, "batch", name, requests, "--out", out, "--resume", check=False)
+    assert done.returncode == 2 and "cannot be read" in done.stderr and len((out / "manifest.jsonl").read_text().splitlines()) == 600
+    assert not (out / "chain.pem.new").exists()
     muster(stack, "close", name)
     assert json.loads(muster(stack, "list", "--json").stdout)[-1] and "closed" in muster(stack, "show", name).stdout
 
@@ -364,7 +413,10 @@ def test_the_command_makes_keys_that_no_server_sees(stack, tmp_path):
     for keys, read in (("p12", lambda data: pkcs12.load_key_and_certificates(data, b"correct horse battery")[:2]),
                        ("pem", lambda data: (serialization.load_pem_private_key(data, b"correct horse battery"), x509.load_pem_x509_certificate(data)))):
         out = tmp_path / keys
-        muster(stack, "batch", name, tmp_path / "serials", "--out", out, "--keys", keys, "--passphrase-file", tmp_path / "secret", "--parallel", "2")
+        if keys == "pem":
+            done = muster(stack, "batch", name, tmp_path / "serials", "--out", tmp_path / "by-mistake", "--keys", keys, "--passphrase-file", tmp_path / "secret", check=False)
+            assert done.returncode == 1 and "0 issued, 0 replayed, 12 rejected" in done.stdout and "device.key_conflict" in done.stdout
+        muster(stack, "batch", name, tmp_path / "serials", "--out", out, "--again", "--keys", keys, "--passphrase-file", tmp_path / "secret", "--parallel", "2")
         for serial in serials:
             file = out / f"{serial}.{keys}"
             assert file.stat().st_mode & 0o777 == 0o600
@@ -383,13 +435,14 @@ def test_the_command_says_what_is_wrong(stack, tmp_path):
     name, out = batch(stack), tmp_path / "out"
     (tmp_path / "serials").write_text("SN-1\n")
     (tmp_path / "odd").write_text("../../etc/passwd\n")
+    (tmp_path / "chain").write_text("chain\n")
     (tmp_path / "short").write_text("short\n")
     (tmp_path / "secret").write_text("long enough\n")
     for args, said in ((["serials"], "no key"), (["serials", "--keys", "der"], "p12 or pem"), (["serials", "--keys", "p12"], "--passphrase-file"),
                        (["serials", "--keys", "p12", "--passphrase-file", "short"], "at least 8"),
-                       (["odd", "--keys", "p12", "--passphrase-file", "secret"], "no serial"), (["serials", "--parallel", "99"], "1 to 16"),
+                       (["chain", "--keys", "pem", "--passphrase-file", "secret"], "no serial"), (["odd", "--keys", "p12", "--passphrase-file", "secret"], "no serial"), (["serials", "--parallel", "99"], "1 to 16"),
                        (["missing"], "No such file")):
-        files = [tmp_path / a if a in ("serials", "odd", "short", "secret", "missing") else a for a in args]
+        files = [tmp_path / a if a in ("serials", "odd", "chain", "short", "secret", "missing") else a for a in args]
         done = muster(stack, "batch", name, *files, "--out", out, "--resume", check=False)
         assert done.returncode == 2 and said in done.stderr, (args, done.stderr)
     (tmp_path / "double").write_text("\n".join(["D-1", "D-2", "D-1"]) + "\n")

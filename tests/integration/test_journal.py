@@ -65,7 +65,7 @@ def test_a_batch_is_in_the_journal_before_anybody_has_it(kept):
         made = [fingerprint(certificate(line)) for line in done["lines"]]
         assert [[e["fingerprint"] for e in issued(kept, serial)] for serial, _ in units] == [[fp] * times for fp in made]
     serial = units[0][0]
-    certify(kept, name, [unit(serial, new_key())])
+    certify(kept, name, [unit(serial, new_key())], again=True)
     assert ended(kept, serial) == [("revoked", "superseded")] and len(issued(kept, serial)) == 3
 
 

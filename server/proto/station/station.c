@@ -42,9 +42,12 @@ static enum err scope_take(struct service *service, struct exchange *x, struct f
 static struct factory_job job_of(const struct exchange *x, const struct factory_scope *scope,
                                  const char *operation)
 {
+    const char *source = arena_printf(x->arena, "%s, station %s", x->source, scope->station);
+    if (!source)
+        source = x->source;
     return (struct factory_job){.scope = scope,
                                 .protocol = "station",
-                                .source = x->source,
+                                .source = source,
                                 .since_us = x->since_us,
                                 .operation = operation};
 }
