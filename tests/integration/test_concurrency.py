@@ -187,6 +187,22 @@ def test_changes_of_the_catalog_under_load(stack):
     assert failures == []
 
 
+@pytest.mark.parametrize("rolled_back", [False, True])
+def test_a_new_device_that_another_replica_is_writing(stack, rolled_back):
+    """The other one is not visible when this one is judged, and there when it is written: it is judged again."""
+    serial = unique("both")
+    device = Device(stack, serial, "open", stack.mint("open"))
+    with contextlib.closing(psycopg2.connect(host="127.0.0.1", port=stack.pg_port, user="muster", dbname="muster")) as c, c.cursor() as cursor:
+        cursor.execute("INSERT INTO muster.device (product_id, serial, serial_canonical, state, template_id, template_version)"
+                       " SELECT product_id, %s, %s, 'UNPROVISIONED', id, 1 FROM muster.template WHERE name = 'open'", (serial, serial))
+        thread = threading.Thread(target=device.enrol)
+        thread.start()
+        wait_for("it to wait", lambda: stack.one("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%enrol_batch%%'"))
+        (c.rollback if rolled_back else c.commit)()
+        thread.join()
+    assert live_certificates(stack, serial) == [("pending", fingerprint(device.cert))]
+
+
 class Slow:
     """A line to a database on which what says a certain word is held up."""
 
