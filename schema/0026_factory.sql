@@ -421,8 +421,10 @@ DECLARE
 BEGIN
     rs := ARRAY(SELECT muster.factory_number(q, ders)
         FROM jsonb_populate_recordset(jsonb_populate_record(NULL::muster.enrol_request, base), requests) q ORDER BY q.serial_canonical, q.ord);
-    PERFORM 1 FROM muster.allowlist a, unnest(rs) q WHERE a.product_id = q.product_id AND a.serial_canonical = q.serial_canonical
-        ORDER BY a.serial_canonical FOR UPDATE OF a;
+    IF EXISTS (SELECT 1 FROM muster.allowlist a WHERE a.product_id = s.product_id) THEN
+        PERFORM 1 FROM muster.allowlist a, unnest(rs) q WHERE a.product_id = q.product_id AND a.serial_canonical = q.serial_canonical
+            ORDER BY a.serial_canonical FOR UPDATE OF a;
+    END IF;
     fresh := muster.factory_fresh(rs);
     together := CASE WHEN cardinality(fresh) = cardinality(rs) THEN rs ELSE ARRAY(SELECT q FROM unnest(rs) q WHERE q.ord = ANY (fresh)) END;
     IF cardinality(together) > 0 AND NOT muster.factory_write(together) THEN

@@ -111,8 +111,7 @@ static enum err unit_sign(struct run *r, struct factory_unit *unit)
         csr_done(&w->e.csr);
         return unit_refuse(r, w);
     }
-    r->records[r->count].steps = "[]"; /* what steps take is in the metrics; nobody waits for one */
-    r->works[r->count++] = w;          /* its record points at the request's key */
+    r->works[r->count++] = w; /* its record points at the request's key */
     return ERR_OK;
 }
 

@@ -57,6 +57,24 @@ enum err enrolment_no_memory(struct enrolment *e)
     return fault_set(e->fault, FAULT_INTERNAL, "out of memory");
 }
 
+/* What the steps took, for the trail; nobody asks how long each of a batch's thousands took. NULL:
+ * out of memory. */
+static const char *times_text(const struct enrolment *e, const struct buf *times)
+{
+    return e->rq->flow == FLOW_CERTIFY ? "[]" : arena_printf(e->arena, "%s]", buf_text(times));
+}
+
+static void time_add(const struct enrolment *e, struct buf *times, enum err err, int64_t took_us)
+{
+    if (e->rq->flow == FLOW_CERTIFY)
+        return;
+    json_begin_object(times);
+    json_text(times, "step", e->step);
+    json_int(times, "us", took_us);
+    json_text(times, "result", err ? fault_row(e->fault->code)->code : "ok");
+    json_end_object(times);
+}
+
 enum err enrolment_run(struct enrolment *e)
 {
     _cleanup_(buf_donep) struct buf times = {0};
@@ -68,19 +86,15 @@ enum err enrolment_run(struct enrolment *e)
             continue;
         e->step = steps[i].name;
         int64_t began_us = clock_mono_us();
-        e->steps = arena_printf(e->arena, "%s]", buf_text(&times));
+        e->steps = times_text(e, &times);
         err = e->steps ? steps[i].run(e) : enrolment_no_memory(e);
         if (!err)
             e->reached = steps[i].reached;
         int64_t took_us = clock_mono_us() - began_us;
         metrics_step(e->service->metrics, (unsigned)i, steps[i].name, took_us);
-        json_begin_object(&times);
-        json_text(&times, "step", steps[i].name);
-        json_int(&times, "us", took_us);
-        json_text(&times, "result", err ? fault_row(e->fault->code)->code : "ok");
-        json_end_object(&times);
+        time_add(e, &times, err, took_us);
     }
-    const char *all = arena_printf(e->arena, "%s]", buf_text(&times));
+    const char *all = times_text(e, &times);
     if (all)
         e->steps = all;
     return err;
