@@ -92,6 +92,12 @@ static int request_take(struct batch *b, struct piece *p, struct device *d, cons
     return d->csr.data ? EXIT_OK : line_wrong(b, "out of memory");
 }
 
+/* Where lines that were refused are told: beside what a program reads. */
+static FILE *told(const struct batch *b)
+{
+    return b->cli->options.given & OPT(json) ? stderr : stdout;
+}
+
 /* A serial of the file, and where it stood first. */
 struct seen {
     char serial[SERIAL_BYTES];
@@ -120,7 +126,8 @@ static int seen_take(struct batch *b, const struct device *d, bool *ret_first)
     free(s);
     if (!found)
         return line_wrong(b, "out of memory");
-    printf("line %ld: %s: it is in line %ld already\n", d->line, d->serial, (*found)->line);
+    fprintf(told(b), "line %ld: %s: it is in line %ld already\n", d->line, d->serial,
+            (*found)->line);
     b->rejected++;
     return EXIT_OK;
 }
@@ -229,7 +236,7 @@ static void rejected_tell(struct batch *b, const struct device *d, const json_t 
 {
     const char *reason = json_string_value(json_object_get(line, "reason"));
     b->rejected++;
-    printf("line %ld: %s: %s\n", d->line, d->serial, reason ? reason : "");
+    fprintf(told(b), "line %ld: %s: %s\n", d->line, d->serial, reason ? reason : "");
 }
 
 /* One device of an answer. */

@@ -450,4 +450,6 @@ def test_the_command_says_what_is_wrong(stack, tmp_path):
     assert done.returncode == 1 and "line 3: D-1: it is in line 1 already" in done.stdout and "2 issued, 0 replayed, 1 rejected" in done.stdout
     (tmp_path / "bad.ndjson").write_bytes(lines_of([unit(unique("ok")), unit(unique("bad"), csr="AAAA")]))
     done = muster(stack, "batch", name, tmp_path / "bad.ndjson", "--out", tmp_path / "bad", check=False)
+    quiet = muster(stack, "batch", name, tmp_path / "bad.ndjson", "--out", tmp_path / "json", "--json", check=False)
+    assert json.loads(quiet.stdout) == {"issued": 0, "replayed": 1, "rejected": 1, "done_before": 0} and "line 2" in quiet.stderr
     assert done.returncode == 1 and "line 2" in done.stdout and "csr.malformed" in done.stdout and "1 issued" in done.stdout
