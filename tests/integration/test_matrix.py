@@ -17,7 +17,7 @@ import openapi
 from claims import CREATE_FROM_CSR, Claim
 from client import Device, basic, cert_pem, certs_of, fingerprint, name_of, new_csr, new_key, request, tls_context, unique
 from factory import NDJSON, Authority, Station, lines_of, unit
-from stack import ROOT, Refused
+from stack import ROOT, Refused, Stack
 from test_foreign_crl import crl_of
 
 CODES = openapi.fault_table()
@@ -177,22 +177,20 @@ HAS_PROXY = "TEXT(proxy, address" in (ROOT / "server/ops/config_table.h").read_t
 
 
 @pytest.fixture(scope="module")
-def world(stack):
-    """Where the server has a listener for proxies it is opened for the time."""
-    if HAS_PROXY:
-        stack.proxy_ca = Authority("Matrix Proxies")
-        (stack.folder / "proxies.pem").write_bytes(cert_pem(stack.proxy_ca.cert))
-        stack.stop()
-        stack.configure(proxy__address="127.0.0.1", proxy__port=0, proxy__client_ca=stack.folder / "proxies.pem", proxy__names=PROXY_NAME,
-                        listen__proxy_protocol_from="127.0.0.9")
-        stack.start()
-    made = World(stack)
-    yield made
-    made.close()
-    if HAS_PROXY:
-        stack.stop()
-        stack.configure()
-        stack.start()
+def world(tmp_path_factory):
+    """On a stack of its own, whose registry is small: each cell looks at all of it, twice. Where the server has a listener for proxies it is open."""
+    with Stack(tmp_path_factory.mktemp("matrix")) as stack:
+        stack.seed()
+        if HAS_PROXY:
+            stack.proxy_ca = Authority("Matrix Proxies")
+            (stack.folder / "proxies.pem").write_bytes(cert_pem(stack.proxy_ca.cert))
+            stack.stop()
+            stack.configure(proxy__address="127.0.0.1", proxy__port=0, proxy__client_ca=stack.folder / "proxies.pem", proxy__names=PROXY_NAME,
+                            listen__proxy_protocol_from="127.0.0.9")
+            stack.start()
+        made = World(stack)
+        yield made
+        made.close()
 
 
 # the device listener
