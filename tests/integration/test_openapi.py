@@ -1,7 +1,9 @@
 """docs/openapi.yaml against the server: the document agrees with itself, every answer of the run fitted, nothing was left out."""
+import itertools
+
 import pytest
 
-from client import Device, fingerprint, new_key, spki_sha256, unique
+from client import Device, fingerprint, new_key, request, spki_sha256, unique
 from factory import Authority
 from openapi import SPEC
 from stack import Refused, Stack
@@ -47,6 +49,15 @@ def refused(code, call, *args, **kw):
     with pytest.raises(Refused) as e:
         call(*args, **kw)
     assert e.value.code == code, e.value
+
+
+def test_unknown_cas_page(stack):
+    for _ in range(2):
+        cert, key = Authority(unique("Unknown")).device(unique())
+        status, _, _ = request(stack, "GET", "/v1/device/config", None, {}, [cert], key)
+        assert status == 403
+    first, second = itertools.islice(stack.pages("/unknown-cas?limit=1"), 2)
+    assert first[0]["issuer_hash"] != second[0]["issuer_hash"]
 
 
 def test_filters_of_lists(stack):
