@@ -51,6 +51,16 @@ def refused(code, call, *args, **kw):
     assert e.value.code == code, e.value
 
 
+LISTS = [o.path for o in SPEC.operations if o.method == "GET" and "{" not in o.path and {"limit", "after"} <= {SPEC.follow(p)["name"] for p in o.parameters}]
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_list_goes_on_behind_a_key(stack, path):
+    """Whatever there is, and however the files of tests were dealt out. Most keys are names or numbers, for which 1 will do."""
+    after = {"/admin/v1/unknown-cas": "00", "/admin/v1/certs:forecast": "2026-01-01", "/admin/v1/certs:expiring": "1:1", "/admin/v1/events": "1:1"}.get(path, "1")
+    assert isinstance(stack.admin("GET", f"{path}?limit=1&after={after}"), list)
+
+
 def test_unknown_cas_page(stack):
     for _ in range(2):
         cert, key = Authority(unique("Unknown")).device(unique())
