@@ -103,6 +103,7 @@ def loss(tmp_path_factory):
     with Loss(tmp_path_factory.mktemp("loss")) as made:
         made.stop()
         lose(made.first)
+        time.sleep(1.1)  # what ended before is told apart from what is recovered, both in whole seconds
         made.dry = rebuild(made.first, *made.sources(), "--dry-run")
         made.empty = made.first.one("SELECT count(*) FROM device") == 0
         made.report = rebuild(made.first, *made.sources())
