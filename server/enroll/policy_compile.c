@@ -8,7 +8,7 @@
 #include "base/cleanup.h"
 #include "model/policy.h"
 
-enum { MAX_ITEMS = 255, MAX_PATTERN_BYTES = 1024, ARN_COLONS = 5, MAX_DEPTH_TEXT = 48 };
+enum { MAX_ITEMS = 255, MAX_PATTERN_BYTES = 1024, ARN_COLONS = 5 };
 
 struct compile {
     struct buf *out;
@@ -92,21 +92,29 @@ static enum err pattern_add(struct compile *c, const char *s, bool wild)
 
 /* Actions. */
 
-/* An action's pattern against a name; letters in either case, as AWS has it. */
+/* An action's pattern against a name; letters in either case, as AWS has it. One point to come back
+ * to is enough, as in model/policy.c: a pattern of many wildcards takes no longer than its length
+ * times the name's. */
 static bool action_matches(const char *p, const char *name)
 {
-    for (; *p && *p != '*'; p++, name++) {
-        if (*name == '\0' || (*p != '?' && strncasecmp(p, name, 1) != 0))
+    const char *back_p = NULL, *back_name = NULL;
+    while (*name) {
+        if (*p == '*') {
+            back_p = ++p;
+            back_name = name;
+        } else if (*p == '?' || (*p != '\0' && strncasecmp(p, name, 1) == 0)) {
+            p++;
+            name++;
+        } else if (back_p) {
+            p = back_p;
+            name = ++back_name;
+        } else {
             return false;
+        }
     }
-    if (*p == '\0')
-        return *name == '\0';
-    for (p++;; name++) {
-        if (action_matches(p, name))
-            return true;
-        if (*name == '\0')
-            return false;
-    }
+    while (*p == '*')
+        p++;
+    return *p == '\0';
 }
 
 static unsigned actions_of(const json_t *node)
@@ -123,7 +131,7 @@ static unsigned actions_of(const json_t *node)
     const char *text;
     for (size_t i = 0; (text = item(node, i)); i++) {
         for (size_t n = 0; n < ARRAY_LEN(names); n++) {
-            if (strlen(text) <= MAX_DEPTH_TEXT && action_matches(text, names[n].name))
+            if (action_matches(text, names[n].name))
                 bits |= names[n].bit;
         }
     }
