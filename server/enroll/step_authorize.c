@@ -1,4 +1,6 @@
 /* What this key may do, and whether a renewal stays what it was. */
+#include "base/cleanup.h"
+#include "base/text.h"
 #include "enroll/steps.h"
 #include "pki/name.h"
 
@@ -26,14 +28,25 @@ static enum err renewal_check(struct enrolment *e)
     return ERR_OK;
 }
 
+/* A request that names another device than the one that registers was meant for that one. */
+static enum err registration_name_check(struct enrolment *e)
+{
+    const char *cn = e->csr.cn;
+    if (e->credential != CREDENTIAL_ENROLLMENT || !cn || text_equal_nocase(cn, e->registration_id))
+        return ERR_OK;
+    return fault_set(e->fault, FAULT_ENROLLMENT_NAME, "the CSR's CN is \"%.80s\"", cn);
+}
+
 /* A certificate for a claim is for nobody yet: a serial in its CSR is only remembered. */
 enum err step_authorize(struct enrolment *e)
 {
     bool serial_wanted = e->rq->flow != FLOW_CREATE && !e->serial_known;
     enum err err = serial_wanted ? enrolment_serial(e) : ERR_OK;
-    if (!err)
+    if (!err && e->rq->flow != FLOW_ASSIGN)
         err = key_check(e);
     if (!err)
         err = renewal_check(e);
+    if (!err)
+        err = registration_name_check(e);
     return err;
 }

@@ -56,7 +56,7 @@ static enum err identity_ensure(struct enrolment *e)
 enum err step_evaluate(struct enrolment *e)
 {
     const struct template *t = e->template->compiled;
-    bool made = e->rq->flow != FLOW_ENROL && e->rq->flow != FLOW_CERTIFY;
+    bool made = e->rq->flow != FLOW_ENROL && e->rq->flow != FLOW_CERTIFY; /* or none is wanted */
     bool given = e->rq->flow == FLOW_REGISTER || e->given_count > 0;
     enum err err = given ? enrolment_serial(e) : ERR_OK;
     if (err)

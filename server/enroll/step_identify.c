@@ -17,6 +17,14 @@ static enum err claim_template_choose(struct enrolment *e)
     return ERR_OK;
 }
 
+static enum err enrollment_template_choose(struct enrolment *e)
+{
+    e->template = snapshot_template_by_id(e->snapshot, e->enrollment.template_id);
+    return e->template ? ERR_OK
+                       : fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN,
+                                   "the template of enrollment %s is disabled", e->enrollment.name);
+}
+
 /* The one an operator named, or its CA's; the default template is nobody's word for it. */
 static enum err jit_template_choose(struct enrolment *e)
 {
@@ -45,6 +53,8 @@ static enum err template_choose(struct enrolment *e)
             return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN, "the device's template is disabled");
         return ERR_OK;
     }
+    if (e->credential == CREDENTIAL_ENROLLMENT)
+        return enrollment_template_choose(e);
     if (e->credential == CREDENTIAL_CLAIM)
         return claim_template_choose(e);
     if (e->peer_ca && e->peer_ca->template_id != 0 && !e->peer_ca->template)
@@ -127,6 +137,8 @@ enum err enrolment_serial(struct enrolment *e)
     const char *text = claimed;
     if (e->credential == CREDENTIAL_DEVICE)
         text = e->owner.serial;
+    else if (e->credential == CREDENTIAL_ENROLLMENT)
+        text = e->enrollment.serial ? e->enrollment.serial : e->registration_id;
     else if (e->rq->flow == FLOW_REGISTER || e->given_count > 0)
         text = serial_from_parameters(e);
     else if (enrolment_by_factory(e) || !claimed)
@@ -136,7 +148,8 @@ enum err enrolment_serial(struct enrolment *e)
     if (serial_parse(rule, text, &e->serial))
         return fault_set(e->fault, FAULT_SERIAL_MALFORMED, "\"%.80s\"", text);
     e->serial_known = true;
-    e->proven = e->credential == CREDENTIAL_DEVICE || enrolment_by_factory(e);
+    e->proven = e->credential == CREDENTIAL_DEVICE || e->credential == CREDENTIAL_ENROLLMENT ||
+                enrolment_by_factory(e);
     struct serial also;
     if (text != claimed && claimed && e->given_count == 0 &&
         (serial_parse(rule, claimed, &also) || strcmp(also.canonical, e->serial.canonical) != 0))
@@ -167,7 +180,7 @@ static enum err credential_check(struct enrolment *e)
 {
     if (e->credential == CREDENTIAL_DEVICE)
         return label_check(e);
-    if (e->own) /* it was asked when it was enrolled */
+    if (e->own || e->credential == CREDENTIAL_ENROLLMENT) /* an operator's word admits it */
         return ERR_OK;
     if (e->rq->renew)
         return fault_set(e->fault, FAULT_CERT_PURPOSE,

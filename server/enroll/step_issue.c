@@ -109,12 +109,15 @@ static enum err sign(struct enrolment *e)
 enum err step_issue(struct enrolment *e)
 {
     enum err err = e->rq->flow == FLOW_CREATE ? profile_for_nobody(e) : ERR_OK;
-    bool made = e->rq->flow == FLOW_REGISTER || e->rq->flow == FLOW_ADMIT;
+    bool assign = e->rq->flow == FLOW_ASSIGN;
+    bool made = e->rq->flow == FLOW_REGISTER || e->rq->flow == FLOW_ADMIT || assign;
     if (!err && !made)
         err = sign(e);
     if (err || e->rq->flow == FLOW_CREATE || e->credential == CREDENTIAL_DEVICE)
         return err;
-    const char *id = text_hex(e->arena, bytes_of(e->issued.fingerprint, SHA256_BYTES));
+    /* of no certificate there is none */
+    const char *id =
+        assign ? "" : text_hex(e->arena, bytes_of(e->issued.fingerprint, SHA256_BYTES));
     if (!id)
         return enrolment_no_memory(e);
     if (template_params_add(&e->params, "AWS::IoT::Certificate::Id", id))

@@ -70,6 +70,10 @@ void enrolment_origin(const struct enrolment *e, struct enrol_record *r)
         r->token_hash = bytes_of(e->token_hash, SHA256_BYTES);
     if (e->credential == CREDENTIAL_CLAIM)
         record_claim(e, r);
+    if (e->credential == CREDENTIAL_ENROLLMENT) {
+        r->enrollment_id = e->enrollment.id;
+        r->registration_id = e->registration_id;
+    }
 }
 
 static void record_peer(const struct enrolment *e, struct enrol_record *r)
@@ -96,6 +100,8 @@ int64_t enrolment_issuer(const struct enrolment *e)
     case FLOW_ENROL:
     case FLOW_CREATE:
     case FLOW_CERTIFY:
+    case FLOW_ASSIGN:
+    case FLOW_LOOKUP:
         break;
     }
     return issuer_id(e->issuer);
@@ -206,7 +212,8 @@ enum err enrolment_record(struct enrolment *e, struct enrol_record *r)
 {
     enrolment_origin(e, r);
     record_peer(e, r);
-    enrolment_certificate(e, r);
+    if (e->rq->flow != FLOW_ASSIGN)
+        enrolment_certificate(e, r);
     record_settings(e, r);
     return record_registration(e, r);
 }

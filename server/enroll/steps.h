@@ -8,6 +8,7 @@
 #include "enroll/enrolment.h"
 
 enum err step_authenticate(struct enrolment *e) MUST_CHECK;
+enum err step_attest(struct enrolment *e) MUST_CHECK;
 enum err step_admit(struct enrolment *e) MUST_CHECK;
 enum err step_identify(struct enrolment *e) MUST_CHECK;
 enum err step_own(struct enrolment *e) MUST_CHECK;

@@ -15,7 +15,7 @@
 
 struct trust;
 
-enum { LISTENER_MAX_TABLES = 6, LISTENER_MEMORY_BYTES = 16 * 1024 };
+enum { LISTENER_MAX_TABLES = 10, LISTENER_MEMORY_BYTES = 16 * 1024 };
 
 /* Who may ask anything of a listener, beside what open_table has. */
 struct listener_peers {

@@ -10,6 +10,7 @@
 #include "main/server.h"
 #include "proto/admin/admin.h"
 #include "proto/device/device.h"
+#include "proto/dps/dps.h"
 #include "proto/est/est.h"
 #include "proto/fleet/fleet.h"
 #include "proto/health/health.h"
@@ -69,9 +70,9 @@ static void wait_for_end(const sigset_t *set, struct server *server)
 
 int serve_run(const struct config *config, char message[CONFIG_MESSAGE_BYTES])
 {
-    static const struct route_table *const device[] = {&est_routes,           &device_enroll_routes,
-                                                       &device_config_routes, &fleet_routes,
-                                                       &station_routes,       &health_routes};
+    static const struct route_table *const device[] = {
+        &est_routes,   &dps_routes,     &device_enroll_routes, &device_config_routes,
+        &fleet_routes, &station_routes, &health_routes};
     static const struct route_table *const admin[] = {&admin_routes, &health_routes};
     sigset_t signals;
     struct server *server = NULL;

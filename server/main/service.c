@@ -15,7 +15,11 @@
 #include "enroll/ocsp.h"
 #include "main/message.h"
 #include "ops/credential.h"
+#include "pki/seal.h"
 #include "store/commit.h"
+#include "store/enrollment.h"
+
+enum { SECRETS_ARENA_BYTES = 64 * 1024 };
 
 static struct limits_config limits_settings(const struct config *c)
 {
@@ -160,6 +164,38 @@ static enum err journal_make(struct service *v, const struct config *c, char *me
     return journal_new(&j, v->db, &v->journal, message);
 }
 
+/* The registry's sealing key, made where there is none yet, and opened with the key outside. */
+static enum err sealer_make(struct service *v, const struct signer *outside, char *message)
+{
+    _cleanup_(buf_donep) struct buf made = {0};
+    _cleanup_(arena_donep) struct arena arena = {0};
+    struct bytes wrapped = {0};
+    arena_init(&arena, SECRETS_ARENA_BYTES);
+    buf_init(&made, SEAL_MAX_WRAPPED_BYTES);
+    enum err e = seal_key_make(outside, &made);
+    if (e)
+        return message_of(message, e, "[secrets] key must be an RSA key of 2048 to 4096 bits");
+    e = secret_key_keep(v->db, buf_bytes(&made), &arena, &wrapped);
+    if (e)
+        return message_of(message, e, "[secrets] key: reading the registry's sealing key");
+    e = sealer_new(outside, wrapped, &v->sealer);
+    return e ? message_of(
+                   message, e,
+                   "[secrets] key is not the one that the registry's secrets are sealed under")
+             : ERR_OK;
+}
+
+static enum err secrets_make(struct service *v, const struct config *c, char *message)
+{
+    _cleanup_(signer_freep) struct signer *outside = NULL;
+    v->dps_scope = config_optional(c->dps_id_scope);
+    if (c->secrets_key[0] == '\0')
+        return ERR_OK;
+    enum err e = signer_open(&v->keys, c->secrets_key, &outside);
+    return e ? message_at(message, e, "[secrets] key", c->secrets_key)
+             : sealer_make(v, outside, message);
+}
+
 enum err service_init(struct service *v, struct db *db, const struct config *c,
                       char message[CONFIG_MESSAGE_BYTES])
 {
@@ -184,12 +220,15 @@ enum err service_init(struct service *v, struct db *db, const struct config *c,
         e = revocation_make(v, c, message);
     if (!e)
         e = journal_make(v, c, message);
+    if (!e)
+        e = secrets_make(v, c, message);
     return e ? e : hooks_make(v, c, message);
 }
 
 void service_done(struct service *v)
 {
     hooks_free(v->hooks);
+    sealer_free(v->sealer);
     journal_free(v->journal);
     ocsp_desk_free(v->ocsp);
     crl_shelf_free(v->crls);

@@ -21,6 +21,8 @@ enum enrollment_flow {
     FLOW_REGISTER, /* the device such a certificate is for */
     FLOW_ADMIT,    /* the certificate that a device came with becomes its own */
     FLOW_CERTIFY,  /* a certificate for a device of a factory's batch, that may come in years */
+    FLOW_ASSIGN,   /* a device that registers and asks for no certificate */
+    FLOW_LOOKUP,   /* a device that asks what it was assigned, and proves itself */
 };
 
 /* An operator registers a certificate, whatever its CA does by itself. */
@@ -56,6 +58,10 @@ struct enrollment_request {
     size_t chain_count;
     struct bytes channel_binding; /* of the TLS connection; len 0: none */
     struct bytes csr;             /* as received: base64, PEM or DER */
+
+    const char *registration_id; /* it registers by an enrollment; NULL: it does not */
+    struct bytes signed_text;    /* what it signed with its symmetric key */
+    struct bytes signature;      /* HMAC-SHA256 of that; len 0: none */
 
     struct bytes claim;    /* fingerprint of a claim certificate that the broker saw; len 0: none */
     const char *client_id; /* MQTT client id; NULL: none */

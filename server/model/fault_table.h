@@ -109,6 +109,20 @@ FAULT(JOURNAL_SEAL, "journal.seal_invalid", 403, 0, 0, FULL, "A seal of the jour
 FAULT(JOURNAL_UNSEALED, "journal.unsealed", 400, 0, 0, FULL, "The new lines of the journal have no seal", "Seal the journal, then upload it: muster factory seal") \
 FAULT(JOURNAL_ENTRY, "journal.entry_invalid", 400, 0, 0, FULL, "A line of the journal does not tell a device and its certificate", "The detail says what is missing") \
 FAULT(JOURNAL_BUSY, "journal.busy", 503, 1, 0, FULL, "Another upload of the same journal is under way", "Send it again") \
+FAULT(ENROLLMENT_UNKNOWN, "enrollment.unknown", 401, 0, 0, HIDDEN, "No enrollment has this registration id, and no group takes this credential", "muster enrollment list; compare ID scope and registration id") \
+FAULT(ENROLLMENT_KEY, "enrollment.key_mismatch", 401, 0, 0, HIDDEN, "The registration is not signed with a key of the enrollment, or comes with another certificate", "Compare the device's key; that of a group's device is derived from its registration id in small letters") \
+FAULT(ENROLLMENT_NAME, "enrollment.name_mismatch", 401, 0, 0, FULL, "The certificate's or the CSR's CN is not the registration id", "A device registers under the CN of its certificate") \
+FAULT(ENROLLMENT_DISABLED, "enrollment.disabled", 401, 0, 0, FULL, "The enrollment is disabled", "muster enrollment enable ID, or muster enrollment-group enable NAME") \
+FAULT(ENROLLMENT_GROUP_FULL, "enrollment.group_full", 403, 0, 0, FULL, "The enrollment group has as many devices as it may", "More devices than were built is what a master key that leaked looks like; muster enrollment-group update NAME --max-devices N") \
+FAULT(ENROLLMENT_NO_ENDPOINT, "enrollment.no_endpoint", 409, 0, 0, FULL, "There is no broker to assign the device to", "muster endpoint put HOST; compare the enrollment's endpoints") \
+FAULT(SECRETS_UNAVAILABLE, "secrets.unavailable", 503, 1, 0, FULL, "Symmetric keys cannot be used here", "Set [secrets] key; docs/protocols/dps.md") \
+FAULT(SAS_MALFORMED, "sas.malformed", 401, 0, 0, FULL, "The Authorization header is no shared access signature", "SharedAccessSignature sr=...&sig=...&se=...&skn=registration") \
+FAULT(SAS_RESOURCE, "sas.wrong_resource", 401, 0, 0, FULL, "The shared access signature is for another registration", "sr is {idScope}/registrations/{registrationId}") \
+FAULT(SAS_EXPIRED, "sas.expired", 401, 0, 0, FULL, "The shared access signature does not hold at this time", "Compare the device's clock with the server's time in the answer") \
+FAULT(DPS_SCOPE, "dps.scope_unknown", 404, 0, 0, FULL, "There is no such ID scope here", "The scope is [dps] id_scope of musterd") \
+FAULT(DPS_OPERATION, "dps.operation_unknown", 404, 0, 0, FULL, "The registration has no such operation", "Register again") \
+FAULT(DPS_UNREGISTERED, "dps.not_registered", 404, 0, 0, FULL, "The device has not registered yet", "Let it register") \
+FAULT(ETAG_MISMATCH, "request.etag_mismatch", 412, 0, 0, FULL, "Somebody has changed it meanwhile", "Look at it again, and repeat with its present etag") \
 FAULT(HOOK_DENIED, "hook.denied", 403, 0, 0, FULL, "The pre-provisioning hook of the template said no", "The hook's own log has the reason, under the request id") \
 FAULT(HOOK_FAILED, "hook.failed", 503, 1, 0, FULL, "The pre-provisioning hook did not answer as it should", "The detail says why; without its yes nothing is provisioned") \
 FAULT(HOOK_BUSY, "hook.busy", 503, 1, 0, FULL, "Too many requests wait for pre-provisioning hooks", "The hook is slow; hook.workers and hook.max_waiting") \

@@ -83,6 +83,8 @@ NUMBER(revocation, crl_every_s, 3600, 60, 86400, "how often a full CRL is signed
 NUMBER(revocation, crl_shards, 1, 1, 256, "in how many CRLs an issuer's certificates are divided, a power of two; new certificates name their own") \
 NUMBER(revocation, ocsp_validity_s, 3600, 60, 604800, "thisUpdate to nextUpdate of an OCSP answer without nonce") \
 NUMBER(revocation, ocsp_nonces_per_source_s, 20, 1, 100000, "OCSP answers with a nonce, or of several certificates, signed a second for one source; past it a nonce is left out") \
+TEXT(secrets, key, "", "RSA key that the registry's secrets (symmetric keys of enrollments) are sealed under: name of a file in [ca] directory, or a pkcs11: URI; empty: none are kept") \
+TEXT(dps, id_scope, "", "ID scope of the device API of DPS, such as 0ne00000001; empty: nobody registers by it") \
 TEXT(journal, directory, "", "folder, on a volume of its own, of this replica's journal of everything issued and revoked; empty: none is kept") \
 TEXT(journal, key_file, "", "PEM file: P-256 key that seals the journal, readable by its owner only; must be given with a directory") \
 NUMBER(journal, max_bytes, 67108864, 65536, 4294967296, "of a file of the journal before it is sealed and the next begun") \

@@ -69,6 +69,10 @@ void exchange_add_retry(struct exchange *x, int seconds)
 
 void exchange_problem(struct exchange *x, enum fault_code seen)
 {
+    if (x->problem) {
+        x->problem(x, seen);
+        return;
+    }
     const struct fault_row *row = fault_row(seen);
     struct buf b;
     buf_init(&b, MAX_PROBLEM_BYTES);

@@ -57,13 +57,15 @@ struct exchange {
     struct bytes reply;
     struct pair reply_headers[EXCHANGE_MAX_REPLY_HEADERS];
     size_t reply_header_count;
-    struct fault fault;         /* set by the handler when it refuses */
-    enum fault_code told;       /* what the client was told; for the log */
-    const struct route *route;  /* the row that was found */
-    void *adapter;              /* the adapter's own, in the arena */
-    const char *log_serial;     /* for the log record; NULL: none */
-    const char *log_credential; /* likewise */
-    const char *log_template;   /* likewise */
+    struct fault fault;        /* set by the handler when it refuses */
+    enum fault_code told;      /* what the client was told; for the log */
+    const struct route *route; /* the row that was found */
+    void *adapter;             /* the adapter's own, in the arena */
+    void (*problem)(struct exchange *x,
+                    enum fault_code seen); /* how its table refuses; NULL: as below */
+    const char *log_serial;                /* for the log record; NULL: none */
+    const char *log_credential;            /* likewise */
+    const char *log_template;              /* likewise */
 };
 
 /* The value of a request header, case-insensitive; NULL when absent. */
@@ -92,8 +94,9 @@ enum err exchange_reply_buf(struct exchange *x, int status, const char *type,
 bool exchange_type_is(const struct exchange *x, const char *type);
 
 /*
- * Turns x->fault into an RFC 9457 problem+json reply: type, title, status, code, detail,
- * request_id; Retry-After where the fault says so. `seen` is the code the client is told; the
- * detail is only given when it is the fault's own code.
+ * Turns x->fault into the reply that the route's table has for it, or else into an RFC 9457
+ * problem+json reply: type, title, status, code, detail, request_id; Retry-After where the fault
+ * says so. `seen` is the code the client is told; the detail is only given when it is the fault's
+ * own code.
  */
 void exchange_problem(struct exchange *x, enum fault_code seen);

@@ -74,11 +74,14 @@ enum err route_find(const struct route_table *table, struct exchange *x,
         if (row->method != x->method)
             continue;
         memcpy(x->args, args, sizeof(args));
+        x->problem = table->problem;
+        x->route = row;
         *ret_row = row;
         return ERR_OK;
     }
     if (methods == 0)
         return fault_set(&x->fault, FAULT_REQUEST_NOT_FOUND, "%.200s", x->path);
+    x->problem = table->problem;
     allow_add(x, methods);
     return fault_set(&x->fault, FAULT_REQUEST_METHOD, "%.200s", x->path);
 }

@@ -27,6 +27,8 @@ struct route_table {
     const struct route *rows;
     size_t count;
     enum metrics_protocol protocol; /* of its rows, for metrics and log */
+    /* Refusals in the protocol's own shape, once the row is known. NULL: problem+json. */
+    void (*problem)(struct exchange *x, enum fault_code seen);
     /* Called with the headers, before a body is taken; may refuse. NULL: none. */
     enum err (*before)(struct service *service, const struct route *row, struct exchange *x);
 };

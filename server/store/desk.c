@@ -216,6 +216,22 @@ static const struct stmt stmts[] = {
     [DESK_STATION_CREATE] = {"desk_station_create", CALL("desk_station_create"), 2},
     [DESK_STATION_REVOKE] = {"desk_station_revoke", CALL("desk_station_revoke"), 2},
     [DESK_FACTORY_RECONCILE] = {"desk_factory_reconcile", CALL("desk_factory_reconcile"), 2},
+    [DESK_ENROLLMENT_LIST] = {"desk_enrollment_list", PAGE(
+        "SELECT enrollment_json(x)::json j, x.name_lower k, row_number() OVER (ORDER BY x.name_lower) n"
+        " FROM enrollment x JOIN product p ON p.id = x.product_id JOIN template t ON t.id = x.template_id"
+        " WHERE x.grouped = (" ARG("grouped") ")::boolean AND" SEES("p.id") FILTER("p.name", "product")
+        FILTER("t.name", "template") FILTER("x.attestation", "attestation")
+        " AND x.name_lower > COALESCE(" ARG("after") ", '') ORDER BY x.name_lower" LIMIT), 2},
+    [DESK_ENROLLMENT_CREATE] = {"desk_enrollment_create", CALL("desk_enrollment_create"), 2},
+    [DESK_ENROLLMENT_IMPORT] = {"desk_enrollment_import", CALL("desk_enrollment_import"), 2},
+    [DESK_ENROLLMENT_SHOW] = {"desk_enrollment_show", CALL("desk_enrollment_show"), 2},
+    [DESK_ENROLLMENT_UPDATE] = {"desk_enrollment_update", CALL("desk_enrollment_update"), 2},
+    [DESK_ENROLLMENT_DELETE] = {"desk_enrollment_delete", CALL("desk_enrollment_delete"), 2},
+    [DESK_ENDPOINT_LIST] = {"desk_endpoint_list", PAGE(
+        "SELECT endpoint_json(b) j, b.host k, row_number() OVER (ORDER BY b.host) n FROM broker_endpoint b"
+        " WHERE b.host > COALESCE(" ARG("after") ", '') ORDER BY b.host" LIMIT), 2},
+    [DESK_ENDPOINT_PUT] = {"desk_endpoint_put", CALL("desk_endpoint_put"), 2},
+    [DESK_ENDPOINT_DELETE] = {"desk_endpoint_delete", CALL("desk_endpoint_delete"), 2},
     [DESK_CERT_EXPIRING] = {"desk_cert_expiring", PAGE(
         "SELECT expiring_json(c, d)::json j, extract(epoch FROM c.not_after)::text || ':' || c.id k,"
         " row_number() OVER (ORDER BY c.not_after, c.id) n FROM certificate c"

@@ -88,6 +88,10 @@ static void write_claim(const struct writer *w, const struct enrol_record *r)
 static void write_certificates(const struct writer *w, const struct enrol_record *r)
 {
     BYTES(token_hash);
+    if (r->enrollment_id != 0) {
+        INT(enrollment_id);
+        TEXT(registration_id);
+    }
     write_claim(w, r);
     BYTES(peer_fingerprint);
     BYTES(peer_der);
@@ -101,6 +105,8 @@ static void write_certificates(const struct writer *w, const struct enrol_record
     if (!w->apart)
         BYTES(certificate);
     BYTES(serial_number);
+    if (!r->certificate.data)
+        return;
     INT(issuer_id);
     INT(not_before);
     INT(not_after);

@@ -21,7 +21,7 @@ struct enrol_record {
     int64_t asked_us; /* the registry's time of day, since 1970; it was sent then or later */
     const char *protocol;
     const char *operation;
-    const char *credential; /* token, factory, device, claim, jit */
+    const char *credential; /* token, enrollment, factory, device, claim, jit */
     const char *source;
     int64_t product_id;
     int64_t template_id;
@@ -30,6 +30,8 @@ struct enrol_record {
     const char *serial;
     const char *serial_canonical;
     struct bytes token_hash;
+    int64_t enrollment_id; /* 0: none */
+    const char *registration_id;
     int64_t claim_id; /* 0: no claim */
     const char *claim_name;
     bool claim_late; /* the claim certificate itself has expired */

@@ -7,6 +7,7 @@
 #include "store/commit.h"
 #include "store/desk.h"
 #include "store/enrol.h"
+#include "store/enrollment.h"
 #include "store/event.h"
 #include "store/expiry.h"
 #include "store/factory.h"
@@ -26,6 +27,6 @@ const struct stmt_set *const statement_sets[] = {
     &enrol_statements,   &commit_statements,     &desk_statements,      &gate_statements,
     &gauges_statements,  &lease_statements,      &claim_statements,     &jit_statements,
     &event_statements,   &revocation_statements, &expiry_statements,    &foreign_crl_statements,
-    &factory_statements, &journal_statements,    &recovery_statements,
+    &factory_statements, &journal_statements,    &recovery_statements,  &enrollment_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

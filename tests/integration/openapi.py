@@ -40,6 +40,7 @@ class Operation:
         self.body = node.get("requestBody")
         self.parameters = [*shared, *node.get("parameters", [])]
         self.codes = flat(node.get("x-codes", []))
+        self.dps = node.get("x-problem") == "dps"  # refuses in that protocol's shape
 
     def listener(self):
         return "both" if self.path in BOTH else "admin" if ADMIN.match(self.path) else "device"
@@ -89,7 +90,8 @@ class Spec:
         self.need(status not in (429, 503) or headers.get("retry-after", "").isdigit(), "no Retry-After")
         if operation is None:
             self.need(status >= 400, "an answer to an undocumented request: add its path and method")
-            self._problem(None, status, json.loads(body))
+            value = json.loads(body)
+            self._dps_problem(None, status, value) if "errorCode" in value else self._problem(None, status, value)
             return
         response = self.follow(operation.responses.get(str(status), operation.responses.get("default")))
         self.need(response is not None, "the status is not documented")
@@ -101,7 +103,9 @@ class Spec:
         media = response["content"].get(kind) or response["content"].get(kind.split(";")[0])
         self.need(media is not None, f"the content type {kind}")
         value = json.loads(body) if kind.split(";")[0].endswith("json") else body.decode(errors="replace")
-        if isinstance(value, dict) and (status >= 400 or status == 202):
+        if operation and operation.dps and status >= 400:
+            self._dps_problem(operation, status, value)
+        elif isinstance(value, dict) and (status >= 400 or status == 202) and not operation.dps:
             self._problem(operation, status, value)
         self.schemas.check(value, media["schema"], f"{operation.name} {status}")
 
@@ -115,6 +119,15 @@ class Spec:
             if name in headers:
                 schema = header["schema"]
                 self.schemas.check(int(headers[name]) if schema.get("type") == "integer" else headers[name], schema, f"header {name}", f"header {name}")
+
+    def _dps_problem(self, operation, status, problem):
+        code = problem["info"]["code"]
+        self.need(code in self.faults, f"the code {code} is not in fault_table.h")
+        expected = {403: 401}.get(self.faults[code][0], self.faults[code][0])
+        self.need(expected == status == problem["errorCode"] // 1000, f"the code {code} goes with {expected}")
+        allowed = operation.codes | self.anywhere if operation else self.anywhere
+        self.need(code in allowed, f"the code {code}: add it to x-codes")
+        self.codes_met.add(code)
 
     def _problem(self, operation, status, problem):
         code = problem.get("code")

@@ -21,6 +21,7 @@ BUILD = pathlib.Path(os.environ.get("MUSTER_BUILD", ROOT / "build"))
 MUSTERD = BUILD / "server" / "musterd"
 MUSTER = BUILD / "server" / "muster"
 TEMPLATES = ROOT / "tests" / "integration" / "templates"
+SCOPE = "0ne00000001"  # of the device API of DPS
 LOSE = "SET LOCAL session_replication_role = replica; "  # before a DELETE that the schema would refuse
 
 
@@ -78,6 +79,7 @@ class Stack:
             self.configure()
             self.migrate()
             self.token = self.musterd("init", "--organization", "Test").stdout.strip()
+            self.secrets_key()
             self.start()
         except BaseException:
             self.__exit__()
@@ -121,6 +123,8 @@ class Stack:
             "enrol": {"default_template": "open", "refused_tokens_burst": 100000},
             "admin": {"login_failures_per_minute": 10000},
             "trail": {"records_per_source_s": 1000, "records_per_source_burst": 10000},
+            "secrets": {"key": "secrets.key"},
+            "dps": {"id_scope": SCOPE},
         }
         for key, value in extra.items():
             section, name = key.split("__")
@@ -132,6 +136,11 @@ class Stack:
         done = subprocess.run([MUSTERD, "--config", self.config, *map(str, args)], capture_output=True, text=True)
         assert not check or done.returncode == 0, done.stderr
         return done
+
+    def secrets_key(self):
+        """The key outside the registry, as docs/operations.md has it made."""
+        subprocess.run(["openssl", "genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", self.folder / "ca" / "secrets.key"],
+                       check=True, stderr=subprocess.DEVNULL)
 
     def migrate(self):
         self.musterd("migrate")

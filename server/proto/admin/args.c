@@ -120,6 +120,21 @@ static enum err body_parse(struct exchange *x, json_t **ret_body)
     return ERR_OK;
 }
 
+enum err admin_members_check(const struct admin_call *call, struct exchange *x, json_t *body)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(body, key, value)
+    {
+        const struct admin_arg *a = arg_find(call, ARG_BODY, key);
+        if (!a)
+            return malformed(x, key, "is not a member this call knows");
+        if (!json_is_null(value) && !value_fits(a, value))
+            return malformed(x, key, "has the wrong type, length or range");
+    }
+    return ERR_OK;
+}
+
 static enum err body_args(const struct admin_call *call, struct exchange *x, json_t *args)
 {
     _cleanup_(json_decrefp) json_t *body = NULL;
@@ -130,16 +145,12 @@ static enum err body_args(const struct admin_call *call, struct exchange *x, jso
     enum err e = body_parse(x, &body);
     if (e)
         return e;
+    e = admin_members_check(call, x, body);
+    if (e)
+        return e;
     json_object_foreach(body, key, value)
     {
-        const struct admin_arg *a = arg_find(call, ARG_BODY, key);
-        if (!a)
-            return malformed(x, key, "is not a member this call knows");
-        if (json_is_null(value))
-            continue;
-        if (!value_fits(a, value))
-            return malformed(x, key, "has the wrong type, length or range");
-        if (json_object_set(args, key, value) != 0)
+        if (!json_is_null(value) && json_object_set(args, key, value) != 0)
             return ERR_NO_MEMORY;
     }
     return ERR_OK;

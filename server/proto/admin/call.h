@@ -16,7 +16,7 @@ struct service;
  * may too. */
 enum admin_role { ADMIN_VIEWER = 1, ADMIN_OPERATOR, ADMIN_ADMIN, ADMIN_BROKER };
 
-enum { ADMIN_MAX_ARGS = 16, ADMIN_MAX_TEXT_BYTES = 1024, ADMIN_MAX_BODY_BYTES = 1 << 20 };
+enum { ADMIN_MAX_ARGS = 20, ADMIN_MAX_TEXT_BYTES = 1024, ADMIN_MAX_BODY_BYTES = 1 << 20 };
 
 enum arg_from { ARG_NONE, ARG_PATH, ARG_QUERY, ARG_BODY, ARG_TRUE, ARG_FALSE };
 enum arg_kind { ARG_TEXT, ARG_INT, ARG_BOOL, ARG_TEXTS, ARG_OBJECT, ARG_OBJECTS, ARG_SHA256 };
@@ -63,6 +63,10 @@ enum err admin_handle(struct service *service, struct exchange *x) MUST_CHECK;
 /* Arguments of the call as a new JSON object. Faults: request.malformed. */
 enum err admin_args(const struct admin_call *call, struct exchange *x,
                     json_t **ret_args) MUST_CHECK;
+
+/* Whether an object has only members that the call's body may have, each as it must be. */
+enum err admin_members_check(const struct admin_call *call, struct exchange *x,
+                             json_t *body) MUST_CHECK;
 
 /* An argument in hex, with the arena's help; -1: out of memory. */
 int admin_hex_add(struct arena *arena, json_t *args, const char *name,

@@ -51,6 +51,20 @@ enum err broker_acl_handle(struct service *service, struct exchange *x) MUST_CHE
 /* webhooks.c */
 enum err webhook_create_before(struct service *service, struct exchange *x, json_t *args);
 
+/* enrollments.c: keys are made or taken here, and told once */
+extern const struct admin_call enrollment_create_call;
+extern const struct admin_call enrollment_group_create_call;
+extern const struct admin_call enrollment_update_call;
+extern const struct admin_call enrollment_group_update_call;
+enum err enrollment_etag_before(struct service *service, struct exchange *x, json_t *args);
+enum err enrollment_create_before(struct service *service, struct exchange *x, json_t *args);
+enum err enrollment_rotate_before(struct service *service, struct exchange *x, json_t *args);
+enum err enrollment_keys_after(struct service *service, struct exchange *x, const json_t *args,
+                               json_t *answer);
+enum err enrollment_import_before(struct service *service, struct exchange *x, json_t *args);
+enum err enrollment_import_after(struct service *service, struct exchange *x, const json_t *args,
+                                 json_t *answer);
+
 /* allowlist.c */
 enum err allowlist_import_handle(struct service *service, struct exchange *x) MUST_CHECK;
 

@@ -1,0 +1,101 @@
+/* A DeviceRegistration: what the body of a request says. */
+#include <jansson.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "pki/csr.h"
+#include "proto/dps/internal.h"
+
+enum { MAX_PAYLOAD_BYTES = 64 * 1024, MAX_DEPTH = 32 };
+
+static void json_freep(json_t **j)
+{
+    json_decref(*j);
+}
+
+static enum err malformed(struct exchange *x, const char *what)
+{
+    return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "%s", what);
+}
+
+/* A text of the body, in the arena; absent is as good as null. */
+static enum err text_take(struct exchange *x, const json_t *body, const char *name, size_t max,
+                          const char **ret_text)
+{
+    const json_t *value = json_object_get(body, name);
+    if (!value || json_is_null(value))
+        return ERR_OK;
+    if (!json_is_string(value) || json_string_length(value) > max)
+        return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "%s is no text, or too long", name);
+    *ret_text = arena_strdup(x->arena, json_string_value(value));
+    return *ret_text ? ERR_OK : fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
+}
+
+/* The CSR in the member of 2025 (base64 of DER) or in that of 2021 (PEM). */
+static enum err csr_take(struct exchange *x, const json_t *body, struct dps_request *rq)
+{
+    const char *old = NULL;
+    enum err e = text_take(x, body, "csr", 2 * CSR_MAX_BYTES, &rq->csr);
+    if (!e)
+        e = text_take(x, body, "clientCertificateCsr", 2 * CSR_MAX_BYTES, &old);
+    if (!e && rq->csr && old)
+        return malformed(x, "csr and clientCertificateCsr exclude each other");
+    rq->old_csr = old != NULL;
+    rq->csr = old ? old : rq->csr;
+    return e;
+}
+
+static enum err body_read(struct exchange *x, const json_t *body, const char *registration_id,
+                          struct dps_request *rq)
+{
+    const char *id = NULL;
+    if (!json_is_object(body))
+        return malformed(x, "the body must be a JSON object");
+    enum err e = text_take(x, body, "registrationId", 128, &id);
+    if (e)
+        return e;
+    if (id && !text_equal_nocase(id, registration_id))
+        return malformed(x, "registrationId differs from that of the path");
+    rq->has_body = json_object_get(body, "payload") || json_object_get(body, "tpm");
+    e = csr_take(x, body, rq);
+    rq->has_body |= rq->csr != NULL;
+    return e;
+}
+
+/* Before the parser, which calls itself for each level. */
+static bool depth_sane(struct bytes body)
+{
+    int depth = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < body.len && depth <= MAX_DEPTH; i++) {
+        uint8_t c = body.data[i];
+        if (in_string && c == '\\')
+            i++;
+        else if (c == '"')
+            in_string = !in_string;
+        else if (!in_string)
+            depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+    }
+    return depth <= MAX_DEPTH;
+}
+
+enum err dps_request_read(struct exchange *x, const char *registration_id, struct bytes body,
+                          struct dps_request *ret_request)
+{
+    struct dps_request rq = {0};
+    json_error_t error;
+    if (!depth_sane(body))
+        return malformed(x, "the body is nested too deeply");
+    _cleanup_(json_freep) json_t *json = NULL;
+    if (body.len > 0) {
+        json = json_loadb((const char *)body.data, body.len, JSON_REJECT_DUPLICATES, &error);
+        if (!json)
+            return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "the body is no JSON: %.120s",
+                             error.text);
+        enum err e = body_read(x, json, registration_id, &rq);
+        if (e)
+            return e;
+    }
+    *ret_request = rq;
+    return ERR_OK;
+}

@@ -1,0 +1,149 @@
+#include "store/enrollment.h"
+#include "base/cleanup.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NUMBER_BYTES = 24 };
+
+static const struct stmt stmts[] = {
+    {"enrollment_candidates",
+     "SELECT id, grouped, enabled, attestation, name, name_lower, serial, template_id, primary_key,"
+     " secondary_key, primary_certificate, secondary_certificate, endorsement, storage_root"
+     " FROM enrollment_candidates($1, $2::bigint)",
+     2},
+    {"assignment_get",
+     "SELECT g.registration_id, g.device_name, g.endpoint, g.substatus, g.etag, utc(g.created_at),"
+     " utc(g.updated_at), x.payload::text, CASE WHEN x.grouped THEN x.name END,"
+     " COALESCE(x.enabled, false)"
+     " FROM dps_registration g LEFT JOIN enrollment x ON x.id = g.enrollment_id"
+     " WHERE g.registration_id = $1",
+     1},
+    {"operation_keep", "SELECT dps_operation_keep($1, $2, $3)", 3},
+    {"operation_get",
+     "SELECT body FROM dps_operation WHERE registration_id = $1 AND operation = $2", 2},
+    {"secret_key_keep", "SELECT secret_key_keep($1)", 1},
+};
+const struct stmt_set enrollment_statements = {stmts, ARRAY_LEN(stmts)};
+
+enum { S_CANDIDATES, S_ASSIGNMENT, S_KEEP, S_GET, S_SECRET };
+
+static enum attestation attestation_parse(const char *text)
+{
+    if (strcmp(text, "x509") == 0)
+        return ATTEST_X509;
+    return strcmp(text, "tpm") == 0 ? ATTEST_TPM : ATTEST_SYMMETRIC;
+}
+
+static enum err row_take(const PGresult *r, int row, struct arena *arena,
+                         struct enrollment_row *ret_row)
+{
+    const char *serial = db_value(r, row, 6);
+    *ret_row = (struct enrollment_row){
+        .id = atoll(PQgetvalue(r, row, 0)),
+        .grouped = PQgetvalue(r, row, 1)[0] == 't',
+        .enabled = PQgetvalue(r, row, 2)[0] == 't',
+        .attestation = attestation_parse(PQgetvalue(r, row, 3)),
+        .name = arena_strdup(arena, PQgetvalue(r, row, 4)),
+        .name_lower = arena_strdup(arena, PQgetvalue(r, row, 5)),
+        .serial = serial ? arena_strdup(arena, serial) : NULL,
+        .template_id = atoll(PQgetvalue(r, row, 7)),
+    };
+    struct bytes *const bytes[] = {&ret_row->keys[0],         &ret_row->keys[1],
+                                   &ret_row->certificates[0], &ret_row->certificates[1],
+                                   &ret_row->endorsement,     &ret_row->storage_root};
+    enum err e = ret_row->name && ret_row->name_lower && (!serial || ret_row->serial)
+                     ? ERR_OK
+                     : ERR_NO_MEMORY;
+    for (size_t i = 0; i < ARRAY_LEN(bytes) && !e; i++) {
+        const char *text = db_value(r, row, 8 + (int)i);
+        e = text ? db_parse_bytea(arena, text, bytes[i]) : ERR_OK;
+    }
+    return e;
+}
+
+enum err enrollment_candidates(struct db *db, const char *registration_id, int64_t ca_id,
+                               struct arena *arena, struct enrollment_row **ret_rows,
+                               size_t *ret_count)
+{
+    char ca[NUMBER_BYTES];
+    snprintf(ca, sizeof(ca), "%" PRId64, ca_id);
+    const char *params[] = {registration_id, ca_id ? ca : NULL};
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_CANDIDATES], params, &r, NULL);
+    if (e)
+        return e;
+    int count = PQntuples(r);
+    struct enrollment_row *rows =
+        arena_alloc(arena, (size_t)(count > 0 ? count : 1) * sizeof(*rows));
+    e = rows ? ERR_OK : ERR_NO_MEMORY;
+    for (int i = 0; i < count && !e; i++)
+        e = row_take(r, i, arena, &rows[i]);
+    if (e)
+        return e;
+    *ret_rows = rows;
+    *ret_count = (size_t)count;
+    return ERR_OK;
+}
+
+enum err assignment_get(struct db *db, const char *registration_id, struct arena *arena,
+                        struct assignment *ret_assignment)
+{
+    const char *params[] = {registration_id};
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_ASSIGNMENT], params, &r, NULL);
+    if (e)
+        return e;
+    if (PQntuples(r) != 1)
+        return ERR_NOT_FOUND;
+    struct assignment a = {.enabled = PQgetvalue(r, 0, 9)[0] == 't'};
+    const char **const texts[] = {&a.registration_id, &a.device_id, &a.endpoint,
+                                  &a.substatus,       &a.etag,      &a.created,
+                                  &a.updated,         &a.payload,   &a.group};
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        const char *text = db_value(r, 0, (int)i);
+        *texts[i] = text ? arena_strdup(arena, text) : NULL;
+        if (text && !*texts[i])
+            return ERR_NO_MEMORY;
+    }
+    *ret_assignment = a;
+    return ERR_OK;
+}
+
+enum err operation_keep(struct db *db, const char *registration_id, const char *operation,
+                        const char *body)
+{
+    const char *params[] = {registration_id, operation, body};
+    DB_RESULT r = NULL;
+    return db_query(db, &stmts[S_KEEP], params, &r, NULL);
+}
+
+enum err operation_get(struct db *db, const char *registration_id, const char *operation,
+                       struct arena *arena, const char **ret_body)
+{
+    const char *params[] = {registration_id, operation};
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_GET], params, &r, NULL);
+    if (e)
+        return e;
+    if (PQntuples(r) != 1)
+        return ERR_NOT_FOUND;
+    const char *body = arena_strdup(arena, PQgetvalue(r, 0, 0));
+    if (!body)
+        return ERR_NO_MEMORY;
+    *ret_body = body;
+    return ERR_OK;
+}
+
+enum err secret_key_keep(struct db *db, struct bytes made, struct arena *arena,
+                         struct bytes *ret_wrapped)
+{
+    const char *params[] = {db_bytea(arena, made.data, made.len)};
+    DB_RESULT r = NULL;
+    enum err e = params[0] ? db_query(db, &stmts[S_SECRET], params, &r, NULL) : ERR_NO_MEMORY;
+    if (e)
+        return e;
+    return PQntuples(r) == 1 ? db_parse_bytea(arena, PQgetvalue(r, 0, 0), ret_wrapped) : ERR_SYSTEM;
+}
