@@ -157,3 +157,11 @@ def test_a_public_area_goes_with_or_without_its_size(tpm, keys):
     part, rest = take_sized(ek.public)
     assert rest == b"" and sized(part[2:]) == ek.public
     assert tpm.activate(ek, srk, *blob("credential", ek.public[2:], srk.public[2:], b"secret")) == b"secret"
+
+
+def test_keys_outlive_the_power(tpm, keys):
+    """What later tests rely on: a device that was switched off has its keys."""
+    ek, srk = keys
+    tpm.stop()
+    tpm.start()
+    assert tpm.activate(ek, srk, *blob("credential", ek.public, srk.public, b"secret")) == b"secret"
