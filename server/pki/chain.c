@@ -12,7 +12,13 @@
 
 enum { SECURITY_LEVEL = 2 /* 112 bits: RSA 2048, SHA-224 */, DAY_S = 86400 };
 
+#define OID_EK_CERTIFICATE "2.23.133.8.1"
+
+/* Whose certificate the leaf has to be. */
+enum leaf_kind { LEAF_CLIENT, LEAF_ENDORSEMENT };
+
 DEFINE_CLEANUP(X509_STORE_CTX *, X509_STORE_CTX_free);
+DEFINE_CLEANUP(ASN1_OBJECT *, ASN1_OBJECT_free);
 
 /* What the verification meets on its way; its callback fills it. */
 struct walk {
@@ -21,6 +27,11 @@ struct walk {
     X509 *timed;    /* the certificate it is about; borrowed */
     bool several;   /* another certificate's time is wrong too */
 };
+
+static void usage_freep(EXTENDED_KEY_USAGE **usage)
+{
+    EXTENDED_KEY_USAGE_free(*usage);
+}
 
 static void cert_stack_freep(STACK_OF(X509) * *s)
 {
@@ -208,16 +219,44 @@ static enum err anchor_find(const struct trust *t, struct arena *arena, X509_STO
 }
 
 /* RFC 5280 4.2.1.12: a leaf that lists purposes must list this one. */
-static enum err leaf_check(X509 *leaf, struct fault *fault)
+static enum err client_check(X509 *leaf, struct fault *fault)
 {
-    if (X509_check_ca(leaf) == 1)
-        return fault_set(fault, FAULT_CHAIN_INVALID,
-                         "the certificate is one of a CA, not of a device");
     uint32_t usage = X509_get_extended_key_usage(leaf);
     if (X509_get_extension_flags(leaf) & EXFLAG_XKUSAGE && !(usage & (XKU_SSL_CLIENT | XKU_ANYEKU)))
         return fault_set(fault, FAULT_CHAIN_INVALID,
                          "the extended key usage does not include clientAuth");
     return ERR_OK;
+}
+
+/* An endorsement key's certificate is good for nothing else, and says so. */
+static enum err endorsement_check(X509 *leaf, struct fault *fault)
+{
+    _cleanup_(ASN1_OBJECT_freep) ASN1_OBJECT *purpose = OBJ_txt2obj(OID_EK_CERTIFICATE, 1);
+    _cleanup_(usage_freep) EXTENDED_KEY_USAGE *usage =
+        X509_get_ext_d2i(leaf, NID_ext_key_usage, NULL, NULL);
+    bool found = false;
+    if (!purpose)
+        return ERR_NO_MEMORY;
+    for (int i = 0; i < sk_ASN1_OBJECT_num(usage); i++)
+        found = found || OBJ_cmp(sk_ASN1_OBJECT_value(usage, i), purpose) == 0;
+    if (!found)
+        return fault_set(fault, FAULT_CHAIN_INVALID,
+                         "the extended key usage does not include tcg-kp-EKCertificate");
+    return ERR_OK;
+}
+
+static enum err leaf_check(X509 *leaf, enum leaf_kind kind, struct fault *fault)
+{
+    if (X509_check_ca(leaf) == 1)
+        return fault_set(fault, FAULT_CHAIN_INVALID,
+                         "the certificate is one of a CA, not of a device");
+    switch (kind) {
+    case LEAF_CLIENT:
+        return client_check(leaf, fault);
+    case LEAF_ENDORSEMENT:
+        return endorsement_check(leaf, fault);
+    }
+    return ERR_SYSTEM;
 }
 
 /* Borrowed certificates that complete the chain: what the client sent, then the helpers. */
@@ -266,9 +305,9 @@ static enum err walk_run(const struct trust *t, struct arena *arena, X509 *const
     return time_refuse(arena, &w, now_s, fault);
 }
 
-enum err chain_verify_generic(const struct trust *t, struct arena *arena, const struct bytes *chain,
-                              size_t count, int64_t now_s, struct chain_verdict *ret_verdict,
-                              struct fault *fault)
+static enum err chain_judge(const struct trust *t, struct arena *arena, const struct bytes *chain,
+                            size_t count, int64_t now_s, enum leaf_kind kind,
+                            struct chain_verdict *ret_verdict, struct fault *fault)
 {
     X509 *certs[CERT_MAX_CHAIN] = {0};
     size_t n = 0;
@@ -283,12 +322,26 @@ enum err chain_verify_generic(const struct trust *t, struct arena *arena, const 
         e = fault_set(fault, FAULT_CHAIN_MALFORMED, "certificate %zu of %zu does not parse",
                       n + (n < count), count);
     if (!e)
-        e = leaf_check(certs[0], fault);
+        e = leaf_check(certs[0], kind, fault);
     if (!e)
         e = walk_run(t, arena, certs, count, now_s, ret_verdict, fault);
     for (size_t i = 0; i < n; i++)
         cert_free(certs[i]);
     return e;
+}
+
+enum err chain_verify_generic(const struct trust *t, struct arena *arena, const struct bytes *chain,
+                              size_t count, int64_t now_s, struct chain_verdict *ret_verdict,
+                              struct fault *fault)
+{
+    return chain_judge(t, arena, chain, count, now_s, LEAF_CLIENT, ret_verdict, fault);
+}
+
+enum err chain_verify_endorsement(const struct trust *t, struct arena *arena,
+                                  const struct bytes *chain, size_t count, int64_t now_s,
+                                  struct chain_verdict *ret_verdict, struct fault *fault)
+{
+    return chain_judge(t, arena, chain, count, now_s, LEAF_ENDORSEMENT, ret_verdict, fault);
 }
 
 enum err chain_verify(const struct trust *t, struct arena *arena, const struct bytes *chain,

@@ -61,6 +61,13 @@ enum err chain_verify(const struct trust *t, struct arena *arena, const struct b
                       size_t count, int64_t now_s, struct chain_verdict *ret_verdict,
                       struct fault *fault) MUST_CHECK;
 
+/* The same for the certificate of a TPM's endorsement key: of the leaf no purpose is asked but
+ * tcg-kp-EKCertificate (TCG EK Credential Profile), which it must name. */
+enum err chain_verify_endorsement(const struct trust *t, struct arena *arena,
+                                  const struct bytes *chain, size_t count, int64_t now_s,
+                                  struct chain_verdict *ret_verdict,
+                                  struct fault *fault) MUST_CHECK;
+
 /* The two ways of chain_verify; for tests. The plain way never refuses: it says true, with the
  * same verdict as the generic way, for a leaf of the usual shape right under an anchor, and
  * leaves everything else to the generic one. */
