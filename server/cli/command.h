@@ -50,7 +50,11 @@ struct cli {
 /* The command of the words; NULL: none. ret_used: how many words name it. */
 const struct command *command_find(const char *const *words, size_t count, size_t *ret_used);
 
-/* The commands in their order; NULL behind the last. */
+/* The commands in their order. */
+extern const struct command command_table[];
+extern const size_t command_count;
+
+/* One of them; NULL behind the last. */
 const struct command *command_row(size_t i);
 
 /* All options that a command takes. */
@@ -106,6 +110,9 @@ int run_factory_record(struct cli *cli);
 int run_factory_seal(struct cli *cli);
 int run_factory_upload(struct cli *cli);
 int run_factory_reconcile(struct cli *cli);
+int run_enrollment(struct cli *cli);
+int run_enrollment_rotate(struct cli *cli);
+int run_enrollment_import(struct cli *cli);
 int run_webhook_create(struct cli *cli);
 int run_retire(struct cli *cli);
 int run_completion(struct cli *cli);

@@ -128,4 +128,28 @@
     OPTION(accept_gap, OPTION_FLAG, NULL, NULL,                                                    \
            "lines are lost for good: go on behind them; reconcile tells so from now on")           \
     OPTION(mode, OPTION_TEXT, "mode", "MODE",                                                      \
-           "stop-new: what was begun may be finished; hard: nothing may, for good")
+           "stop-new: what was begun may be finished; hard: nothing may, for good")                \
+    OPTION(attestation, OPTION_TEXT, "attestation", "KIND", "symmetric-key, x509 or tpm")          \
+    OPTION(primary_key, OPTION_TEXT, NULL, "FILE",                                                 \
+           "file with a symmetric key in base64 (default: one is made)")                           \
+    OPTION(secondary_key, OPTION_TEXT, NULL, "FILE", "the same for its other key")                 \
+    OPTION(secondary_certificate, OPTION_TEXT, NULL, "FILE",                                       \
+           "another certificate of the device that is as good (PEM)")                              \
+    OPTION(endorsement_key, OPTION_TEXT, NULL, "FILE",                                             \
+           "public area of the TPM's endorsement key, in base64")                                  \
+    OPTION(storage_root_key, OPTION_TEXT, NULL, "FILE",                                            \
+           "the same of its storage root key (default: any)")                                      \
+    OPTION(allocation, OPTION_TEXT, "allocation", "POLICY",                                        \
+           "how its broker is chosen: static, hashed (default) or weighted")                       \
+    OPTION(endpoints, OPTION_TEXT, NULL, "A,B", "brokers to choose from (default: all)")           \
+    OPTION(reprovision, OPTION_TEXT, "reprovision", "POLICY",                                      \
+           "update (default): a device that registers again may be moved; sticky: it stays")       \
+    OPTION(migrate, OPTION_SWITCH, "migrate", "on|off",                                            \
+           "whether a moved device is told that its data moved too (default: on)")                 \
+    OPTION(payload, OPTION_TEXT, NULL, "FILE", "JSON that devices are given when they register")   \
+    OPTION(max_devices, OPTION_NUMBER, "max_devices", "N",                                         \
+           "devices the group may have (default: any number)")                                     \
+    OPTION(warn_devices, OPTION_NUMBER, "warn_devices", "N",                                       \
+           "at how many it is told that so many share one secret")                                 \
+    OPTION(weight, OPTION_NUMBER, "weight", "N",                                                   \
+           "its share under the policy weighted; 0: nobody new (default: 1)")

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 OBJECTS = [("product", "Product lines"), ("template", "Templates"), ("allowlist", "Allowlists"), ("manifest", "Manifests of secure elements"), ("token", "Bootstrap tokens"),
-           ("claim", "Claims"), ("ca", "CAs"), ("device", "Devices"), ("cert", "Certificates"), ("crl", "CRLs"), ("factory", "The factory"), ("webhook", "Receivers of events"), ("event", "Events"), ("explain", "Explaining an attempt"),
+           ("claim", "Claims"), ("ca", "CAs"), ("device", "Devices"), ("cert", "Certificates"), ("crl", "CRLs"), ("factory", "The factory"), ("enrollment", "Enrollments of devices"), ("enrollment-group", "Enrollment groups"), ("endpoint", "Brokers that devices are assigned to"), ("webhook", "Receivers of events"), ("event", "Events"), ("explain", "Explaining an attempt"),
            ("registry", "After the registry was lost"), ("audit", "The audit"), ("admin-token", "Admin tokens"), ("status", "The server"), ("doctor", "Checking the installation"), ("whoami", "Whose token this is"), ("completion", "Completion")]
 
 HEAD = """# The `muster` command

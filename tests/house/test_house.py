@@ -174,7 +174,7 @@ def test_openapi_has_every_route():
         elif m := re.match(r"    (get|post|put|delete):", line):
             documented.add((m.group(1).upper(), re.sub(r"\{[^}]+\}", "{}", path)))
     implemented = {(m, p if p.startswith("/admin/v1") or p == "/metrics" else "/admin/v1" + p) for m, p in routes(SERVER / "proto/admin/routes.c")}
-    for file in ("proto/est/est.c", "proto/device/device.c", "proto/fleet/routes.c", "proto/health/health.c", "proto/station/station.c"):
+    for file in ("proto/est/est.c", "proto/device/device.c", "proto/fleet/routes.c", "proto/health/health.c", "proto/station/station.c", "proto/dps/dps.c"):
         implemented |= routes(SERVER / file)
     assert len(implemented) > 50
     assert implemented == documented
@@ -188,7 +188,7 @@ def test_every_configuration_key_is_documented():
 
 def test_every_command_is_documented():
     text = (ROOT / "docs" / "cli.md").read_text()
-    found = re.findall(r'\{\s*"([a-z-]+)",\s*(?:"([a-z-]+)"|NULL),', (SERVER / "cli/command.c").read_text())
+    found = re.findall(r'\{\s*"([a-z-]+)",\s*(?:"([a-z-]+)"|NULL),', (SERVER / "cli/command_table.c").read_text())
     assert len(found) > 35
     for name, verb in found:
         assert f"muster {name} {verb}".strip() in text, (name, verb)

@@ -6,7 +6,7 @@ import pytest
 
 from stack import BUILD, MUSTER, MUSTERD, ROOT
 
-COMMANDS = [(o, v or None) for o, v in re.findall(r'\{\s*"([a-z-]+)",\s*(?:"([a-z-]+)"|NULL),', (ROOT / "server/cli/command.c").read_text())]
+COMMANDS = [(o, v or None) for o, v in re.findall(r'\{\s*"([a-z-]+)",\s*(?:"([a-z-]+)"|NULL),', (ROOT / "server/cli/command_table.c").read_text())]
 
 
 def told(program, *args):
