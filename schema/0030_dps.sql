@@ -52,6 +52,7 @@ CREATE TABLE enrollment (
     ca_id         bigint REFERENCES ca,
     endorsement   bytea CHECK (octet_length(endorsement) = 32),
     storage_root  bytea CHECK (octet_length(storage_root) = 32),
+    roots         text CHECK (octet_length(roots) <= 65536),
     serial        text CHECK (serial ~ '^[A-Za-z0-9._:-]{1,64}$'),
     enabled       boolean NOT NULL DEFAULT true,
     allocation    text NOT NULL DEFAULT 'hashed' CHECK (allocation IN ('static', 'hashed', 'weighted')),
@@ -72,9 +73,10 @@ CREATE TABLE enrollment (
     CHECK ((attestation = 'x509' AND NOT grouped) = (primary_certificate IS NOT NULL)),
     CHECK (secondary_certificate IS NULL OR primary_certificate IS NOT NULL),
     CHECK ((attestation = 'x509' AND grouped) = (ca_id IS NOT NULL)),
-    CHECK ((attestation = 'tpm') = (endorsement IS NOT NULL)),
+    CHECK ((attestation = 'tpm' AND NOT grouped) = (endorsement IS NOT NULL)),
+    CHECK ((attestation = 'tpm' AND grouped) = (roots IS NOT NULL)),
     CHECK (storage_root IS NULL OR endorsement IS NOT NULL),
-    CHECK (NOT grouped OR (serial IS NULL AND attestation <> 'tpm')),
+    CHECK (NOT grouped OR serial IS NULL),
     CHECK (grouped OR (max_devices IS NULL AND warn_devices IS NULL))
 );
 CREATE UNIQUE INDEX enrollment_ca_idx ON enrollment (ca_id) WHERE ca_id IS NOT NULL;
@@ -94,6 +96,7 @@ COMMENT ON COLUMN enrollment.secondary_certificate IS 'Another that is as good';
 COMMENT ON COLUMN enrollment.ca_id IS 'The registered CA whose certificates a group''s devices have';
 COMMENT ON COLUMN enrollment.endorsement IS 'SHA-256 of the public area (TPMT_PUBLIC) of the TPM''s endorsement key';
 COMMENT ON COLUMN enrollment.storage_root IS 'The same of its storage root key; NULL: any';
+COMMENT ON COLUMN enrollment.roots IS 'PEM: the CAs of TPM manufacturers whose endorsement key certificates a group takes';
 COMMENT ON COLUMN enrollment.serial IS 'The device''s serial; NULL: its registration id in small letters';
 COMMENT ON COLUMN enrollment.enabled IS 'Whether it may register';
 COMMENT ON COLUMN enrollment.allocation IS 'How its broker is chosen: the first of its list, by a hash of its id, or so that brokers get their shares';
@@ -153,16 +156,16 @@ COMMENT ON COLUMN dps_operation.begun_at IS 'When it was asked';
 
 -- Which enrollments may be meant
 
-CREATE FUNCTION enrollment_candidates(registration text, ca bigint) RETURNS SETOF enrollment LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION enrollment_candidates(registration text, kind text, ca bigint) RETURNS SETOF enrollment LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN QUERY SELECT * FROM muster.enrollment e WHERE NOT e.grouped AND e.name_lower = lower(registration);
-    IF NOT FOUND AND ca IS NULL THEN
-        RETURN QUERY SELECT * FROM muster.enrollment e WHERE e.grouped AND e.attestation = 'symmetric-key' ORDER BY e.id LIMIT 200;
+    IF NOT FOUND AND kind <> 'x509' THEN
+        RETURN QUERY SELECT * FROM muster.enrollment e WHERE e.grouped AND e.attestation = kind ORDER BY e.id LIMIT 200;
     ELSIF NOT FOUND THEN
         RETURN QUERY SELECT * FROM muster.enrollment e WHERE e.ca_id = ca;
     END IF;
 END $$;
-COMMENT ON FUNCTION enrollment_candidates IS 'The individual enrollment of an id, disabled ones too; where there is none the groups by symmetric keys, or that of a CA';
+COMMENT ON FUNCTION enrollment_candidates IS 'The individual enrollment of an id, disabled ones too; where there is none the groups by that attestation, by certificates that of a CA';
 
 -- Assigning
 
@@ -400,7 +403,7 @@ CREATE FUNCTION enrollment_json(x enrollment) RETURNS jsonb LANGUAGE sql STABLE 
         'certificate', encode(x.primary_certificate, 'hex'), 'secondary_certificate', encode(x.secondary_certificate, 'hex'),
         'ca', (SELECT c.name FROM muster.ca c WHERE c.id = x.ca_id),
         'endorsement_key', encode(x.endorsement, 'hex'), 'storage_root_key', encode(x.storage_root, 'hex'),
-        'allocation', x.allocation, 'endpoints', to_jsonb(x.endpoints), 'reprovision', CASE WHEN x.sticky THEN 'sticky' ELSE 'update' END,
+        'roots', x.roots, 'allocation', x.allocation, 'endpoints', to_jsonb(x.endpoints), 'reprovision', CASE WHEN x.sticky THEN 'sticky' ELSE 'update' END,
         'migrate', x.migrate, 'payload', x.payload, 'max_devices', x.max_devices, 'warn_devices', x.warn_devices,
         'devices', CASE WHEN x.grouped THEN x.registrations END, 'note', x.note, 'etag', x.etag::text,
         'created_at', muster.utc(x.created_at), 'created_by', x.created_by, 'updated_at', muster.utc(x.updated_at)))
@@ -450,7 +453,7 @@ END $$;
 COMMENT ON FUNCTION enrollment_endpoints IS 'The brokers that an operator names, which must be known';
 
 -- a: grouped, name, template, attestation, primary_key, secondary_key (hex, sealed), certificate, secondary_certificate, endorsement_key,
--- storage_root_key (hex of SHA-256), ca, serial, allocation, endpoints, reprovision, migrate, payload, max_devices, warn_devices, note
+-- storage_root_key (hex of SHA-256), roots, ca, serial, allocation, endpoints, reprovision, migrate, payload, max_devices, warn_devices, note
 CREATE FUNCTION desk_enrollment_create(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     t muster.template := muster.desk_template(op, a->>'template');
@@ -465,11 +468,11 @@ BEGIN
         END IF;
     END IF;
     INSERT INTO muster.enrollment (grouped, name, product_id, template_id, attestation, primary_key, secondary_key, primary_certificate,
-            secondary_certificate, ca_id, endorsement, storage_root, serial, allocation, endpoints, sticky, migrate, payload, max_devices,
+            secondary_certificate, ca_id, endorsement, storage_root, roots, serial, allocation, endpoints, sticky, migrate, payload, max_devices,
             warn_devices, note, created_by)
         VALUES ((a->>'grouped')::boolean, a->>'name', t.product_id, t.id, a->>'attestation', decode(a->>'primary_key', 'hex'),
             decode(a->>'secondary_key', 'hex'), decode(a->>'certificate', 'hex'), decode(a->>'secondary_certificate', 'hex'), authority,
-            decode(a->>'endorsement_key', 'hex'), decode(a->>'storage_root_key', 'hex'), a->>'serial', COALESCE(a->>'allocation', 'hashed'),
+            decode(a->>'endorsement_key', 'hex'), decode(a->>'storage_root_key', 'hex'), a->>'roots', a->>'serial', COALESCE(a->>'allocation', 'hashed'),
             hosts, COALESCE(a->>'reprovision', 'update') = 'sticky', COALESCE((a->>'migrate')::boolean, true), a->'payload',
             (a->>'max_devices')::bigint, (a->>'warn_devices')::bigint, a->>'note', op->>'actor')
         ON CONFLICT DO NOTHING RETURNING * INTO x;

@@ -354,7 +354,7 @@ const struct command command_table[] = {
     {"enrollment-group", "create", "NAME", 1,
      "let devices register by keys that are derived from one, or by certificates of a registered CA; keys are told this once",
      "muster enrollment-group create line-3 --attestation symmetric-key --template pump --max-devices 5000", "POST", V1 "/enrollment-groups", 0,
-     OPT(attestation) | OPT(template) | OPT(ca) | OPT(max_devices) | OPT(warn_devices) | ENROLLMENT_BODY, ENROLLMENT_FILES,
+     OPT(attestation) | OPT(template) | OPT(ca) | OPT(max_devices) | OPT(warn_devices) | ENROLLMENT_BODY, ENROLLMENT_FILES | OPT(roots),
      OPT(attestation), SHOW_OBJECT, NULL, "name", run_enrollment},
     {"enrollment-group", "list", "", 0, "list the groups", "muster enrollment-group list --template pump", "GET", V1 "/enrollment-groups",
      OPT(product) | OPT(template) | OPT(attestation), 0, OPT(limit), 0, SHOW_LIST, "name attestation template enabled devices max_devices updated_at", NULL, NULL},

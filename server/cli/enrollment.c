@@ -56,7 +56,8 @@ static int body_complete(const struct cli *cli, json_t *body)
                  {OPT_certificate, "certificate"},
                  {OPT_secondary_certificate, "secondary_certificate"},
                  {OPT_endorsement_key, "endorsement_key"},
-                 {OPT_storage_root_key, "storage_root_key"}};
+                 {OPT_storage_root_key, "storage_root_key"},
+                 {OPT_roots, "roots"}};
     int rc = payload_add(cli, body);
     for (size_t i = 0; i < ARRAY_LEN(files) && rc == EXIT_OK; i++)
         rc = file_add(cli, files[i].id, files[i].member, body);

@@ -152,4 +152,6 @@
     OPTION(warn_devices, OPTION_NUMBER, "warn_devices", "N",                                       \
            "at how many it is told that so many share one secret")                                 \
     OPTION(weight, OPTION_NUMBER, "weight", "N",                                                   \
-           "its share under the policy weighted; 0: nobody new (default: 1)")
+           "its share under the policy weighted; 0: nobody new (default: 1)")                      \
+    OPTION(roots, OPTION_TEXT, NULL, "FILE",                                                       \
+           "CAs of TPM manufacturers whose certificates a group takes (PEM)")

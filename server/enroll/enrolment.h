@@ -55,6 +55,7 @@ struct enrolment {
     struct bytes claim_fingerprint;
     const char *registration_id; /* in small letters */
     struct enrollment_row enrollment;
+    struct bytes challenge; /* for the device's TPM */
 
     /* admit: what is known of a certificate that comes by itself */
     struct jit_known known;

@@ -109,7 +109,7 @@ static bool belongs_in_trail(enum fault_code code)
     return code != FAULT_AUTH_REQUIRED && code != FAULT_DB_UNAVAILABLE &&
            code != FAULT_JOURNAL_UNAVAILABLE && code != FAULT_OVERLOADED &&
            code != FAULT_RATE_LIMITED && code != FAULT_APPROVAL_PENDING &&
-           code != FAULT_CERT_PENDING;
+           code != FAULT_CERT_PENDING && code != FAULT_TPM_CHALLENGE;
 }
 
 static void failure_certificate(struct buf *b, const struct enrolment *e)
@@ -237,6 +237,7 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
     ret_report->credential = credential_name(e.credential);
     ret_report->proven = e.proven;
     ret_report->step = e.step;
+    ret_report->challenge = e.challenge;
     if (e.template)
         ret_report->template = arena_strdup(arena, e.template->label);
     if (e.serial_known)

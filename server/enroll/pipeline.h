@@ -23,6 +23,7 @@ struct enrollment_report {
     const char *credential; /* token, factory, device, claim, none */
     const char *template;   /* its label; NULL: not known */
     const char *step;       /* the last that was begun; a constant */
+    struct bytes challenge; /* of FAULT_TPM_CHALLENGE */
     bool proven;            /* the credential proves that very device */
 };
 

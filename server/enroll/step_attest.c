@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/text.h"
+#include "enroll/attest.h"
 #include "enroll/secrets.h"
 #include "enroll/steps.h"
 #include "enroll/unknown_issuer.h"
@@ -14,10 +15,10 @@
 
 enum { MAX_PLACE_BYTES = 192 };
 
-static enum err candidates(struct enrolment *e, int64_t ca_id, struct enrollment_row **ret_rows,
-                           size_t *ret_count)
+static enum err candidates(struct enrolment *e, enum attestation kind, int64_t ca_id,
+                           struct enrollment_row **ret_rows, size_t *ret_count)
 {
-    enum err err = enrollment_candidates(e->service->db, e->registration_id, ca_id, e->arena,
+    enum err err = enrollment_candidates(e->service->db, e->registration_id, kind, ca_id, e->arena,
                                          ret_rows, ret_count);
     return err ? fault_set(e->fault, FAULT_DB_UNAVAILABLE, "looking up the enrollment: %s",
                            err_name(err))
@@ -122,7 +123,7 @@ static enum err group_by_chain(struct enrolment *e, const struct enrollment_row 
         unknown_issuer_note(e);
         return err;
     }
-    err = candidates(e, e->peer.anchor_id, &rows, &count);
+    err = candidates(e, ATTEST_X509, e->peer.anchor_id, &rows, &count);
     if (err)
         return err;
     if (count == 0)
@@ -144,7 +145,7 @@ static enum err individual_check(struct enrolment *e, const struct enrollment_ro
     case ATTEST_X509:
         return pinned_check(e, row);
     case ATTEST_TPM:
-        break;
+        return attest_tpm(e, row);
     }
     return fault_set(e->fault, FAULT_AUTH_REQUIRED, "the enrollment is by another attestation");
 }
@@ -153,13 +154,16 @@ static enum err attest(struct enrolment *e, const struct enrollment_row **ret_ro
 {
     struct enrollment_row *rows = NULL;
     size_t count = 0;
-    enum err err = candidates(e, 0, &rows, &count);
+    bool tpm = e->rq->endorsement_key.len > 0;
+    enum err err = candidates(e, tpm ? ATTEST_TPM : ATTEST_SYMMETRIC, 0, &rows, &count);
     if (err)
         return err;
     if (count > 0 && !rows[0].grouped) {
         *ret_row = rows;
         return individual_check(e, rows);
     }
+    if (tpm)
+        return attest_tpm_group(e, rows, count, ret_row);
     if (e->rq->signature.len > 0)
         return count > 0 ? signature_check(e, rows, count, ret_row)
                          : fault_set(e->fault, FAULT_ENROLLMENT_UNKNOWN,

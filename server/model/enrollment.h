@@ -59,9 +59,13 @@ struct enrollment_request {
     struct bytes channel_binding; /* of the TLS connection; len 0: none */
     struct bytes csr;             /* as received: base64, PEM or DER */
 
-    const char *registration_id; /* it registers by an enrollment; NULL: it does not */
-    struct bytes signed_text;    /* what it signed with its symmetric key */
-    struct bytes signature;      /* HMAC-SHA256 of that; len 0: none */
+    const char *registration_id;  /* it registers by an enrollment; NULL: it does not */
+    struct bytes signed_text;     /* what it signed with its symmetric key */
+    struct bytes signature;       /* HMAC-SHA256 of that; len 0: none */
+    struct bytes endorsement_key; /* TPM2B_PUBLIC of its TPM; len 0: not said */
+    struct bytes storage_root_key;
+    struct bytes endorsement_chain[ENROLLMENT_MAX_CHAIN]; /* of the endorsement key, DER */
+    size_t endorsement_chain_count;
 
     struct bytes claim;    /* fingerprint of a claim certificate that the broker saw; len 0: none */
     const char *client_id; /* MQTT client id; NULL: none */
@@ -84,4 +88,5 @@ struct enrollment_result {
     bool key_enveloped;          /* it is CMS EnvelopedData instead, for the client's key alone */
     const char *certificate_id;  /* FLOW_CREATE: SHA-256 of the DER in hexadecimal */
     const char *ownership_token; /* FLOW_CREATE: secret */
+    struct bytes tpm_key;        /* for the device's TPM alone, to be kept there; len 0: none */
 };

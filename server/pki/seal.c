@@ -73,6 +73,11 @@ void sealer_free(struct sealer *s)
     free(s);
 }
 
+enum err seal_derive(const struct sealer *s, const char *label, uint8_t ret[SHA256_BYTES])
+{
+    return digest_hmac_sha256(bytes_of(s->key, sizeof(s->key)), bytes_text(label), ret);
+}
+
 enum err seal_close(const struct sealer *s, const char *place, struct bytes plain, struct buf *ret)
 {
     uint8_t out[NONCE_BYTES + SEAL_MAX_PLAIN_BYTES + TAG_BYTES];

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "base/secret.h"
 #include "pki/signer.h"
 
 enum { SEAL_MAX_WRAPPED_BYTES = 512, SEAL_MAX_PLAIN_BYTES = 256, SEAL_OVERHEAD_BYTES = 28 };
@@ -25,6 +26,10 @@ enum err sealer_new(const struct signer *s, struct bytes wrapped,
                     struct sealer **ret_sealer) MUST_CHECK;
 void sealer_free(struct sealer *s);
 DEFINE_CLEANUP(struct sealer *, sealer_free);
+
+/* 32 bytes that only who has this sealer can make, the same ones for the same label. */
+enum err seal_derive(const struct sealer *s, const char *label,
+                     uint8_t ret[SHA256_BYTES]) MUST_CHECK;
 
 /* place: what the secret is and whose; it opens nowhere else. ret is initialised by the caller, and
  * holds a secret where it is opened. ERR_INVALID: the bytes were not sealed for that place. */

@@ -11,9 +11,9 @@ enum { NUMBER_BYTES = 24 };
 static const struct stmt stmts[] = {
     {"enrollment_candidates",
      "SELECT id, grouped, enabled, attestation, name, name_lower, serial, template_id, primary_key,"
-     " secondary_key, primary_certificate, secondary_certificate, endorsement, storage_root"
-     " FROM enrollment_candidates($1, $2::bigint)",
-     2},
+     " secondary_key, primary_certificate, secondary_certificate, endorsement, storage_root,"
+     " roots FROM enrollment_candidates($1, $2, $3::bigint)",
+     3},
     {"assignment_get",
      "SELECT g.registration_id, g.device_name, g.endpoint, g.substatus, g.etag, utc(g.created_at),"
      " utc(g.updated_at), x.payload::text, CASE WHEN x.grouped THEN x.name END,"
@@ -30,17 +30,20 @@ const struct stmt_set enrollment_statements = {stmts, ARRAY_LEN(stmts)};
 
 enum { S_CANDIDATES, S_ASSIGNMENT, S_KEEP, S_GET, S_SECRET };
 
+static const char *const attestation_names[] = {"symmetric-key", "x509", "tpm"};
+
 static enum attestation attestation_parse(const char *text)
 {
-    if (strcmp(text, "x509") == 0)
-        return ATTEST_X509;
-    return strcmp(text, "tpm") == 0 ? ATTEST_TPM : ATTEST_SYMMETRIC;
+    enum attestation a = ATTEST_SYMMETRIC;
+    while (a < ATTEST_TPM && strcmp(text, attestation_names[a]) != 0)
+        a++;
+    return a;
 }
 
 static enum err row_take(const PGresult *r, int row, struct arena *arena,
                          struct enrollment_row *ret_row)
 {
-    const char *serial = db_value(r, row, 6);
+    const char *serial = db_value(r, row, 6), *roots = db_value(r, row, 14);
     *ret_row = (struct enrollment_row){
         .id = atoll(PQgetvalue(r, row, 0)),
         .grouped = PQgetvalue(r, row, 1)[0] == 't',
@@ -50,11 +53,13 @@ static enum err row_take(const PGresult *r, int row, struct arena *arena,
         .name_lower = arena_strdup(arena, PQgetvalue(r, row, 5)),
         .serial = serial ? arena_strdup(arena, serial) : NULL,
         .template_id = atoll(PQgetvalue(r, row, 7)),
+        .roots = roots ? arena_strdup(arena, roots) : NULL,
     };
     struct bytes *const bytes[] = {&ret_row->keys[0],         &ret_row->keys[1],
                                    &ret_row->certificates[0], &ret_row->certificates[1],
                                    &ret_row->endorsement,     &ret_row->storage_root};
-    enum err e = ret_row->name && ret_row->name_lower && (!serial || ret_row->serial)
+    enum err e = ret_row->name && ret_row->name_lower && (!serial || ret_row->serial) &&
+                         (!roots || ret_row->roots)
                      ? ERR_OK
                      : ERR_NO_MEMORY;
     for (size_t i = 0; i < ARRAY_LEN(bytes) && !e; i++) {
@@ -64,13 +69,13 @@ static enum err row_take(const PGresult *r, int row, struct arena *arena,
     return e;
 }
 
-enum err enrollment_candidates(struct db *db, const char *registration_id, int64_t ca_id,
-                               struct arena *arena, struct enrollment_row **ret_rows,
+enum err enrollment_candidates(struct db *db, const char *registration_id, enum attestation kind,
+                               int64_t ca_id, struct arena *arena, struct enrollment_row **ret_rows,
                                size_t *ret_count)
 {
     char ca[NUMBER_BYTES];
     snprintf(ca, sizeof(ca), "%" PRId64, ca_id);
-    const char *params[] = {registration_id, ca_id ? ca : NULL};
+    const char *params[] = {registration_id, attestation_names[kind], ca};
     DB_RESULT r = NULL;
     enum err e = db_query(db, &stmts[S_CANDIDATES], params, &r, NULL);
     if (e)

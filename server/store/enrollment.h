@@ -28,12 +28,13 @@ struct enrollment_row {
     struct bytes certificates[2];
     struct bytes endorsement;
     struct bytes storage_root;
+    const char *roots; /* PEM, of a group by TPMs; NULL: none */
 };
 
 /* The individual enrollment of a registration id, disabled or not; where there is none the groups
- * by symmetric keys (ca_id 0) or the group of a CA. Possibly none. */
-enum err enrollment_candidates(struct db *db, const char *registration_id, int64_t ca_id,
-                               struct arena *arena, struct enrollment_row **ret_rows,
+ * by that attestation, by certificates the group of a CA. Possibly none. */
+enum err enrollment_candidates(struct db *db, const char *registration_id, enum attestation kind,
+                               int64_t ca_id, struct arena *arena, struct enrollment_row **ret_rows,
                                size_t *ret_count) MUST_CHECK;
 
 /* What a device was assigned when it registered last. */

@@ -103,7 +103,9 @@ class Spec:
         media = response["content"].get(kind) or response["content"].get(kind.split(";")[0])
         self.need(media is not None, f"the content type {kind}")
         value = json.loads(body) if kind.split(";")[0].endswith("json") else body.decode(errors="replace")
-        if operation and operation.dps and status >= 400:
+        if operation and operation.dps and status >= 400 and "authenticationKey" in value:
+            self.codes_met.add("tpm.challenge")
+        elif operation and operation.dps and status >= 400:
             self._dps_problem(operation, status, value)
         elif isinstance(value, dict) and (status >= 400 or status == 202) and not operation.dps:
             self._problem(operation, status, value)

@@ -34,7 +34,7 @@ def test_a_device_registers_by_its_own_key(stack):
     assert base64.b64decode(state["etag"]) == b'"1"' and "enrollmentGroupId" not in state["symmetricKey"]
     shown = stack.v1("GET", f"/devices/{d.id}")
     assert shown["state"] == "PROVISIONED" and shown["certificates"] == []
-    assert shown["history"][0]["protocol"] == "dps" and shown["history"][0]["credential"] == "enrollment"
+    assert shown["trail"][0]["protocol"] == "dps" and shown["trail"][0]["credential"] == "enrollment"
     again = d.assigned()
     assert again["assignedHub"] == state["assignedHub"] and again["substatus"] == "initialAssignment"
     assert again["createdDateTimeUtc"] == state["createdDateTimeUtc"] and base64.b64decode(again["etag"]) == b'"2"'

@@ -14,7 +14,7 @@ function security(device) {
     return new X509Security(device.id, { cert: fs.readFileSync(device.cert, 'utf8'), key: fs.readFileSync(device.key, 'utf8') });
   }
   const tss = sdk('tss.js'); // the simulator's protocol
-  return new (sdk('azure-iot-security-tpm').TpmSecurityClient)(device.id, new tss.Tpm(true));
+  return new (sdk('azure-iot-security-tpm').TpmSecurityClient)(device.id, new tss.Tpm(true, '127.0.0.1', device.tpmPort));
 }
 
 async function register(task, device) {

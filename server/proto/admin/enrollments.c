@@ -8,7 +8,9 @@
 #include "enroll/secrets.h"
 #include "enroll/service.h"
 #include "pki/cert.h"
+#include "pki/chain.h"
 #include "pki/seal.h"
+#include "pki/tpm.h"
 #include "proto/admin/hooks.h"
 
 enum {
@@ -18,11 +20,13 @@ enum {
     MAX_KEY_TEXT_BYTES = 128,
     MAX_ETAG_BYTES = 32,
     MAX_PEM_BYTES = 32768,
+    MAX_PUBLIC_CHARS = 2048,
     MAX_ENDPOINTS = 50
 };
 
 static const char *const key_names[] = {"primary_key", "secondary_key"};
 static const char *const certificate_names[] = {"certificate", "secondary_certificate"};
+static const char *const public_names[] = {"endorsement_key", "storage_root_key"};
 
 #define TEXT(name, must, max, words)                                                               \
     {                                                                                              \
@@ -60,7 +64,8 @@ const struct admin_call enrollment_create_call = {
     .args = {GROUPED(ARG_FALSE), TEXT("registration_id", true, 0, NULL), COMMON,
              TEXT("certificate", false, MAX_PEM_BYTES, NULL),
              TEXT("secondary_certificate", false, MAX_PEM_BYTES, NULL),
-             TEXT("endorsement_key", false, 0, NULL), TEXT("storage_root_key", false, 0, NULL),
+             TEXT("endorsement_key", false, MAX_PUBLIC_CHARS, NULL),
+             TEXT("storage_root_key", false, MAX_PUBLIC_CHARS, NULL),
              TEXT("serial", false, 0, NULL)}};
 
 const struct admin_call enrollment_group_create_call = {
@@ -69,7 +74,7 @@ const struct admin_call enrollment_group_create_call = {
     .before = enrollment_create_before,
     .after = enrollment_keys_after,
     .args = {GROUPED(ARG_TRUE), TEXT("name", true, 0, NULL), COMMON, TEXT("ca", false, 0, NULL),
-             LIMITS}};
+             TEXT("roots", false, MAX_PEM_BYTES, NULL), LIMITS}};
 
 const struct admin_call enrollment_update_call = {
     .desk = DESK_ENROLLMENT_UPDATE,
@@ -174,6 +179,34 @@ static enum err certificate_fill(struct exchange *x, json_t *args, const char *n
                : ERR_OK;
 }
 
+/* The public area of a TPM's key becomes its digest. */
+static enum err public_fill(struct exchange *x, json_t *args, const char *name)
+{
+    const char *text = text_of(args, name);
+    struct tpm_public p;
+    struct bytes der;
+    uint8_t digest[SHA256_BYTES];
+    const char *why = "it is no base64";
+    if (!text)
+        return ERR_OK;
+    if (base64_decode(x->arena, bytes_text(text), &der) || tpm_public_decode(der, &p, &why) ||
+        tpm_check_storage(&p, &why))
+        return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "%s: %s", name, why);
+    if (digest_sha256(p.raw, digest) ||
+        admin_hex_add(x->arena, args, name, bytes_of(digest, sizeof(digest))))
+        return no_memory(x);
+    return ERR_OK;
+}
+
+static enum err roots_check(struct exchange *x, const json_t *args)
+{
+    _cleanup_(trust_freep) struct trust *trust = NULL;
+    const char *pem = text_of(args, "roots");
+    if (pem && trust_parse_pem(bytes_text(pem), &trust))
+        return malformed(x, "roots are no certificates in PEM");
+    return ERR_OK;
+}
+
 /* Which members belong to which attestation. */
 static enum err members_check(struct exchange *x, const json_t *args, bool grouped)
 {
@@ -186,7 +219,8 @@ static enum err members_check(struct exchange *x, const json_t *args, bool group
                  {"secondary_certificate", "x509"},
                  {"ca", "x509"},
                  {"endorsement_key", "tpm"},
-                 {"storage_root_key", "tpm"}};
+                 {"storage_root_key", "tpm"},
+                 {"roots", "tpm"}};
     const char *attestation = text_of(args, "attestation");
     for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
         if (json_object_get(args, rules[i].name) && strcmp(attestation, rules[i].attestation) != 0)
@@ -194,7 +228,7 @@ static enum err members_check(struct exchange *x, const json_t *args, bool group
                              rules[i].name, rules[i].attestation);
     }
     const char *needed = strcmp(attestation, "x509") == 0  ? grouped ? "ca" : "certificate"
-                         : strcmp(attestation, "tpm") == 0 ? "endorsement_key"
+                         : strcmp(attestation, "tpm") == 0 ? grouped ? "roots" : "endorsement_key"
                                                            : NULL;
     if (needed && !json_object_get(args, needed))
         return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "attestation %s needs %s", attestation,
@@ -238,7 +272,9 @@ static enum err enrollment_fill(struct service *service, struct exchange *x, jso
         e = slot_fill(service, x, args, grouped, (enum secrets_slot)i, keys);
     for (size_t i = 0; i < ARRAY_LEN(certificate_names) && !e; i++)
         e = certificate_fill(x, args, certificate_names[i]);
-    return e;
+    for (size_t i = 0; i < ARRAY_LEN(public_names) && !e; i++)
+        e = public_fill(x, args, public_names[i]);
+    return e ? e : roots_check(x, args);
 }
 
 static enum err told_begin(struct exchange *x, size_t count, struct told **ret_told)

@@ -22,10 +22,22 @@ static void etag_write(struct buf *b, const char *etag)
     buf_add_char(b, '"');
 }
 
+static void base64_write(struct buf *b, const char *name, struct bytes value)
+{
+    json_key(b, name);
+    buf_add_char(b, '"');
+    base64_encode(b, value);
+    buf_add_char(b, '"');
+}
+
 static void attestation_write(struct buf *b, const struct dps_answer *a)
 {
-    json_key(b, a->by_certificate ? "x509" : "symmetricKey");
+    static const char *const names[] = {
+        [ATTEST_SYMMETRIC] = "symmetricKey", [ATTEST_X509] = "x509", [ATTEST_TPM] = "tpm"};
+    json_key(b, names[a->by]);
     json_begin_object(b);
+    if (a->tpm_key.len > 0)
+        base64_write(b, "authenticationKey", a->tpm_key);
     if (a->assignment->group)
         json_text(b, "enrollmentGroupId", a->assignment->group);
     json_end_object(b);
@@ -85,6 +97,19 @@ enum err dps_answer_send(struct exchange *x, const struct dps_answer *a)
     if (a->operation)
         json_end_object(&b);
     return e ? e : exchange_reply_buf(x, 200, JSON_TYPE, &b);
+}
+
+enum err dps_challenge_send(struct exchange *x, struct bytes challenge)
+{
+    _cleanup_(buf_donep) struct buf b = {0};
+    buf_init(&b, MAX_ANSWER_BYTES);
+    json_begin_object(&b);
+    json_text(&b, "message", fault_row(FAULT_TPM_CHALLENGE)->title);
+    base64_write(&b, "authenticationKey", challenge);
+    json_text(&b, "keyName", "registration");
+    json_end_object(&b);
+    x->told = FAULT_TPM_CHALLENGE;
+    return exchange_reply_buf(x, 401, JSON_TYPE, &b);
 }
 
 enum err dps_failure_send(struct exchange *x, const char *operation, int code)

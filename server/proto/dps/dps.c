@@ -30,6 +30,7 @@ struct call {
     struct sas sas;
     bool signed_; /* else by a client certificate */
     bool proven;  /* that very device */
+    struct bytes challenge;
 };
 
 static bool registration_valid(const char *id)
@@ -91,6 +92,16 @@ static enum err call_begin(struct service *service, struct exchange *x, struct c
                          &x->fault);
 }
 
+static void body_fill(const struct dps_request *body, struct enrollment_request *rq)
+{
+    if (body->csr)
+        rq->csr = bytes_text(body->csr);
+    rq->endorsement_key = body->endorsement_key;
+    rq->storage_root_key = body->storage_root_key;
+    rq->endorsement_chain_count = body->endorsement_chain_count;
+    memcpy(rq->endorsement_chain, body->endorsement_chain, sizeof(rq->endorsement_chain));
+}
+
 /* Runs the pipeline for it. */
 static enum err call_run(struct call *c, enum enrollment_flow flow, const char *operation,
                          const struct dps_request *body, struct enrollment_result *ret_result)
@@ -114,13 +125,14 @@ static enum err call_run(struct call *c, enum enrollment_flow flow, const char *
         memcpy(rq.chain, x->chain, sizeof(rq.chain));
         rq.chain_count = x->chain_count;
     }
-    if (body && body->csr)
-        rq.csr = bytes_text(body->csr);
+    if (body)
+        body_fill(body, &rq);
     enum err e = pipeline_run(c->service, &rq, x->arena, ret_result, &report, &x->fault);
     x->log_serial = report.serial;
     x->log_credential = report.credential;
     x->log_template = report.template;
     c->proven = report.proven;
+    c->challenge = report.challenge;
     return e;
 }
 
@@ -128,6 +140,8 @@ static enum err call_run(struct call *c, enum enrollment_flow flow, const char *
 static enum err refuse(struct call *c, enum err e)
 {
     struct exchange *x = c->x;
+    if (e == ERR_DENIED && x->fault.code == FAULT_TPM_CHALLENGE && c->challenge.len > 0)
+        return dps_challenge_send(x, c->challenge);
     if (e == ERR_DENIED)
         exchange_problem(x, fault_public(x->fault.code, c->proven));
     return e;
@@ -184,6 +198,13 @@ static void request_keep(struct call *c, const char *operation, struct bytes bod
     x->adapter = (void *)(uintptr_t)operation;
 }
 
+static enum attestation attested(const struct call *c, const struct dps_request *body)
+{
+    if (body && body->endorsement_key.len > 0)
+        return ATTEST_TPM;
+    return c->signed_ ? ATTEST_SYMMETRIC : ATTEST_X509;
+}
+
 static enum err registered_send(struct call *c, const char *operation,
                                 const struct dps_request *body,
                                 const struct enrollment_result *result)
@@ -194,13 +215,15 @@ static enum err registered_send(struct call *c, const char *operation,
     struct dps_answer answer = {.operation = operation,
                                 .assignment = &g,
                                 .request = body,
-                                .by_certificate = !c->signed_,
+                                .by = attested(c, body),
                                 .chain = chain};
     enum err e = assignment_find(c, &g);
     if (!e && !operation) {
         e = dps_operation_make(c->lower, DPS_KEPT, c->x->request_id, id);
         answer.operation = id;
     }
+    if (result)
+        answer.tpm_key = result->tpm_key;
     if (!e && result && result->certificate.len > 0)
         e = chain_collect(c, result->certificate, chain, &answer.chain_count);
     return e ? e : dps_answer_send(c->x, &answer);
@@ -288,13 +311,13 @@ static enum err lookup_handle(struct service *service, struct exchange *x)
         return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "a lookup issues no certificate");
     if (e)
         return e;
-    e = call_run(&c, FLOW_LOOKUP, "lookup", NULL, &result);
+    e = call_run(&c, FLOW_LOOKUP, "lookup", &rq, &result);
     if (e)
         return refuse(&c, e);
     e = assignment_find(&c, &g);
     if (e == ERR_NOT_FOUND)
         return fault_set(&x->fault, FAULT_DPS_UNREGISTERED, "%s", c.registration_id);
-    const struct dps_answer answer = {.assignment = &g, .by_certificate = !c.signed_};
+    const struct dps_answer answer = {.assignment = &g, .by = attested(&c, &rq)};
     return e ? e : dps_answer_send(x, &answer);
 }
 

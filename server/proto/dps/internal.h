@@ -13,9 +13,13 @@ enum dps_kind { DPS_REGISTER, DPS_POLL, DPS_LOOKUP };
 
 /* What a registration asks, as its body says; texts are borrowed from the exchange's arena. */
 struct dps_request {
-    const char *csr; /* NULL: no certificate is wanted */
-    bool old_csr;    /* it came as PEM, in the member of 2021, and is answered so */
-    bool has_body;   /* it says something that could not be guessed when it is polled */
+    const char *csr;              /* NULL: no certificate is wanted */
+    bool old_csr;                 /* it came as PEM, in the member of 2021, and is answered so */
+    struct bytes endorsement_key; /* of its TPM; len 0: not said */
+    struct bytes storage_root_key;
+    struct bytes endorsement_chain[ENROLLMENT_MAX_CHAIN]; /* payload.ekCert, DER */
+    size_t endorsement_chain_count;
+    bool has_body; /* it says something that could not be guessed when it is polled */
 };
 
 /* Reads it. Faults: request.malformed. */
@@ -35,7 +39,8 @@ struct dps_answer {
     const char *operation; /* NULL: not wrapped */
     const struct assignment *assignment;
     const struct dps_request *request; /* NULL: a lookup */
-    bool by_certificate;
+    enum attestation by;
+    struct bytes tpm_key; /* len 0: none */
     const struct bytes *chain;
     size_t chain_count;
 };
@@ -43,6 +48,10 @@ enum err dps_answer_send(struct exchange *x, const struct dps_answer *answer) MU
 
 /* Answers that the registration has failed for good, with the code that SDKs look for. */
 enum err dps_failure_send(struct exchange *x, const char *operation, int code) MUST_CHECK;
+
+/* Answers with what a TPM is to take a key out of: 401, and none of the members that SDKs take for
+ * a registration. */
+enum err dps_challenge_send(struct exchange *x, struct bytes challenge) MUST_CHECK;
 
 /* Refusals in the shapes of DPS: its error body, or for what may still come 202 with Retry-After.
  */

@@ -43,6 +43,14 @@ static bool is_temporary(const struct exchange *x, const struct fault_row *row)
     return waits && x->route && kind_of(x) != DPS_LOOKUP;
 }
 
+/* Whether polling alone could do what was asked. */
+static bool is_guessable(const struct exchange *x)
+{
+    struct exchange copy = *x;
+    struct dps_request rq;
+    return dps_request_read(&copy, x->args[1], x->body, &rq) == ERR_OK && !rq.has_body;
+}
+
 /* A handler that has kept the request leaves its operation's id here. */
 static const char *operation_of(struct exchange *x)
 {
@@ -51,7 +59,7 @@ static const char *operation_of(struct exchange *x)
         return x->adapter;
     if (kind_of(x) == DPS_POLL)
         return x->args[2];
-    enum dps_kept kept = x->body.len > 0 ? DPS_LOST : DPS_GUESSABLE;
+    enum dps_kept kept = is_guessable(x) ? DPS_GUESSABLE : DPS_LOST;
     if (dps_operation_make(x->args[1], kept, x->request_id, id))
         return NULL;
     return arena_strdup(x->arena, id);

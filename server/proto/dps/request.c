@@ -2,11 +2,12 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/text.h"
 #include "pki/csr.h"
 #include "proto/dps/internal.h"
 
-enum { MAX_PAYLOAD_BYTES = 64 * 1024, MAX_DEPTH = 32 };
+enum { MAX_BINARY_CHARS = 32 * 1024, MAX_DEPTH = 32 };
 
 static void json_freep(json_t **j)
 {
@@ -45,6 +46,43 @@ static enum err csr_take(struct exchange *x, const json_t *body, struct dps_requ
     return e;
 }
 
+/* A binary member, in base64. */
+static enum err binary_take(struct exchange *x, const json_t *value, const char *what,
+                            struct bytes *ret)
+{
+    if (!json_is_string(value) || json_string_length(value) > MAX_BINARY_CHARS ||
+        base64_decode(x->arena, bytes_text(json_string_value(value)), ret))
+        return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "%s is no base64, or too long", what);
+    return ERR_OK;
+}
+
+static enum err tpm_take(struct exchange *x, const json_t *tpm, struct dps_request *rq)
+{
+    const json_t *srk = json_object_get(tpm, "storageRootKey");
+    enum err e = binary_take(x, json_object_get(tpm, "endorsementKey"), "tpm.endorsementKey",
+                             &rq->endorsement_key);
+    if (!e && srk && !json_is_null(srk))
+        e = binary_take(x, srk, "tpm.storageRootKey", &rq->storage_root_key);
+    return e;
+}
+
+/* The certificate of a TPM's endorsement key, then what is between it and its root: an extension,
+ * as DPS has no place for it. */
+static enum err endorsement_take(struct exchange *x, const json_t *cert, struct dps_request *rq)
+{
+    size_t count = json_is_array(cert) ? json_array_size(cert) : 1;
+    enum err e = ERR_OK;
+    if (!cert)
+        return ERR_OK;
+    if (count > ENROLLMENT_MAX_CHAIN)
+        return malformed(x, "payload.ekCert has too many certificates");
+    for (size_t i = 0; i < count && !e; i++)
+        e = binary_take(x, json_is_array(cert) ? json_array_get(cert, i) : cert, "payload.ekCert",
+                        &rq->endorsement_chain[i]);
+    rq->endorsement_chain_count = count;
+    return e;
+}
+
 static enum err body_read(struct exchange *x, const json_t *body, const char *registration_id,
                           struct dps_request *rq)
 {
@@ -59,6 +97,11 @@ static enum err body_read(struct exchange *x, const json_t *body, const char *re
     rq->has_body = json_object_get(body, "payload") || json_object_get(body, "tpm");
     e = csr_take(x, body, rq);
     rq->has_body |= rq->csr != NULL;
+    const json_t *tpm = json_object_get(body, "tpm");
+    if (!e && tpm && !json_is_null(tpm))
+        e = tpm_take(x, tpm, rq);
+    if (!e && rq->endorsement_key.len > 0)
+        e = endorsement_take(x, json_object_get(json_object_get(body, "payload"), "ekCert"), rq);
     return e;
 }
 
