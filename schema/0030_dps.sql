@@ -551,3 +551,13 @@ BEGIN
     RETURN done;
 END $$;
 COMMENT ON FUNCTION desk_enrollment_import IS 'POST /enrollments:import and /enrollment-groups:import';
+
+CREATE FUNCTION dps_prune() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    gone bigint;
+BEGIN
+    DELETE FROM muster.dps_operation WHERE begun_at < clock_timestamp() - interval '30 days';
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
+END $$;
+COMMENT ON FUNCTION dps_prune IS 'Forgets registrations that have waited too long; returns how many';

@@ -26,28 +26,21 @@ struct metrics {
 
 const char *metrics_listener_name(enum metrics_listener listener)
 {
-    static const char *const names[] = {[METRICS_DEVICE] = "device",
-                                        [METRICS_ADMIN] = "admin",
-                                        [METRICS_PROXY] = "proxy",
-                                        [METRICS_REVOCATION] = "revocation",
-                                        [METRICS_MQTT] = "mqtt"};
+    static const char *const names[] = {
+        [METRICS_DEVICE] = "device",         [METRICS_ADMIN] = "admin", [METRICS_PROXY] = "proxy",
+        [METRICS_REVOCATION] = "revocation", [METRICS_SCEP] = "scep",   [METRICS_MQTT] = "mqtt"};
     return names[listener];
 }
 
 const char *metrics_protocol_name(enum metrics_protocol protocol)
 {
     static const char *const names[] = {
-        [PROTOCOL_NONE] = "none",
-        [PROTOCOL_EST] = "est",
-        [PROTOCOL_JSON] = "json",
-        [PROTOCOL_CONFIG] = "config",
-        [PROTOCOL_FLEET] = "fleet",
-        [PROTOCOL_STATION] = "station",
-        [PROTOCOL_DPS] = "dps",
-        [PROTOCOL_JIT] = "jit",
-        [PROTOCOL_REVOCATION] = "revocation",
-        [PROTOCOL_HEALTH] = "health",
-        [PROTOCOL_ADMIN] = "admin",
+        [PROTOCOL_NONE] = "none",     [PROTOCOL_EST] = "est",
+        [PROTOCOL_JSON] = "json",     [PROTOCOL_CONFIG] = "config",
+        [PROTOCOL_FLEET] = "fleet",   [PROTOCOL_STATION] = "station",
+        [PROTOCOL_DPS] = "dps",       [PROTOCOL_SCEP] = "scep",
+        [PROTOCOL_JIT] = "jit",       [PROTOCOL_REVOCATION] = "revocation",
+        [PROTOCOL_HEALTH] = "health", [PROTOCOL_ADMIN] = "admin",
     };
     return names[protocol];
 }

@@ -18,6 +18,7 @@ enum metrics_listener {
     METRICS_ADMIN,
     METRICS_PROXY,
     METRICS_REVOCATION,
+    METRICS_SCEP,
     METRICS_SOCKETS,                /* those before have connections of their own */
     METRICS_MQTT = METRICS_SOCKETS, /* what comes by the broker */
     METRICS_LISTENER_COUNT
@@ -32,6 +33,7 @@ enum metrics_protocol {
     PROTOCOL_FLEET,
     PROTOCOL_STATION,
     PROTOCOL_DPS,
+    PROTOCOL_SCEP,
     PROTOCOL_JIT,
     PROTOCOL_REVOCATION,
     PROTOCOL_HEALTH,

@@ -10,6 +10,7 @@
 
 #include "base/secret.h"
 #include "enroll/crls.h"
+#include "pki/scep.h"
 #include "store/db.h"
 
 struct catalog;
@@ -36,7 +37,9 @@ struct service {
     struct limits *limits;            /* how many enrolments may pass */
     struct hooks *hooks;              /* whom templates ask before they provision */
     struct metrics *metrics;
-    struct sealer *sealer;   /* of symmetric keys; NULL: [secrets] key is not set */
+    struct sealer *sealer; /* of symmetric keys; NULL: [secrets] key is not set */
+    struct scep_ra *scep;  /* NULL: no SCEP */
+    struct scep_options scep_options;
     const char *dps_scope;   /* ID scope of DPS; NULL: nobody registers so */
     struct journal *journal; /* NULL: none is kept */
     struct crl_shelf *crls;  /* as they were served last */

@@ -16,7 +16,8 @@ enum err step_link(struct enrolment *e)
 {
     const char *challenge = e->csr.challenge;
     struct bytes binding = e->rq->channel_binding;
-    if (is_registration_authority(e) || (!challenge && !e->settings->pop_required))
+    if (e->rq->messaged || is_registration_authority(e) ||
+        (!challenge && !e->settings->pop_required))
         return ERR_OK;
     if (!challenge)
         return fault_set(e->fault, FAULT_POP_MISSING, "template %s", e->template->label);

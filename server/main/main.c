@@ -7,6 +7,7 @@
 #include "main/check.h"
 #include "main/healthcheck.h"
 #include "main/init.h"
+#include "main/ra.h"
 #include "main/rebuild.h"
 #include "main/serve.h"
 #include "main/server.h"
@@ -42,6 +43,11 @@ static const char *const usage =
     "                                       one more root CA, cross-signed with root.key (or that "
     "of\n"
     "                                       --root): the beginning of a rollover\n"
+    "  musterd add-ra       --config FILE [--name ISSUER] [--organization NAME]\n"
+    "                                       make key and certificate of the registration "
+    "authority\n"
+    "                                       for SCEP, where [scep] says; again: another "
+    "certificate\n"
     "  musterd admin-token  --config FILE --admin NAME   one more admin token, printed once\n"
     "  musterd check-config --config FILE [--database]\n"
     "                                       say what is wrong with the file and the files it\n"
@@ -238,28 +244,48 @@ static int migrate_command(const struct config *config, const struct command_lin
     return 0;
 }
 
+/* The issuing CA has a name where nobody gave one. */
+static struct init_request named(const struct init_request *given)
+{
+    struct init_request rq = *given;
+    if (!rq.issuer_name)
+        rq.issuer_name = "issuing-1";
+    return rq;
+}
+
 static int init_command(const struct config *config, const struct command_line *line)
 {
     char message[CONFIG_MESSAGE_BYTES];
-    return init_run(config, &line->init, message) ? failure(message) : 0;
+    const struct init_request rq = named(&line->init);
+    return init_run(config, &rq, message) ? failure(message) : 0;
 }
 
 static int issuer_command(const struct config *config, const struct command_line *line)
 {
     char message[CONFIG_MESSAGE_BYTES];
-    return init_issuer(config, &line->init, message) ? failure(message) : 0;
+    const struct init_request rq = named(&line->init);
+    return init_issuer(config, &rq, message) ? failure(message) : 0;
 }
 
 static int request_command(const struct config *config, const struct command_line *line)
 {
     char message[CONFIG_MESSAGE_BYTES];
-    return init_issuer_request(config, &line->init, message) ? failure(message) : 0;
+    const struct init_request rq = named(&line->init);
+    return init_issuer_request(config, &rq, message) ? failure(message) : 0;
 }
 
 static int root_command(const struct config *config, const struct command_line *line)
 {
     char message[CONFIG_MESSAGE_BYTES];
-    return init_root(config, &line->init, message) ? failure(message) : 0;
+    const struct init_request rq = named(&line->init);
+    return init_root(config, &rq, message) ? failure(message) : 0;
+}
+
+static int ra_command(const struct config *config, const struct command_line *line)
+{
+    char message[CONFIG_MESSAGE_BYTES];
+    const struct init_request *rq = &line->init;
+    return ra_make(config, rq->issuer_name, rq->organization, message) ? failure(message) : 0;
 }
 
 static int token_command(const struct config *config, const struct command_line *line)
@@ -298,6 +324,7 @@ static const struct command {
     {"init", NULL, init_command},
     {"add-issuer", NULL, issuer_command},
     {"add-root", NULL, root_command},
+    {"add-ra", NULL, ra_command},
     {"admin-token", NULL, token_command},
     {"issuer-request", NULL, request_command},
     {"check-config", NULL, check_command},
@@ -324,8 +351,7 @@ static int command_run(const struct command *command, const struct command_line 
 
 int main(int argc, char **argv)
 {
-    struct command_line line = {
-        .init = {.admin_name = "admin", .issuer_name = "issuing-1", .root_name = "root"}};
+    struct command_line line = {.init = {.admin_name = "admin", .root_name = "root"}};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (!option_take(&line, c))

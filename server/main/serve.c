@@ -14,6 +14,7 @@
 #include "proto/est/est.h"
 #include "proto/fleet/fleet.h"
 #include "proto/health/health.h"
+#include "proto/scep/scep.h"
 #include "proto/station/station.h"
 
 enum { US_PER_S = 1000000, PROBE_MAX_MS = 5000, FOREVER_S = 86400 };
@@ -71,8 +72,8 @@ static void wait_for_end(const sigset_t *set, struct server *server)
 int serve_run(const struct config *config, char message[CONFIG_MESSAGE_BYTES])
 {
     static const struct route_table *const device[] = {
-        &est_routes,   &dps_routes,     &device_enroll_routes, &device_config_routes,
-        &fleet_routes, &station_routes, &health_routes};
+        &est_routes,           &dps_routes,   &scep_routes,    &device_enroll_routes,
+        &device_config_routes, &fleet_routes, &station_routes, &health_routes};
     static const struct route_table *const admin[] = {&admin_routes, &health_routes};
     sigset_t signals;
     struct server *server = NULL;

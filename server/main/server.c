@@ -24,6 +24,7 @@
 #include "pki/chain.h"
 #include "proto/health/health.h"
 #include "proto/revocation/revocation.h"
+#include "proto/scep/scep.h"
 #include "store/migrate.h"
 
 enum {
@@ -39,7 +40,7 @@ enum {
     PROXY_MEMORY_BYTES = 64 * 1024,     /* a request's headers carry a chain of certificates */
     MAX_CA_FILE_BYTES = 256 * 1024,
     STATUS_OK = 200,
-    MAX_LISTENERS = 4,
+    MAX_LISTENERS = 5,
     DRAIN_LOOK_MS = 20,
     DRAIN_SETTLE_MS = 500, /* for connections in their handshake */
 };
@@ -67,6 +68,7 @@ struct server {
     struct listener *admin;
     struct listener *proxy;      /* NULL: none is configured */
     struct listener *revocation; /* likewise */
+    struct listener *scep;       /* likewise */
     struct mqtt *mqtt;           /* NULL: no broker is configured */
     struct jobs *jobs;
     struct journal_keeper *keeper; /* NULL: no journal is kept */
@@ -253,6 +255,24 @@ static enum err revocation_listen(struct server *s, char *message)
     return e ? message_of(message, e, "revocation listener: address or port") : ERR_OK;
 }
 
+/* SCEP protects its messages itself. */
+static enum err scep_listen(struct server *s, char *message)
+{
+    static const struct route_table *const tables[] = {&scep_routes, &health_routes};
+    const struct config *c = s->config;
+    if (c->scep_address[0] == '\0')
+        return ERR_OK;
+    struct listener_config lc = listener_base(c, tables, ARRAY_LEN(tables));
+    lc.name = "scep";
+    lc.metrics = METRICS_SCEP;
+    lc.address = c->scep_address;
+    lc.port = (uint16_t)c->scep_port;
+    lc.clear = true;
+    lc.max_connections_per_address = (unsigned)c->listen_max_connections_per_address;
+    enum err e = listener_new(&lc, &s->service, &s->device_gate, &s->scep);
+    return e ? message_of(message, e, "scep listener: address or port") : ERR_OK;
+}
+
 static enum err mqtt_files_check(const struct config *c, char *message)
 {
     _cleanup_(credential_done) struct buf key = {0};
@@ -298,6 +318,8 @@ static enum err ports_publish(const struct server *s, char *message)
         json_int(&line, "proxy_port", listener_port(s->proxy));
     if (s->revocation)
         json_int(&line, "revocation_port", listener_port(s->revocation));
+    if (s->scep)
+        json_int(&line, "scep_port", listener_port(s->scep));
     log_end(&line, LOG_INFO);
     if (s->config->listen_ports_file[0] == '\0')
         return ERR_OK;
@@ -307,6 +329,8 @@ static enum err ports_publish(const struct server *s, char *message)
         buf_printf(&b, "proxy=%u\n", listener_port(s->proxy));
     if (s->revocation && listener_port(s->revocation) > 0)
         buf_printf(&b, "revocation=%u\n", listener_port(s->revocation));
+    if (s->scep && listener_port(s->scep) > 0)
+        buf_printf(&b, "scep=%u\n", listener_port(s->scep));
     enum err e = file_store(s->config->listen_ports_file, buf_bytes(&b), 0644);
     return e ? message_of(message, e, "[listen] ports_file") : ERR_OK;
 }
@@ -354,6 +378,8 @@ enum err server_new(const struct config *config, const struct route_table *const
         e = proxy_listen(s, device_tables, device_count, message);
     if (!e)
         e = revocation_listen(s, message);
+    if (!e)
+        e = scep_listen(s, message);
     if (!e)
         e = admin_listen(s, admin_tables, admin_count, message);
     if (!e)
@@ -470,7 +496,8 @@ static void look_again(void)
 /* Those that are there. */
 static size_t listeners_of(const struct server *s, struct listener *ret[MAX_LISTENERS])
 {
-    struct listener *const all[MAX_LISTENERS] = {s->device, s->admin, s->proxy, s->revocation};
+    struct listener *const all[MAX_LISTENERS] = {s->device, s->admin, s->proxy, s->revocation,
+                                                 s->scep};
     size_t n = 0;
     for (size_t i = 0; i < MAX_LISTENERS; i++) {
         if (all[i])
@@ -528,6 +555,7 @@ void server_free(struct server *s)
     journal_keeper_free(s->keeper);
     events_free(s->events);
     mqtt_free(s->mqtt);
+    listener_free(s->scep);
     listener_free(s->revocation);
     listener_free(s->proxy);
     listener_free(s->admin);

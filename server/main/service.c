@@ -14,6 +14,7 @@
 #include "enroll/metrics.h"
 #include "enroll/ocsp.h"
 #include "main/message.h"
+#include "main/ra.h"
 #include "ops/credential.h"
 #include "pki/seal.h"
 #include "store/commit.h"
@@ -222,6 +223,8 @@ enum err service_init(struct service *v, struct db *db, const struct config *c,
         e = journal_make(v, c, message);
     if (!e)
         e = secrets_make(v, c, message);
+    if (!e)
+        e = ra_load(v, c, message);
     return e ? e : hooks_make(v, c, message);
 }
 
@@ -229,6 +232,7 @@ void service_done(struct service *v)
 {
     hooks_free(v->hooks);
     sealer_free(v->sealer);
+    scep_ra_free(v->scep);
     journal_free(v->journal);
     ocsp_desk_free(v->ocsp);
     crl_shelf_free(v->crls);

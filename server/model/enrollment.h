@@ -51,6 +51,8 @@ struct enrollment_request {
 
     const char *template_name;  /* NULL: the CA's, the device's or the default template */
     bool renew;                 /* the client renews its own certificate */
+    bool messaged;              /* it came in a message that its own key signed (SCEP): what the CSR
+                                   has for a challenge is a token and no channel binding */
     bool server_key;            /* the key is to be made here (RFC 7030 4.4) */
     const char *claimed_serial; /* as the credential names it; NULL: not said */
     const char *token;          /* bootstrap token text; NULL: none */

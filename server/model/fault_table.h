@@ -120,6 +120,15 @@ FAULT(TPM_KEY, "tpm.key_mismatch", 401, 0, 0, FULL, "The TPM is not that of the 
 FAULT(TPM_CERTIFICATE, "tpm.certificate_invalid", 401, 0, 0, FULL, "The endorsement key's certificate does not vouch for it here", "Compare the group's roots with the manufacturer's") \
 FAULT(TPM_CHALLENGE, "tpm.challenge", 401, 0, 0, FULL, "The TPM is to prove itself", "Nothing: the device goes on by itself") \
 FAULT(TPM_SIGNATURE, "tpm.signature_invalid", 401, 0, 0, FULL, "The registration is not signed by the TPM", "The device should begin again without a signature") \
+FAULT(SCEP_OFF, "scep.not_configured", 404, 0, 0, FULL, "SCEP is not configured here", "musterd add-ra, then [scep] certificate and key") \
+FAULT(SCEP_OPERATION, "scep.operation_unknown", 400, 0, 0, FULL, "The operation is none of SCEP's", "GetCACaps, GetCACert, GetNextCACert or PKIOperation") \
+FAULT(SCEP_MALFORMED, "scep.malformed", 400, 0, 0, FULL, "That is no message of SCEP", "docs/protocols/scep.md") \
+FAULT(SCEP_ALGORITHM, "scep.algorithm", 400, 0, 0, FULL, "The message uses an algorithm that is not allowed here", "AES and SHA-256 with RSA keys; [scep] allow_3des and allow_sha1 for old clients") \
+FAULT(SCEP_CHECK, "scep.message_check", 400, 0, 0, FULL, "The message's envelope is not for this registration authority, or is damaged", "Let the client fetch GetCACert again") \
+FAULT(SCEP_SIGNER, "scep.signer_mismatch", 403, 0, 0, FULL, "The message is not signed with the key that it asks a certificate for", "A new device signs with a self-signed certificate of the key of its CSR") \
+FAULT(SCEP_TRANSACTION, "scep.unknown_transaction", 404, 0, 0, FULL, "Nothing waits under this transaction", "The device should send its request again") \
+FAULT(SCEP_CERTIFICATE, "scep.unknown_certificate", 404, 0, 0, FULL, "There is no such certificate or CRL for this device", "A device may ask for its own certificates, and for the CRLs of our CAs") \
+FAULT(SCEP_NO_NEXT, "scep.no_next_ca", 404, 0, 0, FULL, "There is no CA that comes next", "musterd add-issuer or add-root begins a change of CA") \
 FAULT(SECRETS_UNAVAILABLE, "secrets.unavailable", 503, 1, 0, FULL, "Symmetric keys cannot be used here", "Set [secrets] key; docs/protocols/dps.md") \
 FAULT(SAS_MALFORMED, "sas.malformed", 401, 0, 0, FULL, "The Authorization header is no shared access signature", "SharedAccessSignature sr=...&sig=...&se=...&skn=registration") \
 FAULT(SAS_RESOURCE, "sas.wrong_resource", 401, 0, 0, FULL, "The shared access signature is for another registration", "sr is {idScope}/registrations/{registrationId}") \

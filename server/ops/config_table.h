@@ -83,6 +83,12 @@ NUMBER(revocation, crl_every_s, 3600, 60, 86400, "how often a full CRL is signed
 NUMBER(revocation, crl_shards, 1, 1, 256, "in how many CRLs an issuer's certificates are divided, a power of two; new certificates name their own") \
 NUMBER(revocation, ocsp_validity_s, 3600, 60, 604800, "thisUpdate to nextUpdate of an OCSP answer without nonce") \
 NUMBER(revocation, ocsp_nonces_per_source_s, 20, 1, 100000, "OCSP answers with a nonce, or of several certificates, signed a second for one source; past it a nonce is left out") \
+TEXT(scep, certificate, "", "PEM file: certificate of the registration authority, which musterd add-ra makes; empty: no SCEP") \
+TEXT(scep, key, "", "its RSA key: name of a file in [ca] directory, or a pkcs11: URI; must be given with a certificate") \
+TEXT(scep, address, "", "address of a listener for SCEP over plain HTTP; empty: only over HTTPS, at the device listener") \
+NUMBER(scep, port, 8081, 0, 65535, "its port; 0 takes a free one") \
+NUMBER(scep, allow_3des, 0, 0, 1, "1: take 3DES from clients that have nothing better") \
+NUMBER(scep, allow_sha1, 0, 0, 1, "1: take signatures over SHA-1 likewise") \
 TEXT(secrets, key, "", "RSA key that the registry's secrets (symmetric keys of enrollments) are sealed under: name of a file in [ca] directory, or a pkcs11: URI; empty: none are kept") \
 TEXT(dps, id_scope, "", "ID scope of the device API of DPS, such as 0ne00000001; empty: nobody registers by it") \
 TEXT(journal, directory, "", "folder, on a volume of its own, of this replica's journal of everything issued and revoked; empty: none is kept") \

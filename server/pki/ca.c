@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "pki/build.h"
 #include "pki/cert.h"
+#include "pki/issuer.h"
 
 enum {
     BACKDATE_S = 86400 /* for clocks of devices that are a day behind */,
@@ -182,6 +183,35 @@ static enum err server_extensions(X509 *x, X509 *parent, const char *const *name
     if (!e)
         e = build_extension(x, parent, NID_authority_key_identifier, "keyid:always");
     return e ? e : build_extension(x, parent, NID_subject_alt_name, buf_text(&san));
+}
+
+static enum err ra_extensions(X509 *x, X509 *parent)
+{
+    enum err e = build_extension(x, parent, NID_basic_constraints, "critical,CA:FALSE");
+    if (!e)
+        e = build_extension(x, parent, NID_key_usage, "critical,digitalSignature,keyEncipherment");
+    if (!e)
+        e = build_extension(x, parent, NID_ext_key_usage, "1.3.6.1.5.5.7.3.28");
+    if (!e)
+        e = build_extension(x, parent, NID_subject_key_identifier, "hash");
+    return e ? e : build_extension(x, parent, NID_authority_key_identifier, "keyid:always");
+}
+
+enum err ca_make_ra(EVP_PKEY *key, const struct ca_request *rq, const struct issuer *issuer,
+                    struct arena *arena, struct bytes *ret_der)
+{
+    uint8_t serial[SERIAL_BYTES];
+    X509 *parent = issuer_certificate(issuer);
+    _cleanup_(cert_freep) X509 *x = X509_new();
+    if (!x || !X509_set_pubkey(x, key) || !X509_set_issuer_name(x, X509_get_subject_name(parent)))
+        return ERR_NO_MEMORY;
+    enum err e = build_begin(x, rq->now_s - BACKDATE_S,
+                             end_within(parent, rq->now_s + rq->validity_s), serial);
+    if (!e)
+        e = subject_set(x, rq->organization, rq->common_name);
+    if (!e)
+        e = ra_extensions(x, parent);
+    return e ? e : build_sign(x, issuer_key(issuer), arena, ret_der);
 }
 
 enum err ca_make_server(EVP_PKEY *key, const char *const *names, size_t name_count,

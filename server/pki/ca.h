@@ -9,6 +9,8 @@
 #include "base/err.h"
 #include "pki/key.h"
 
+struct issuer;
+
 struct ca_request {
     const char *common_name;
     const char *organization; /* NULL: none */
@@ -36,6 +38,11 @@ enum err ca_make_cross(struct bytes subject_der, struct bytes parent_der, EVP_PK
  * (RFC 2986). PEM in the arena. */
 enum err ca_make_request(EVP_PKEY *key, const struct ca_request *rq, struct arena *arena,
                          const char **ret_pem) MUST_CHECK;
+
+/* The certificate of a registration authority of SCEP, for an RSA key: signs and deciphers, and is
+ * told from a device's by id-kp-cmcRA alone (RFC 6402 2.10). Never outlives the issuer. */
+enum err ca_make_ra(EVP_PKEY *key, const struct ca_request *rq, const struct issuer *issuer,
+                    struct arena *arena, struct bytes *ret_der) MUST_CHECK;
 
 /* A TLS server certificate. names: DNS names or IP addresses, at least one. */
 enum err ca_make_server(EVP_PKEY *key, const char *const *names, size_t name_count,

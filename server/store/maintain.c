@@ -8,7 +8,8 @@ static const struct stmt stmts[] = {
     {"maintain_partitions",
      "SELECT CASE WHEN pg_try_advisory_xact_lock(1836413806) THEN"
      " (SELECT partition_maintain('history', $1::int) + partition_maintain('outbox', $2::int)"
-     " + partition_maintain('audit', $3::int) FROM gate_prune(), revocation_prune()) ELSE 0 END",
+     " + partition_maintain('audit', $3::int) FROM gate_prune(), revocation_prune(), scep_prune(), "
+     "dps_prune()) ELSE 0 END",
      3},
     {"maintain_claim_certificates",
      "SELECT CASE WHEN pg_try_advisory_xact_lock(1836413808) THEN claim_certificate_sweep()"

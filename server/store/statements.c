@@ -21,6 +21,7 @@
 #include "store/migrate.h"
 #include "store/recovery.h"
 #include "store/revocation.h"
+#include "store/scep.h"
 
 const struct stmt_set *const statement_sets[] = {
     &migrate_statements, &maintain_statements,   &bootstrap_statements, &catalog_statements,
@@ -28,5 +29,6 @@ const struct stmt_set *const statement_sets[] = {
     &gauges_statements,  &lease_statements,      &claim_statements,     &jit_statements,
     &event_statements,   &revocation_statements, &expiry_statements,    &foreign_crl_statements,
     &factory_statements, &journal_statements,    &recovery_statements,  &enrollment_statements,
+    &scep_statements,
 };
 const size_t statement_set_count = ARRAY_LEN(statement_sets);

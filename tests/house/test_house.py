@@ -161,6 +161,8 @@ def routes(file):
         found.add((method, pattern))
     for macro, pattern in re.findall(r'\b(GET|POST|ACT)\(\s*"([^"]+)"', file.read_text()):
         found.add(("POST" if macro == "ACT" else macro, pattern))
+    for pattern in re.findall(r'^    PATH\("([^"]+)"\),', file.read_text(), re.M):  # of SCEP: both methods
+        found |= {("GET", pattern), ("POST", pattern)}
     return found
 
 
@@ -174,7 +176,7 @@ def test_openapi_has_every_route():
         elif m := re.match(r"    (get|post|put|delete):", line):
             documented.add((m.group(1).upper(), re.sub(r"\{[^}]+\}", "{}", path)))
     implemented = {(m, p if p.startswith("/admin/v1") or p == "/metrics" else "/admin/v1" + p) for m, p in routes(SERVER / "proto/admin/routes.c")}
-    for file in ("proto/est/est.c", "proto/device/device.c", "proto/fleet/routes.c", "proto/health/health.c", "proto/station/station.c", "proto/dps/dps.c"):
+    for file in ("proto/est/est.c", "proto/device/device.c", "proto/fleet/routes.c", "proto/health/health.c", "proto/station/station.c", "proto/dps/dps.c", "proto/scep/scep.c"):
         implemented |= routes(SERVER / file)
     assert len(implemented) > 50
     assert implemented == documented

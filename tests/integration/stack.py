@@ -80,6 +80,7 @@ class Stack:
             self.migrate()
             self.token = self.musterd("init", "--organization", "Test").stdout.strip()
             self.secrets_key()
+            self.musterd("add-ra", "--organization", "Test")
             self.start()
         except BaseException:
             self.__exit__()
@@ -124,6 +125,7 @@ class Stack:
             "admin": {"login_failures_per_minute": 10000},
             "trail": {"records_per_source_s": 1000, "records_per_source_burst": 10000},
             "secrets": {"key": "secrets.key"},
+            "scep": {"certificate": self.folder / "scep-ra.pem", "key": "scep-ra.key", "address": "127.0.0.1", "port": 0},
             "dps": {"id_scope": SCOPE},
         }
         for key, value in extra.items():
@@ -156,6 +158,7 @@ class Stack:
         listed = dict(line.split("=") for line in ports.read_text().split())
         self.port, self.admin_port = int(listed["device"]), int(listed["admin"])
         self.proxy_port = int(listed.get("proxy", 0))
+        self.scep_port = int(listed.get("scep", 0))
         self.cafile = self.folder / "ca" / "root.pem"
 
     def stop(self, sig=signal.SIGTERM):
