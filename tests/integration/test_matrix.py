@@ -1,5 +1,6 @@
 """Plays the authorization matrix of matrix.py: every route with every kind of credential."""
 import base64
+import hashlib
 import http.client
 import json
 import pathlib
@@ -16,7 +17,9 @@ import matrix
 import openapi
 from claims import CREATE_FROM_CSR, Claim
 from client import Device, basic, cert_pem, certs_of, fingerprint, name_of, new_csr, new_key, request, tls_context, unique
+from dps import Registrant, endpoint, enrollment, group, sas
 from factory import NDJSON, Authority, Station, lines_of, unit
+from scep import PKCS_REQ, Reply, Scep, csr as csr_of, self_signed
 from stack import ROOT, Refused, Stack
 from test_foreign_crl import crl_of
 
@@ -29,6 +32,7 @@ def routes(file):
     """(method, pattern) of a route table in C, as tests/house reads it."""
     text = file.read_text()
     found = {(m, ("/admin/v1" if v1 else "") + p) for m, v1, p in re.findall(r'\{\s*HTTP_(\w+),\s*(V1 )?"([^"]+)"', text)}
+    found |= {(m, p) for p in re.findall(r'^    PATH\("([^"]+)"\),', text, re.M) for m in ("GET", "POST")}  # of SCEP
     return found | {("POST" if macro == "ACT" else macro, "/admin/v1" + p) for macro, p in re.findall(r'\b(GET|POST|ACT)\(\s*"([^"]+)"', text)}
 
 
@@ -90,6 +94,11 @@ class World:
         station = self.station("matrix-batch")
         self.chains["station"] = ([station.cert], station.key, self.allowed())
         self.journal = station.journal()
+        self.scep_key = new_key("RSA-2048")
+        endpoint(stack, "broker.example.com")
+        self.registrant = Registrant(stack, unique("mx-dps"))
+        self.registrant.symmetric = enrollment(stack, self.registrant.id)["primary_key"]
+        self.registrant.assigned()
         self.lasting = self.enrolled()
         self.name = ari_name(self.lasting.cert)
 
@@ -199,6 +208,8 @@ def credential(world, kind, template):
     """(serial, headers, chain, key, name in the CSR) of a row."""
     if kind == "none":
         return world.lasting.serial, {}, None, None, None
+    if kind == "symmetric key":
+        return world.registrant.id, {"Authorization": sas(world.registrant.symmetric, world.registrant.id)}, None, None, None
     if kind == "authorization malformed":
         return world.lasting.serial, {"Authorization": "Digest x"}, None, None, None
     if kind in ("basic", "bearer", "Client-Cert header"):
@@ -277,11 +288,40 @@ def fleet_body(world, path, kind, serial, csr):
     return {"certificateOwnershipToken": token, "parameters": {"SerialNumber": serial}}
 
 
+def dps_names(world, kind):
+    """Registration id and an operation of it."""
+    name = world.registrant.id if kind == "symmetric key" else "mx-nobody"
+    return {"dps": name, "operation": f"4.{hashlib.sha256(name.encode()).hexdigest()[:16]}.{'0' * 32}"}
+
+
+def scep_message(world):
+    """A request of a client that has no token, for the RA of this stack."""
+    client = Scep(world.stack)
+    name = unique("mx-scep")
+    return client.message(PKCS_REQ, csr_of(world.scep_key, name), world.scep_key, self_signed(world.scep_key, name)), client
+
+
+def code_of(column, status, answer, client):
+    if column == "scep" and status == 200:
+        return Reply(client, answer).text.split(":")[0]
+    if status == 200:
+        return "ok"
+    problem = json.loads(answer)
+    return problem["info"]["code"] if "info" in problem else problem["code"]
+
+
 def ask_device(world, route, kind, who=None):
     column, path = matrix.DEVICE_ROUTES[route]
+    client = None
     serial, headers, chain, key, other = credential(world, kind, "matrix" if "/matrix/" in path else "open")
     body = None
-    if route[0] == "POST":
+    if column == "dps":
+        body = b"{}" if route[0] != "GET" else None
+        headers = {"Content-Type": "application/json", **headers}
+    elif column == "scep":
+        body, client = scep_message(world)
+        headers = {"Content-Type": "application/x-pki-message", **headers}
+    elif route[0] == "POST":
         csr = new_csr(new_key(), other or serial)
         if column == "json":
             body = json.dumps({"csr": base64.b64encode(csr).decode(), **({"serial": other} if other else {})}).encode()
@@ -297,10 +337,10 @@ def ask_device(world, route, kind, who=None):
             headers = {"Content-Type": "application/pkcs10", **headers}
     before = world.snapshot()
     try:
-        status, _, answer = send(world, who, route[0], path.format(name=world.name), body, headers, chain, key)
+        status, _, answer = send(world, who, route[0], path.format(name=world.name, **dps_names(world, kind)), body, headers, chain, key)
     except (ConnectionError, ssl.SSLError):
         return "hung up", before, serial, b""
-    return "ok" if status == 200 else json.loads(answer)["code"], before, serial, answer
+    return code_of(column, status, answer, client), before, serial, answer
 
 
 @pytest.mark.parametrize("kind", matrix.DEVICE)
@@ -330,7 +370,7 @@ if HAS_PROXY:
     @pytest.mark.parametrize("route", matrix.DEVICE_ROUTES, ids=" ".join)
     def test_proxy_cell(world, route, who):
         column, path = matrix.DEVICE_ROUTES[route]
-        group = "health" if path in openapi.BOTH else {"public": "public", "info": "public", "cmc": "cmc", "station": "station"}.get(column, "others")
+        group = "health" if path in openapi.BOTH else {"public": "public", "info": "public", "cmc": "cmc", "station": "station", "scep": "scep"}.get(column, "others")
         if who == "issuing CA's certificate by proxy":
             code, before, _, _ = ask_device(world, route, "issuing CA's certificate", "proxy")
         else:
@@ -447,6 +487,15 @@ class Objects:
 
     def pem(self):
         return cert_pem(Authority(unique("Matrix CA")).cert).decode()
+
+    def enrollment(self):
+        return enrollment(self.world.stack, unique("mx-en"), template="matrix")["registration_id"]
+
+    def engroup(self):
+        return group(self.world.stack, unique("mx-group"), template="matrix")["name"]
+
+    def endpoint(self):
+        return endpoint(self.world.stack, unique("mx-ep") + ".example.com")["host"]
 
     def hook(self):
         name = unique("mx-hook")
