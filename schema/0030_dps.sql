@@ -134,7 +134,7 @@ COMMENT ON COLUMN dps_registration.enrollment_id IS 'By which enrollment';
 COMMENT ON COLUMN dps_registration.product_id IS 'Whose device';
 COMMENT ON COLUMN dps_registration.serial_canonical IS 'Which device';
 COMMENT ON COLUMN dps_registration.device_name IS 'The device id it is told: its thing name, or its serial';
-COMMENT ON COLUMN dps_registration.endpoint IS 'The broker it is assigned to';
+COMMENT ON COLUMN dps_registration.endpoint IS 'The broker it is assigned to; empty: it has come, and asked for none';
 COMMENT ON COLUMN dps_registration.first_endpoint IS 'The one it was assigned to at first';
 COMMENT ON COLUMN dps_registration.substatus IS 'What the last registration did';
 COMMENT ON COLUMN dps_registration.etag IS 'Grows with every registration';
@@ -209,7 +209,9 @@ BEGIN
     SELECT * INTO g FROM muster.dps_registration WHERE registration_id = r.registration_id FOR UPDATE;
     chosen := CASE WHEN x.sticky AND EXISTS (SELECT 1 FROM muster.broker_endpoint b WHERE b.host = g.endpoint) THEN g.endpoint
                    ELSE muster.endpoint_choose(x, r.registration_id) END;
-    IF chosen IS NULL THEN
+    IF r.protocol <> 'dps' THEN -- it asked for no broker
+        chosen := COALESCE(g.endpoint, '');
+    ELSIF chosen IS NULL THEN
         PERFORM muster.refuse('enrollment.no_endpoint', format('enrollment %s has no broker to assign to', x.name));
     END IF;
     IF g.registration_id IS NULL THEN
@@ -219,7 +221,8 @@ BEGIN
         VALUES (r.registration_id, x.id, r.product_id, r.serial_canonical, COALESCE(r.thing_name, r.serial), chosen, chosen, 'initialAssignment')
         ON CONFLICT (registration_id) DO UPDATE SET enrollment_id = x.id, product_id = r.product_id, serial_canonical = r.serial_canonical,
             device_name = EXCLUDED.device_name, endpoint = chosen, etag = o.etag + 1, updated_at = clock_timestamp(),
-            substatus = CASE WHEN o.endpoint = chosen THEN o.substatus
+            first_endpoint = CASE WHEN o.first_endpoint = '' THEN chosen ELSE o.first_endpoint END,
+            substatus = CASE WHEN o.endpoint IN (chosen, '') THEN o.substatus
                              WHEN o.first_endpoint = chosen THEN 'reprovisionedToInitialAssignment'
                              WHEN x.migrate THEN 'deviceDataMigrated' ELSE 'deviceDataReset' END;
     DELETE FROM muster.dps_operation WHERE registration_id = r.registration_id;

@@ -32,7 +32,9 @@ static enum err key_take(struct enrolment *e, struct bytes in, const char *which
 static enum err keys_take(struct enrolment *e, struct tpm_keys *ret)
 {
     enum err err = key_take(e, e->rq->endorsement_key, "endorsement key", &ret->ek);
-    return err ? err : key_take(e, e->rq->storage_root_key, "storage root key", &ret->srk);
+    if (err || e->rq->attestation_key.len > 0) /* which needs no other */
+        return err;
+    return key_take(e, e->rq->storage_root_key, "storage root key", &ret->srk);
 }
 
 static bool digest_is(const struct tpm_public *p, struct bytes expected)
@@ -103,17 +105,108 @@ static enum err begin(struct enrolment *e, struct tpm_keys *ret_keys)
     return keys_take(e, ret_keys);
 }
 
+/* What an attestation key is asked with, this hour (window) or then. */
+static enum err question_derive(const struct enrolment *e, const struct tpm_public *ek,
+                                const struct tpm_public *ak, const char *what, int64_t window,
+                                uint8_t ret[SHA256_BYTES])
+{
+    const char *ek_name = text_hex(e->arena, tpm_name(ek));
+    const char *ak_name = text_hex(e->arena, tpm_name(ak));
+    const char *label = ek_name && ak_name
+                            ? arena_printf(e->arena, "tpm %s %s %s %s %lld", what,
+                                           e->registration_id, ek_name, ak_name, (long long)window)
+                            : NULL;
+    return label ? seal_derive(e->service->sealer, label, ret) : ERR_NO_MEMORY;
+}
+
+static enum err question_make(struct enrolment *e, const struct tpm_public *ek,
+                              const struct tpm_public *ak, int64_t window)
+{
+    uint8_t secret[SHA256_BYTES], nonce[SHA256_BYTES];
+    struct tpm_credential credential;
+    const char *why = "";
+    enum err err = question_derive(e, ek, ak, "secret", window, secret);
+    if (!err)
+        err = question_derive(e, ek, ak, "nonce", window, nonce);
+    if (!err)
+        err = tpm_make_credential(e->arena, ek, tpm_name(ak), bytes_of(secret, sizeof(secret)),
+                                  &credential, &why);
+    secret_cleanse(secret, sizeof(secret));
+    const void *copy = err ? NULL : arena_copy(e->arena, nonce, sizeof(nonce));
+    if (err == ERR_INVALID)
+        return fault_set(e->fault, FAULT_TPM_MALFORMED, "%s", why);
+    if (!copy)
+        return fault_set(e->fault, FAULT_INTERNAL, "making a credential");
+    e->question = (struct tpm_question){credential.id_object, credential.encrypted_secret,
+                                        bytes_of(copy, sizeof(nonce))};
+    return fault_set(e->fault, FAULT_TPM_CHALLENGE, "activate the credential, certify the key");
+}
+
+/* Which hour's credential was opened; 0: none. */
+static int64_t window_of(const struct enrolment *e, const struct tpm_public *ek,
+                         const struct tpm_public *ak)
+{
+    int64_t now = clock_wall_s() / WINDOW_S;
+    for (int64_t w = now; w > now - 2; w--) {
+        uint8_t secret[SHA256_BYTES];
+        bool good = question_derive(e, ek, ak, "secret", w, secret) == ERR_OK &&
+                    e->rq->activated.len == sizeof(secret) &&
+                    secret_equal(e->rq->activated.data, secret, sizeof(secret));
+        secret_cleanse(secret, sizeof(secret));
+        if (good)
+            return w;
+    }
+    return 0;
+}
+
+/* A key that never leaves the TPM whose endorsement key is known: its attestation key opened the
+ * credential, so it is in that TPM, and says that the key is there too. */
+static enum err binding_check(struct enrolment *e, const struct tpm_public *ek)
+{
+    struct tpm_public ak, key;
+    uint8_t nonce[SHA256_BYTES];
+    const char *why = "";
+    if (tpm_public_decode(e->rq->attestation_key, &ak, &why) ||
+        tpm_check_attestation_key(&ak, &why))
+        return fault_set(e->fault, FAULT_TPM_MALFORMED, "the attestation key: %s", why);
+    if (e->rq->activated.len == 0)
+        return question_make(e, ek, &ak, clock_wall_s() / WINDOW_S);
+    int64_t window = window_of(e, ek, &ak);
+    if (window == 0)
+        return fault_set(e->fault, FAULT_TPM_SIGNATURE,
+                         "the credential was not activated, or is too old");
+    if (question_derive(e, ek, &ak, "nonce", window, nonce))
+        return fault_set(e->fault, FAULT_INTERNAL, "deriving a nonce");
+    if (tpm_public_decode(e->rq->certified_key, &key, &why))
+        return fault_set(e->fault, FAULT_TPM_MALFORMED, "the key: %s", why);
+    const struct tpm_certification c = {.ak = &ak,
+                                        .key = &key,
+                                        .attest = e->rq->certification,
+                                        .signature = e->rq->certification_signature,
+                                        .nonce = bytes_of(nonce, sizeof(nonce))};
+    if (tpm_certify_verify(&c, e->bound_spki, &why))
+        return fault_set(e->fault, FAULT_TPM_SIGNATURE, "the certification: %s", why);
+    e->bound = true;
+    return ERR_OK;
+}
+
+static enum err prove(struct enrolment *e, const struct tpm_keys *k)
+{
+    return e->rq->attestation_key.len > 0 ? binding_check(e, &k->ek) : possession_check(e, k);
+}
+
 enum err attest_tpm(struct enrolment *e, const struct enrollment_row *row)
 {
-    struct tpm_keys k;
+    struct tpm_keys k = {0};
+    bool binding = e->rq->attestation_key.len > 0;
     enum err err = begin(e, &k);
     if (err)
         return err;
     if (!digest_is(&k.ek, row->endorsement))
         return fault_set(e->fault, FAULT_TPM_KEY, "the endorsement key is another");
-    if (row->storage_root.len > 0 && !digest_is(&k.srk, row->storage_root))
+    if (!binding && row->storage_root.len > 0 && !digest_is(&k.srk, row->storage_root))
         return fault_set(e->fault, FAULT_TPM_KEY, "the storage root key is another");
-    return possession_check(e, &k);
+    return prove(e, &k);
 }
 
 /* Whoever has a certified TPM might call itself anything: an id of a group's is that of its key, as
@@ -171,11 +264,11 @@ static enum err group_find(struct enrolment *e, const struct tpm_public *ek,
 enum err attest_tpm_group(struct enrolment *e, const struct enrollment_row *rows, size_t count,
                           const struct enrollment_row **ret_row)
 {
-    struct tpm_keys k;
+    struct tpm_keys k = {0};
     enum err err = begin(e, &k);
     if (!err)
         err = group_find(e, &k.ek, rows, count, ret_row);
     if (!err)
         err = name_check(e, &k.ek);
-    return err ? err : possession_check(e, &k);
+    return err ? err : prove(e, &k);
 }

@@ -56,6 +56,9 @@ struct enrolment {
     const char *registration_id; /* in small letters */
     struct enrollment_row enrollment;
     struct bytes challenge; /* for the device's TPM */
+    struct tpm_question question;
+    bool bound; /* the CSR's key must be the one that the TPM certified */
+    uint8_t bound_spki[SHA256_BYTES];
 
     /* admit: what is known of a certificate that comes by itself */
     struct jit_known known;

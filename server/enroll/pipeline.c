@@ -238,6 +238,7 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
     ret_report->proven = e.proven;
     ret_report->step = e.step;
     ret_report->challenge = e.challenge;
+    ret_report->question = e.question;
     if (e.template)
         ret_report->template = arena_strdup(arena, e.template->label);
     if (e.serial_known)

@@ -19,12 +19,13 @@
 
 /* What the transport logs of an enrolment besides its outcome. */
 struct enrollment_report {
-    const char *serial;     /* NULL: not known */
-    const char *credential; /* token, factory, device, claim, none */
-    const char *template;   /* its label; NULL: not known */
-    const char *step;       /* the last that was begun; a constant */
-    struct bytes challenge; /* of FAULT_TPM_CHALLENGE */
-    bool proven;            /* the credential proves that very device */
+    const char *serial;           /* NULL: not known */
+    const char *credential;       /* token, factory, device, claim, none */
+    const char *template;         /* its label; NULL: not known */
+    const char *step;             /* the last that was begun; a constant */
+    struct bytes challenge;       /* of FAULT_TPM_CHALLENGE: to sign a registration with */
+    struct tpm_question question; /* likewise: to certify a key with */
+    bool proven;                  /* the credential proves that very device */
 };
 
 /*

@@ -1,11 +1,16 @@
 /* What this key may do, and whether a renewal stays what it was. */
 #include "base/cleanup.h"
+#include <string.h>
+
 #include "base/text.h"
 #include "enroll/steps.h"
 #include "pki/name.h"
 
 static enum err key_check(struct enrolment *e)
 {
+    if (e->bound && memcmp(e->csr.spki_sha256, e->bound_spki, SHA256_BYTES) != 0)
+        return fault_set(e->fault, FAULT_TPM_KEY,
+                         "the CSR's key is not the one that the TPM certified");
     if (!(e->settings->keys & e->csr.kind)) {
         const char *name = key_kind_name(e->csr.kind);
         return fault_set(e->fault, FAULT_CSR_KEY, "template %s does not allow %s",

@@ -68,6 +68,12 @@ struct enrollment_request {
     struct bytes storage_root_key;
     struct bytes endorsement_chain[ENROLLMENT_MAX_CHAIN]; /* of the endorsement key, DER */
     size_t endorsement_chain_count;
+    struct bytes
+        attestation_key; /* TPM2B_PUBLIC: the TPM is to certify the CSR's key; len 0: it is not */
+    struct bytes activated; /* what the TPM took out of the credential; len 0: it asks for one */
+    struct bytes certified_key;           /* TPM2B_PUBLIC of the CSR's key */
+    struct bytes certification;           /* TPMS_ATTEST */
+    struct bytes certification_signature; /* TPMT_SIGNATURE */
 
     struct bytes claim;    /* fingerprint of a claim certificate that the broker saw; len 0: none */
     const char *client_id; /* MQTT client id; NULL: none */
@@ -77,6 +83,13 @@ struct enrollment_request {
     size_t parameter_count;
     enum enrollment_vouch vouch; /* FLOW_ADMIT */
     struct gate *gate; /* the caller is inside and leaves it while it waits; NULL: in none */
+};
+
+/* What a TPM is given to prove itself with, and its key. */
+struct tpm_question {
+    struct bytes credential; /* TPM2B_ID_OBJECT */
+    struct bytes secret;     /* TPM2B_ENCRYPTED_SECRET */
+    struct bytes nonce;      /* qualifyingData of TPM2_Certify */
 };
 
 struct enrollment_result {

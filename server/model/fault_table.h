@@ -116,8 +116,8 @@ FAULT(ENROLLMENT_DISABLED, "enrollment.disabled", 401, 0, 0, FULL, "The enrollme
 FAULT(ENROLLMENT_GROUP_FULL, "enrollment.group_full", 403, 0, 0, FULL, "The enrollment group has as many devices as it may", "More devices than were built is what a master key that leaked looks like; muster enrollment-group update NAME --max-devices N") \
 FAULT(ENROLLMENT_NO_ENDPOINT, "enrollment.no_endpoint", 409, 0, 0, FULL, "There is no broker to assign the device to", "muster endpoint put HOST; compare the enrollment's endpoints") \
 FAULT(TPM_MALFORMED, "tpm.malformed", 400, 0, 0, FULL, "The TPM's keys are missing, or not such as a TPM makes for this", "tpm.endorsementKey and tpm.storageRootKey are base64 of TPM2B_PUBLIC") \
-FAULT(TPM_KEY, "tpm.key_mismatch", 401, 0, 0, FULL, "The TPM is not that of the enrollment", "muster enrollment show ID; a device whose TPM was changed needs another enrollment") \
-FAULT(TPM_CERTIFICATE, "tpm.certificate_invalid", 401, 0, 0, FULL, "The endorsement key's certificate does not vouch for it here", "Compare the group's roots with the manufacturer's") \
+FAULT(TPM_KEY, "tpm.key_mismatch", 400, 0, 0, FULL, "The TPM is not that of the enrollment", "muster enrollment show ID; a device whose TPM was changed needs another enrollment") \
+FAULT(TPM_CERTIFICATE, "tpm.certificate_invalid", 400, 0, 0, FULL, "The endorsement key's certificate does not vouch for it here", "Compare the group's roots with the manufacturer's") \
 FAULT(TPM_CHALLENGE, "tpm.challenge", 401, 0, 0, FULL, "The TPM is to prove itself", "Nothing: the device goes on by itself") \
 FAULT(TPM_SIGNATURE, "tpm.signature_invalid", 401, 0, 0, FULL, "The registration is not signed by the TPM", "The device should begin again without a signature") \
 FAULT(SCEP_OFF, "scep.not_configured", 404, 0, 0, FULL, "SCEP is not configured here", "musterd add-ra, then [scep] certificate and key") \

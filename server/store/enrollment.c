@@ -19,7 +19,7 @@ static const struct stmt stmts[] = {
      " utc(g.updated_at), x.payload::text, CASE WHEN x.grouped THEN x.name END,"
      " COALESCE(x.enabled, false)"
      " FROM dps_registration g LEFT JOIN enrollment x ON x.id = g.enrollment_id"
-     " WHERE g.registration_id = $1",
+     " WHERE g.registration_id = $1 AND g.endpoint <> ''",
      1},
     {"operation_keep", "SELECT dps_operation_keep($1, $2, $3)", 3},
     {"operation_get",

@@ -41,6 +41,7 @@ DEVICE_ROUTES |= {
     ("GET", "/{}/registrations/{}/operations/{}"): ("dps", DPS + "/operations/{operation}" + DPS_QUERY),
     ("POST", "/{}/registrations/{}"): ("dps", DPS + DPS_QUERY),
 }
+DEVICE_ROUTES |= {("POST", f"/v1/tpm/{name}"): ("tpm", f"/v1/tpm/{name}") for name in ("challenge", "enroll")}  # the credential is in the body: there is none in that of a cell
 # a message without a credential, whatever the connection has: only the message counts there
 DEVICE_ROUTES |= {(method, path): ("public" if method == "GET" else "scep", path.replace("{}", "open") + "?operation=" + ("GetCACaps" if method == "GET" else "PKIOperation"))
                   for path in SCEP_PATHS for method in ("GET", "POST")}
@@ -114,6 +115,7 @@ AT_DPS |= {kind: "sas.malformed" for kind in DEVICE if kind.startswith("token ")
 DEVICE["symmetric key"] = dict(DEVICE["authorization malformed"])
 for _kind, _row in DEVICE.items():
     _row["dps"] = AT_DPS[_kind]
+    _row["tpm"] = _row["create"] if _row["create"] in ("hung up", "proxy.header_refused") else "request.malformed"
     _row["scep"] = _row["create"] if _row["create"] in ("hung up", "proxy.header_refused") else "auth.required"
 
 # The same through a proxy that proved itself and forwards the certificate: the rows of DEVICE with a
@@ -130,6 +132,7 @@ Client-Cert through passthrough   | proxy.header_refused | proxy.header_refused 
 """)
 
 for _who, _row in PROXIES.items():
+    _row["tpm"] = "request.malformed" if _who == "issuing CA's certificate by proxy" else _row["others"]
     _row["scep"] = "auth.required" if _who == "issuing CA's certificate by proxy" else _row["others"]
 
 V1 = "/admin/v1"

@@ -99,7 +99,7 @@ def test_another_tpm_is_told_so(stack, tpm, keys):
     other = tpm.endorsement_key("ecc")
     stranger = TpmDevice(stack, tpm, other, srk, d.id)
     status, _, answer = stranger.register(stranger.body)
-    assert status == 401 and answer["info"]["code"] == "tpm.key_mismatch" and "endorsement key" in answer["message"]
+    assert status == 400 and answer["info"]["code"] == "tpm.key_mismatch" and "endorsement key" in answer["message"]
     pinned, _ = single(stack, tpm, keys, storage_root_key=b64(srk.public))
     moved = TpmDevice(stack, tpm, ek, tpm.storage_root_key("ecc256"), pinned.id)
     assert moved.register(moved.body)[2]["info"]["code"] == "tpm.key_mismatch"

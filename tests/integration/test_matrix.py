@@ -326,6 +326,8 @@ def ask_device(world, route, kind, who=None):
         if column == "json":
             body = json.dumps({"csr": base64.b64encode(csr).decode(), **({"serial": other} if other else {})}).encode()
             headers = {"Content-Type": "application/json", **headers}
+        elif column == "tpm":
+            body, headers = b"{}", {"Content-Type": "application/json", **headers}
         elif column in ("create", "register"):
             body = json.dumps(fleet_body(world, path, kind, serial, csr)).encode()
             headers = {"Content-Type": "application/json", **headers}
@@ -370,7 +372,7 @@ if HAS_PROXY:
     @pytest.mark.parametrize("route", matrix.DEVICE_ROUTES, ids=" ".join)
     def test_proxy_cell(world, route, who):
         column, path = matrix.DEVICE_ROUTES[route]
-        group = "health" if path in openapi.BOTH else {"public": "public", "info": "public", "cmc": "cmc", "station": "station", "scep": "scep"}.get(column, "others")
+        group = "health" if path in openapi.BOTH else {"public": "public", "info": "public", "cmc": "cmc", "station": "station", "scep": "scep", "tpm": "tpm"}.get(column, "others")
         if who == "issuing CA's certificate by proxy":
             code, before, _, _ = ask_device(world, route, "issuing CA's certificate", "proxy")
         else:

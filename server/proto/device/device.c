@@ -10,6 +10,7 @@
 #include "enroll/pipeline.h"
 #include "enroll/service.h"
 #include "proto/device/enroll.h"
+#include "proto/device/tpm.h"
 #include "store/enrol.h"
 
 enum { MAX_CONFIG_BYTES = 64 * 1024 };
@@ -116,6 +117,10 @@ static enum err config_handle(struct service *service, struct exchange *x)
 static const struct route enroll_rows[] = {
     {HTTP_POST, "/v1/enroll", "application/json", DEVICE_ENROLL_MAX_BODY_BYTES, 0,
      device_enroll_handle, NULL},
+    {HTTP_POST, "/v1/tpm/challenge", "application/json", DEVICE_TPM_MAX_BODY_BYTES, 0,
+     device_tpm_challenge_handle, NULL},
+    {HTTP_POST, "/v1/tpm/enroll", "application/json", DEVICE_TPM_MAX_BODY_BYTES, 0,
+     device_tpm_enroll_handle, NULL},
 };
 
 static const struct route config_rows[] = {

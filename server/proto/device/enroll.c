@@ -104,8 +104,8 @@ static enum err chain_write(struct service *service, struct exchange *x, struct 
     return ERR_OK;
 }
 
-static enum err answer(struct service *service, struct exchange *x,
-                       const struct enrollment_result *r)
+enum err device_enroll_answer(struct service *service, struct exchange *x,
+                              const struct enrollment_result *r)
 {
     _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_ANSWER_BYTES);
@@ -135,7 +135,7 @@ static enum err enroll(struct service *service, struct exchange *x, const struct
     x->log_serial = report.serial;
     x->log_credential = report.credential;
     x->log_template = report.template;
-    return e ? auth_refuse(x, report.proven) : answer(service, x, &result);
+    return e ? auth_refuse(x, report.proven) : device_enroll_answer(service, x, &result);
 }
 
 enum err device_enroll_handle(struct service *service, struct exchange *x)
