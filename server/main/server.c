@@ -182,6 +182,7 @@ static enum err device_listen(struct server *s, const struct route_table *const 
     lc.port = (uint16_t)c->listen_device_port;
     lc.max_connections_per_address = (unsigned)c->listen_max_connections_per_address;
     lc.balancers = c->listen_proxy_protocol_from;
+    lc.psk = true;
     enum err e = listener_new(&lc, &s->service, &s->device_gate, &s->device);
     return e ? message_of(message, e, "device listener: address, port or proxy_protocol_from")
              : ERR_OK;

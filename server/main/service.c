@@ -222,6 +222,7 @@ enum err service_init(struct service *v, struct db *db, const struct config *c,
         e = journal_make(v, c, message);
     if (!e)
         e = secrets_make(v, c, message);
+    catalog_unseal(v->catalog, v->sealer);
     return e ? e : hooks_make(v, c, message);
 }
 
