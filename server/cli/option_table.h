@@ -129,7 +129,7 @@
            "lines are lost for good: go on behind them; reconcile tells so from now on")           \
     OPTION(mode, OPTION_TEXT, "mode", "MODE",                                                      \
            "stop-new: what was begun may be finished; hard: nothing may, for good")                \
-    OPTION(attestation, OPTION_TEXT, "attestation", "KIND", "symmetric-key, x509 or tpm")          \
+    OPTION(attestation, OPTION_TEXT, "attestation", "KIND", "symmetric-key, x509, tpm or psk")     \
     OPTION(primary_key, OPTION_TEXT, NULL, "FILE",                                                 \
            "file with a symmetric key in base64 (default: one is made)")                           \
     OPTION(secondary_key, OPTION_TEXT, NULL, "FILE", "the same for its other key")                 \

@@ -1,9 +1,12 @@
-/* The ways of attestation that have a file of their own; for step_attest.c. Threads: the request's
- * own.
+/* The ways of attestation that have a file of their own; for step_attest.c and step_authenticate.c.
+ * Threads: the request's own.
  */
 #pragma once
 
 #include "enroll/steps.h"
+
+/* By the key that the TLS connection was made with. */
+enum err attest_psk(struct enrolment *e) MUST_CHECK;
 
 /* By the TPM of an individual enrollment: FAULT_TPM_CHALLENGE where the request is not signed yet.
  */

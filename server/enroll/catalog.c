@@ -23,7 +23,8 @@ enum {
 struct catalog {
     struct db *db;
     const struct signer_source *keys;
-    pthread_mutex_t lock; /* guards what follows */
+    const struct sealer *sealer; /* NULL: symmetric keys stay closed */
+    pthread_mutex_t lock;        /* guards what follows */
     struct snapshot *current;
     int64_t checked_us;   /* monotonic; 0: never */
     int64_t expired_us;   /* likewise: a look that began before then has not seen our change */
@@ -59,6 +60,11 @@ void catalog_free(struct catalog *c)
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->loaded);
     free(c);
+}
+
+void catalog_unseal(struct catalog *c, const struct sealer *sealer)
+{
+    c->sealer = sealer;
 }
 
 /* How long ago the registry was asked about it last. */
@@ -137,7 +143,7 @@ static void refresh(struct catalog *c, const struct snapshot *present)
     if (!e)
         time_note(c, looked_us, wall_us);
     if (!e && (stale || !present || present->epoch != epoch))
-        e = snapshot_load(c->db, c->keys, &loaded);
+        e = snapshot_load(c->db, c->keys, c->sealer, &loaded);
     if (e)
         log_text(LOG_WARN, "catalog.refresh_failed", "error", err_name(e));
     if (!e || present)
@@ -186,6 +192,16 @@ enum err catalog_get(struct catalog *c, struct snapshot **ret_snapshot)
         }
         loading_leave(c);
     }
+    if (!s)
+        return ERR_UNAVAILABLE;
+    *ret_snapshot = s;
+    return ERR_OK;
+}
+
+enum err catalog_peek(struct catalog *c, struct snapshot **ret_snapshot)
+{
+    int64_t age_us = 0;
+    struct snapshot *s = current_take(c, &age_us);
     if (!s)
         return ERR_UNAVAILABLE;
     *ret_snapshot = s;

@@ -15,6 +15,7 @@
 #include "pki/issuer.h"
 
 struct db;
+struct sealer;
 
 struct catalog_product {
     int64_t id;
@@ -78,10 +79,16 @@ enum err catalog_new(struct db *db, const struct signer_source *keys,
                      struct catalog **ret_catalog) MUST_CHECK;
 void catalog_free(struct catalog *c);
 
+/* With what symmetric keys are opened; borrowed. Init only, before the first catalog_get. */
+void catalog_unseal(struct catalog *c, const struct sealer *sealer);
+
 /* The current snapshot, reloaded when it is older than a second and the epoch has moved: never
  * without what was made two seconds ago, or here. While the database is away the last one serves.
  * ERR_UNAVAILABLE when there never was one. */
 enum err catalog_get(struct catalog *c, struct snapshot **ret_snapshot) MUST_CHECK;
+
+/* The present snapshot as it is, without asking the registry anything; never waits for who does. */
+enum err catalog_peek(struct catalog *c, struct snapshot **ret_snapshot) MUST_CHECK;
 void snapshot_drop(struct snapshot *s);
 DEFINE_CLEANUP(struct snapshot *, snapshot_drop);
 
@@ -101,8 +108,7 @@ void catalog_look(struct catalog *c, int64_t *ret_epoch, int64_t *ret_age_us);
 
 /* The registry's time of day, microseconds since 1970, at a moment of the monotonic clock: never
  * later than it was, and earlier by no more than the quickest look of late took to answer. After
- * the first catalog_get.
- */
+ * the first catalog_get. */
 int64_t catalog_registry_us(struct catalog *c, int64_t mono_us);
 
 /* How far this machine's wall clock is ahead of the registry's as the last look found it, seconds.

@@ -14,7 +14,7 @@
 
 struct sealer;
 
-enum { SECRETS_MIN_KEY_BYTES = 16, SECRETS_MAX_KEY_BYTES = 64 };
+enum { SECRETS_MIN_KEY_BYTES = 16, SECRETS_MAX_KEY_BYTES = 64, SECRETS_MAX_PLACE_BYTES = 192 };
 enum secrets_slot { SECRETS_PRIMARY, SECRETS_SECONDARY };
 
 /* What the slot of an enrollment is called when it is sealed. */

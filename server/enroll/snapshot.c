@@ -7,6 +7,9 @@
 #include "base/clock.h"
 #include "base/json_out.h"
 #include "base/log.h"
+#include "enroll/psk.h"
+#include "enroll/secrets.h"
+#include "pki/seal.h"
 #include "store/catalog_load.h"
 
 void snapshot_drop(struct snapshot *s)
@@ -220,7 +223,63 @@ static enum err trust_take(struct snapshot *s)
     return trust_new(set, n, &s->trust);
 }
 
-enum err snapshot_load(struct db *db, const struct signer_source *keys,
+/* Sealed for that slot of that group, and nowhere else. */
+static enum err master_open(struct snapshot *s, const struct sealer *sealer,
+                            const struct psk_row *r, enum secrets_slot slot, struct bytes *ret)
+{
+    _cleanup_(buf_donep) struct buf place = {0}, key = {0};
+    buf_init(&place, SECRETS_MAX_PLACE_BYTES);
+    buf_init(&key, SECRETS_MAX_KEY_BYTES);
+    secrets_place(&place, true, r->name_lower, slot);
+    enum err e =
+        place.overflow ? ERR_INVALID : seal_open(sealer, buf_text(&place), r->keys[slot], &key);
+    if (e)
+        return e;
+    void *copy = arena_copy(&s->arena, key.data, key.len);
+    *ret = bytes_of(copy, copy ? key.len : 0);
+    secret_cleanse(key.data, key.len);
+    return copy ? ERR_OK : ERR_NO_MEMORY;
+}
+
+/* Both masters or none: a group that is half open would let half its devices in. */
+static enum err masters_open(struct snapshot *s, const struct sealer *sealer,
+                             const struct psk_row *r, struct catalog_psk *psk)
+{
+    struct bytes masters[2];
+    enum err e = sealer ? ERR_OK : ERR_UNAVAILABLE;
+    for (enum secrets_slot i = SECRETS_PRIMARY; i <= SECRETS_SECONDARY && !e; i++)
+        e = master_open(s, sealer, r, i, &masters[i]);
+    if (e == ERR_NO_MEMORY)
+        return e;
+    if (e) {
+        log_text(LOG_ERROR, "catalog.psk_group_unusable", "group", r->name);
+        return ERR_OK;
+    }
+    memcpy(psk->masters, masters, sizeof(masters));
+    return ERR_OK;
+}
+
+static enum err psks_take(struct snapshot *s, const struct catalog_rows *rows,
+                          const struct sealer *sealer)
+{
+    s->psks = arena_alloc(&s->arena, rows->psk_count * sizeof(*s->psks));
+    enum err e = s->psks ? ERR_OK : ERR_NO_MEMORY;
+    for (size_t i = 0; i < rows->psk_count && !e; i++) {
+        const struct psk_row *r = &rows->psks[i];
+        const struct catalog_product *product = product_by_id(s, r->product_id);
+        if (!product)
+            continue; /* made after the products were read: the epoch has moved on */
+        s->psks[s->psk_count] = (struct catalog_psk){.id = r->id,
+                                                     .name = r->name,
+                                                     .product = product,
+                                                     .template_id = r->template_id,
+                                                     .enabled = r->enabled};
+        e = masters_open(s, sealer, r, &s->psks[s->psk_count++]);
+    }
+    return e;
+}
+
+enum err snapshot_load(struct db *db, const struct signer_source *keys, const struct sealer *sealer,
                        struct snapshot **ret_snapshot)
 {
     struct snapshot *s = calloc(1, sizeof(*s));
@@ -240,6 +299,8 @@ enum err snapshot_load(struct db *db, const struct signer_source *keys,
         e = cas_take(s, &rows, keys);
     if (!e)
         e = trust_take(s);
+    if (!e)
+        e = psks_take(s, &rows, sealer);
     if (e)
         snapshot_drop(s);
     else

@@ -1,6 +1,7 @@
 /* Looking things up in a snapshot. */
 #include <string.h>
 
+#include "enroll/psk.h"
 #include "enroll/snapshot.h"
 
 const struct catalog_template *snapshot_template(const struct snapshot *s, const char *name)
@@ -46,6 +47,20 @@ const struct catalog_product *snapshot_product(const struct snapshot *s, const c
             return &s->products[i];
     }
     return NULL;
+}
+
+const struct catalog_psk *snapshot_psk(const struct snapshot *s, const char *product)
+{
+    for (size_t i = 0; i < s->psk_count; i++) {
+        if (strcmp(s->psks[i].product->name, product) == 0)
+            return &s->psks[i];
+    }
+    return NULL;
+}
+
+bool snapshot_has_psk(const struct snapshot *s)
+{
+    return s->psk_count > 0;
 }
 
 const struct catalog_ca *snapshot_ca(const struct snapshot *s, int64_t id)

@@ -13,8 +13,6 @@
 #include "pki/seal.h"
 #include "store/enrollment.h"
 
-enum { MAX_PLACE_BYTES = 192 };
-
 static enum err candidates(struct enrolment *e, enum attestation kind, int64_t ca_id,
                            struct enrollment_row **ret_rows, size_t *ret_count)
 {
@@ -44,7 +42,7 @@ static bool slot_signed(const struct enrolment *e, const struct enrollment_row *
                         enum secrets_slot slot)
 {
     _cleanup_(buf_donep) struct buf place = {0}, key = {0};
-    buf_init(&place, MAX_PLACE_BYTES);
+    buf_init(&place, SECRETS_MAX_PLACE_BYTES);
     buf_init(&key, SECRETS_MAX_KEY_BYTES);
     secrets_place(&place, row->grouped, row->name_lower, slot);
     if (place.overflow || seal_open(e->service->sealer, buf_text(&place), row->keys[slot], &key))
@@ -146,6 +144,8 @@ static enum err individual_check(struct enrolment *e, const struct enrollment_ro
         return pinned_check(e, row);
     case ATTEST_TPM:
         return attest_tpm(e, row);
+    case ATTEST_PSK: /* has groups only */
+        break;
     }
     return fault_set(e->fault, FAULT_AUTH_REQUIRED, "the enrollment is by another attestation");
 }

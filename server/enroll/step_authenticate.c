@@ -1,10 +1,11 @@
-/* Who is asking: a bootstrap token or a certificate chain. */
+/* Who is asking: a bootstrap token, a certificate chain or the key of the connection. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/limit.h"
 #include "base/log.h"
+#include "enroll/attest.h"
 #include "enroll/pipeline.h"
 #include "enroll/steps.h"
 #include "enroll/unknown_issuer.h"
@@ -140,6 +141,8 @@ static enum err credential_find(struct enrolment *e)
     }
     if (rq->chain_count > 0)
         return certificate_authenticate(e);
+    if (rq->psk_identity && !rq->renew)
+        return attest_psk(e);
     return fault_set(e->fault, FAULT_AUTH_REQUIRED,
                      rq->renew ? "a renewal is authenticated by the certificate it renews, in TLS"
                                : "no token and no client certificate");

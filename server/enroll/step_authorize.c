@@ -33,10 +33,25 @@ static enum err renewal_check(struct enrolment *e)
     return ERR_OK;
 }
 
+/* The same where there is no registration id: the serial counts, where the template looks for it.
+ */
+static enum err named_serial_check(struct enrolment *e)
+{
+    struct serial named;
+    const char *text = enrolment_named_serial(e);
+    if (text && (serial_parse(&e->template->product->rule, text, &named) ||
+                 strcmp(named.canonical, e->serial.canonical) != 0))
+        return fault_set(e->fault, FAULT_SERIAL_MISMATCH,
+                         "the PSK is of %s, the CSR says \"%.80s\"", e->serial.given, text);
+    return ERR_OK;
+}
+
 /* A request that names another device than the one that registers was meant for that one. */
 static enum err registration_name_check(struct enrolment *e)
 {
     const char *cn = e->csr.cn;
+    if (e->credential == CREDENTIAL_ENROLLMENT && e->enrollment.attestation == ATTEST_PSK)
+        return named_serial_check(e);
     if (e->credential != CREDENTIAL_ENROLLMENT || !cn || text_equal_nocase(cn, e->registration_id))
         return ERR_OK;
     return fault_set(e->fault, FAULT_ENROLLMENT_NAME, "the CSR's CN is \"%.80s\"", cn);

@@ -19,10 +19,15 @@ static enum err claim_template_choose(struct enrolment *e)
 
 static enum err enrollment_template_choose(struct enrolment *e)
 {
+    const char *label = e->rq->template_name;
     e->template = snapshot_template_by_id(e->snapshot, e->enrollment.template_id);
-    return e->template ? ERR_OK
-                       : fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN,
-                                   "the template of enrollment %s is disabled", e->enrollment.name);
+    if (!e->template)
+        return fault_set(e->fault, FAULT_TEMPLATE_UNKNOWN,
+                         "the template of enrollment %s is disabled", e->enrollment.name);
+    if (label && strcmp(label, e->template->name) != 0)
+        return fault_set(e->fault, FAULT_TEMPLATE_CREDENTIAL, "enrollment %s is for template %s",
+                         e->enrollment.name, e->template->label);
+    return ERR_OK;
 }
 
 /* The one an operator named, or its CA's; the default template is nobody's word for it. */

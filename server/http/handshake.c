@@ -77,13 +77,27 @@ uint16_t handshake_offered(struct bytes client_hello)
     return listed ? listed : legacy;
 }
 
+struct handshake *handshake_of(gnutls_session_t session)
+{
+    gnutls_transport_ptr_t receive = NULL, send = NULL;
+    gnutls_transport_get_ptr2(session, &receive, &send);
+    return receive;
+}
+
+void handshake_by_psk(struct handshake *h, struct bytes identity, const char *why)
+{
+    size_t len = identity.len < sizeof(h->identity) ? identity.len : sizeof(h->identity) - 1;
+    if (len > 0)
+        memcpy(h->identity, identity.data, len);
+    h->identity[len] = '\0';
+    h->psk_fault = why;
+}
+
 static int message_seen(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
                         const gnutls_datum_t *message)
 {
-    gnutls_transport_ptr_t receive = NULL, send = NULL;
     (void)when;
-    gnutls_transport_get_ptr2(session, &receive, &send);
-    struct handshake *h = receive;
+    struct handshake *h = handshake_of(session);
     h->last = (int)type;
     if (incoming && type == GNUTLS_HANDSHAKE_CLIENT_HELLO && message)
         h->offered = handshake_offered(bytes_of(message->data, message->size));
@@ -175,6 +189,10 @@ const char *handshake_reason(const struct handshake *h)
         return "the client offers no TLS 1.2 or 1.3";
     if (h->alert != 0)
         return "the client refused the handshake with an alert";
+    if (h->psk_fault)
+        return h->psk_fault;
+    if (h->identity[0] != '\0' && !h->finished)
+        return "the handshake by PSK was not completed: the client has another key, or went away";
     return h->finished ? "no request followed the handshake" : "the handshake was not completed";
 }
 
@@ -192,6 +210,8 @@ void handshake_describe(const struct handshake *h, struct buf *record)
                   ? NULL
                   : gnutls_handshake_description_get_name((gnutls_handshake_description_t)h->last));
     json_text(record, "client_offers", version_name(h->offered));
+    if (h->identity[0] != '\0')
+        json_text(record, "psk_identity", h->identity);
     if (h->alert != 0)
         json_text(record, "alert", gnutls_alert_get_name((gnutls_alert_description_t)h->alert));
 }

@@ -12,6 +12,11 @@
 
 #include "base/buf.h"
 #include "base/bytes.h"
+#include "base/secret.h"
+
+struct psk_door;
+
+enum { HANDSHAKE_IDENTITY_BYTES = 129 }; /* GnuTLS takes none that is longer than 128 */
 
 struct handshake {
     gnutls_session_t session;
@@ -25,7 +30,18 @@ struct handshake {
     int last;         /* the last handshake message, either way; -1: none */
     int alert;        /* that the client sent (RFC 8446 6); 0: none */
     bool finished;    /* the client's Finished came */
+    const struct psk_door *door;             /* PSK is offered; NULL: it is not */
+    char identity[HANDSHAKE_IDENTITY_BYTES]; /* by which the client asked for a PSK; "": it did not
+                                              */
+    uint8_t key_digest[SHA256_BYTES];        /* of the key that it was given */
+    const char *psk_fault; /* why no key can be that identity's; NULL: nothing is known */
 };
+
+/* That of a session that is watched. */
+struct handshake *handshake_of(gnutls_session_t session);
+
+/* The client named a PSK; why as psk_derive says it. */
+void handshake_by_psk(struct handshake *h, struct bytes identity, const char *why);
 
 /* Watches the session from now on; h must outlive it. */
 void handshake_watch(struct handshake *h, gnutls_session_t session, int fd);

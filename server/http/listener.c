@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "enroll/service.h"
 #include "http/accept.h"
+#include "http/psk.h"
 #include "http/request.h"
 #include "http/socket.h"
 #include "http/tls.h"
@@ -58,6 +59,8 @@ static void connection_started(struct listener *l, struct MHD_Connection *mhd,
         return;
     tls_request_certificate(info->tls_session);
     handshake_watch(&c->handshake, info->tls_session, c->fd);
+    if (l->door)
+        psk_door_offer(l->door, info->tls_session, &c->handshake);
 }
 
 /* The TLS session is gone already, the socket is still open. */
@@ -178,6 +181,8 @@ static enum err listener_start(struct listener *l)
     enum err e = address_list_parse(l->config.balancers ? l->config.balancers : "", &l->balancers);
     if (!e)
         e = source_limit_new(LOGGED_PER_S, LOGGED_BURST, &l->log_limit);
+    if (!e && l->config.psk)
+        e = psk_door_new(l->service->catalog, &l->door);
     if (!e)
         e = socket_listen(l->config.address, l->config.port, &fd);
     if (e)
@@ -244,6 +249,7 @@ void listener_free(struct listener *l)
     accept_free(l->acceptor);
     if (l->daemon)
         MHD_stop_daemon(l->daemon);
+    psk_door_free(l->door);
     connections_done(&l->connections);
     source_limit_free(l->log_limit);
     free(l);

@@ -38,6 +38,7 @@ struct listener_config {
     unsigned request_timeout_s; /* from when a request may begin to the last byte of its body */
     size_t request_arena_bytes;
     size_t memory_bytes;         /* of a connection: headers and answer must fit */
+    bool psk;                    /* devices may have a PSK in place of a certificate */
     const char *balancers;       /* whose connections begin with a PROXY header; NULL: nobody's */
     struct listener_peers peers; /* borrowed */
     const struct route_table *tables[LISTENER_MAX_TABLES];

@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "http/psk.h"
 #include "http/tls.h"
 #include "pki/chain.h"
 #include "proto/client_cert.h"
@@ -120,6 +121,8 @@ enum err peer_take(const struct listener_peers *peers, struct MHD_Connection *mh
     if (tls_peer_chain(session, x->arena, x->chain, EXCHANGE_MAX_CHAIN, &x->chain_count))
         return fault_set(&x->fault, FAULT_CHAIN_MALFORMED, "at most %d certificates",
                          EXCHANGE_MAX_CHAIN);
+    if (psk_peer(session, x->arena, &x->psk_identity))
+        return fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
     if (want_binding && tls_channel_binding(session, x->arena, &x->channel_binding))
         return fault_set(&x->fault, FAULT_INTERNAL, "out of memory");
     return ERR_OK;

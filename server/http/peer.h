@@ -19,7 +19,7 @@ enum err peer_headers_check(const struct listener_peers *peers, struct exchange 
 enum err peer_admit(const struct listener_peers *peers, struct MHD_Connection *mhd,
                     struct connection *c, struct exchange *x) MUST_CHECK;
 
-/* The TLS peer's chain, and the channel's binding where it is wanted, unless a proxy speaks.
- * Fault: chain.malformed. */
+/* The TLS peer's chain or PSK identity, and the channel's binding where it is wanted, unless a
+ * proxy speaks. Fault: chain.malformed. */
 enum err peer_take(const struct listener_peers *peers, struct MHD_Connection *mhd,
                    bool want_binding, struct exchange *x) MUST_CHECK;

@@ -20,6 +20,7 @@ struct listener {
     struct MHD_Daemon *daemon;
     struct acceptor *acceptor;
     struct address_list balancers;
+    struct psk_door *door; /* NULL: PSK is never offered here */
     struct connections connections;
     struct source_limit *log_limit; /* connections without a request that are written down */
     uint16_t port;

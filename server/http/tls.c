@@ -9,10 +9,16 @@
 
 enum { MAX_FILE_BYTES = 256 * 1024, MAX_SERVER_CHAIN = 8 };
 
-const char tls_priorities[] =
-    "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:"
-    "+CHACHA20-POLY1305:-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:"
-    "-KX-ALL:+ECDHE-ECDSA:+ECDHE-RSA:%SERVER_PRECEDENCE";
+#define PRIORITIES(groups, exchanges)                                                              \
+    "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:"            \
+    "+CHACHA20-POLY1305:-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:" groups        \
+    "-KX-ALL:" exchanges "+ECDHE-ECDSA:+ECDHE-RSA:%SERVER_PRECEDENCE"
+
+const char tls_priorities[] = PRIORITIES("", "");
+
+/* A client that offers both wants the key it has: no X.509 client offers PSK. For DHE-PSK a client
+ * that names groups (RFC 7919) must find one of them. */
+const char tls_priorities_psk[] = PRIORITIES("+GROUP-FFDHE2048:", "+ECDHE-PSK:+DHE-PSK:");
 
 /* One loaded certificate; kept until the end, as a handshake may still use it. */
 struct generation {

@@ -14,6 +14,9 @@
 /* Priority string: TLS 1.2 and 1.3, X25519 and AES-128-GCM first, no plain PSK. */
 extern const char tls_priorities[];
 
+/* The same and PSK, with an exchange of its own for every connection. */
+extern const char tls_priorities_psk[];
+
 struct tls_identity;
 
 /* Loads PEM files: the chain, leaf first, and its key, whose mode is checked. */

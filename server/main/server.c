@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "enroll/catalog.h"
 #include "enroll/events.h"
+#include "enroll/journal.h"
 #include "enroll/service.h"
 #include "http/probe.h"
 #include "http/random.h"
@@ -20,7 +21,7 @@
 #include "mqtt/mqtt.h"
 #include "ops/credential.h"
 #include "ops/jobs.h"
-#include "ops/journal_keeper.h"
+#include "ops/ticker.h"
 #include "pki/chain.h"
 #include "proto/health/health.h"
 #include "proto/revocation/revocation.h"
@@ -71,7 +72,8 @@ struct server {
     struct listener *scep;       /* likewise */
     struct mqtt *mqtt;           /* NULL: no broker is configured */
     struct jobs *jobs;
-    struct journal_keeper *keeper; /* NULL: no journal is kept */
+    struct ticker *journal_ticker; /* NULL: no journal is kept */
+    struct ticker *catalog_ticker;
     struct events *events;
 };
 
@@ -182,6 +184,7 @@ static enum err device_listen(struct server *s, const struct route_table *const 
     lc.port = (uint16_t)c->listen_device_port;
     lc.max_connections_per_address = (unsigned)c->listen_max_connections_per_address;
     lc.balancers = c->listen_proxy_protocol_from;
+    lc.psk = true;
     enum err e = listener_new(&lc, &s->service, &s->device_gate, &s->device);
     return e ? message_of(message, e, "device listener: address, port or proxy_protocol_from")
              : ERR_OK;
@@ -343,12 +346,26 @@ static enum err events_make(struct server *s, char *message)
     return service_events(&s->service, s->config, &events, &s->events, message);
 }
 
+static void journal_look_after(void *journal)
+{
+    journal_tick(journal);
+}
+
+/* Handshakes take the snapshot as it is, and where nobody asks anything it would grow old. */
+static void catalog_look_at(void *catalog)
+{
+    _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
+    (void)!catalog_get(catalog, &snapshot);
+}
+
 static enum err jobs_make(struct server *s, char *message)
 {
     const struct maintain_settings settings = retention_of(s->config);
     enum err e = jobs_new(&s->service, &settings, &s->jobs);
+    if (!e && s->service.journal)
+        e = ticker_new(journal_look_after, s->service.journal, &s->journal_ticker);
     if (!e)
-        e = journal_keeper_new(s->service.journal, &s->keeper);
+        e = ticker_new(catalog_look_at, s->service.catalog, &s->catalog_ticker);
     return e ? message_of(message, e, "background jobs") : ERR_OK;
 }
 
@@ -552,7 +569,8 @@ void server_free(struct server *s)
     if (!s)
         return;
     jobs_free(s->jobs);
-    journal_keeper_free(s->keeper);
+    ticker_free(s->catalog_ticker);
+    ticker_free(s->journal_ticker);
     events_free(s->events);
     mqtt_free(s->mqtt);
     listener_free(s->scep);

@@ -223,6 +223,7 @@ enum err service_init(struct service *v, struct db *db, const struct config *c,
         e = journal_make(v, c, message);
     if (!e)
         e = secrets_make(v, c, message);
+    catalog_unseal(v->catalog, v->sealer);
     if (!e)
         e = ra_load(v, c, message);
     return e ? e : hooks_make(v, c, message);

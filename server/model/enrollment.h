@@ -58,6 +58,7 @@ struct enrollment_request {
     const char *token;          /* bootstrap token text; NULL: none */
     struct bytes chain[ENROLLMENT_MAX_CHAIN]; /* TLS client certificates, leaf first */
     size_t chain_count;
+    const char *psk_identity;     /* that the TLS connection was made with; NULL: none */
     struct bytes channel_binding; /* of the TLS connection; len 0: none */
     struct bytes csr;             /* as received: base64, PEM or DER */
 

@@ -50,6 +50,7 @@ struct exchange {
     struct bytes body;
     struct bytes chain[EXCHANGE_MAX_CHAIN]; /* the peer's certificates as DER, leaf first */
     size_t chain_count;
+    const char *psk_identity;     /* that the TLS connection was made with; NULL: none */
     struct bytes channel_binding; /* of the TLS connection; len 0: none */
 
     int status;

@@ -24,10 +24,14 @@ static const struct stmt stmts[] = {
      " FROM ca c LEFT JOIN template t ON t.id = c.template_id"
      " LEFT JOIN ca_crl x ON x.ca_id = c.id AND c.crl_mode <> 'off' ORDER BY c.id",
      0},
+    {"catalog_psks",
+     "SELECT id, name, name_lower, product_id, template_id, enabled, primary_key, secondary_key"
+     " FROM enrollment WHERE attestation = 'psk' ORDER BY id",
+     0},
 };
 const struct stmt_set catalog_statements = {stmts, ARRAY_LEN(stmts)};
 
-enum { S_EPOCH, S_PRODUCTS, S_TEMPLATES, S_CAS };
+enum { S_EPOCH, S_PRODUCTS, S_TEMPLATES, S_CAS, S_PSKS };
 
 enum err catalog_epoch(struct db *db, int64_t *ret_epoch, int64_t *ret_wall_us)
 {
@@ -130,6 +134,37 @@ static enum err cas_load(struct db *db, struct arena *arena, struct catalog_rows
     return e;
 }
 
+static enum err psk_load(const PGresult *r, int i, struct arena *arena, struct psk_row *ret)
+{
+    *ret = (struct psk_row){
+        .id = atoll(PQgetvalue(r, i, 0)),
+        .name = arena_strdup(arena, PQgetvalue(r, i, 1)),
+        .name_lower = arena_strdup(arena, PQgetvalue(r, i, 2)),
+        .product_id = atoll(PQgetvalue(r, i, 3)),
+        .template_id = atoll(PQgetvalue(r, i, 4)),
+        .enabled = is_true(r, i, 5),
+    };
+    enum err e = ret->name && ret->name_lower ? ERR_OK : ERR_NO_MEMORY;
+    for (int k = 0; k < 2 && !e; k++)
+        e = db_parse_bytea(arena, PQgetvalue(r, i, 6 + k), &ret->keys[k]);
+    return e;
+}
+
+static enum err psks_load(struct db *db, struct arena *arena, struct catalog_rows *rows)
+{
+    DB_RESULT r = NULL;
+    enum err e = db_query(db, &stmts[S_PSKS], NULL, &r, NULL);
+    if (e)
+        return e;
+    rows->psk_count = (size_t)PQntuples(r);
+    rows->psks = arena_alloc(arena, rows->psk_count * sizeof(*rows->psks));
+    if (!rows->psks)
+        return ERR_NO_MEMORY;
+    for (int i = 0; i < PQntuples(r) && !e; i++)
+        e = psk_load(r, i, arena, &rows->psks[i]);
+    return e;
+}
+
 enum err catalog_load(struct db *db, struct arena *arena, struct catalog_rows *ret_rows)
 {
     struct catalog_rows rows = {0};
@@ -141,6 +176,8 @@ enum err catalog_load(struct db *db, struct arena *arena, struct catalog_rows *r
         e = templates_load(db, arena, &rows);
     if (!e)
         e = cas_load(db, arena, &rows);
+    if (!e)
+        e = psks_load(db, arena, &rows);
     if (!e)
         *ret_rows = rows;
     return e;

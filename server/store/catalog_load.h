@@ -45,6 +45,17 @@ struct ca_cached_row {
     struct bytes crl; /* DER; len 0: none, or it does not count */
 };
 
+/* A group of devices with TLS-PSK. */
+struct psk_row {
+    int64_t id;
+    const char *name;
+    const char *name_lower;
+    int64_t product_id;
+    int64_t template_id;
+    bool enabled;
+    struct bytes keys[2]; /* sealed; primary, secondary */
+};
+
 struct catalog_rows {
     int64_t epoch; /* read first, so that a change while loading is seen as one */
     struct product_row *products;
@@ -53,6 +64,8 @@ struct catalog_rows {
     size_t template_count;
     struct ca_cached_row *cas;
     size_t ca_count;
+    struct psk_row *psks;
+    size_t psk_count;
 };
 
 /* And what the registry takes the time for, microseconds since 1970. */

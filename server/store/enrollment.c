@@ -30,12 +30,12 @@ const struct stmt_set enrollment_statements = {stmts, ARRAY_LEN(stmts)};
 
 enum { S_CANDIDATES, S_ASSIGNMENT, S_KEEP, S_GET, S_SECRET };
 
-static const char *const attestation_names[] = {"symmetric-key", "x509", "tpm"};
+static const char *const attestation_names[] = {"symmetric-key", "x509", "tpm", "psk"};
 
 static enum attestation attestation_parse(const char *text)
 {
     enum attestation a = ATTEST_SYMMETRIC;
-    while (a < ATTEST_TPM && strcmp(text, attestation_names[a]) != 0)
+    while (a < ATTEST_PSK && strcmp(text, attestation_names[a]) != 0)
         a++;
     return a;
 }

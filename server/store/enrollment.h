@@ -12,7 +12,7 @@
 #include "store/db.h"
 #include "store/statements.h"
 
-enum attestation { ATTEST_SYMMETRIC, ATTEST_X509, ATTEST_TPM };
+enum attestation { ATTEST_SYMMETRIC, ATTEST_X509, ATTEST_TPM, ATTEST_PSK };
 
 /* Absent bytes have a NULL data pointer. */
 struct enrollment_row {

@@ -4,6 +4,7 @@
 #include "model/device.h"
 #include "model/fault.h"
 #include "model/profile.h"
+#include "model/psk_identity.h"
 #include "model/revocation.h"
 #include "model/serial.h"
 #include "suite.h"
@@ -104,7 +105,46 @@ START_TEST(reasons_of_revocation_by_name_and_number)
 }
 END_TEST
 
+#define LONG_64 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+START_TEST(identities_of_psk)
+{
+    struct psk_identity id;
+    ck_assert_int_eq(psk_identity_parse(bytes_text("pump_a.b-c/00:1A.b_c-d"), &id), ERR_OK);
+    ck_assert_str_eq(id.product, "pump_a.b-c");
+    ck_assert_str_eq(id.serial, "00:1A.b_c-d");
+    ck_assert(!id.secondary);
+    ck_assert_int_eq(psk_identity_parse(bytes_text("p/s#2"), &id), ERR_OK);
+    ck_assert_str_eq(id.product, "p");
+    ck_assert_str_eq(id.serial, "s");
+    ck_assert(id.secondary);
+    ck_assert_int_eq(psk_identity_parse(bytes_text(LONG_64 "/s"), &id), ERR_OK);
+    ck_assert_int_eq(psk_identity_parse(bytes_text("p/" LONG_64 "#2"), &id), ERR_OK);
+    ck_assert_uint_eq(strlen(id.serial), SERIAL_MAX_CHARS);
+}
+END_TEST
+
+START_TEST(what_is_no_identity_of_psk)
+{
+    static const char *const bad[] = {
+        "",     "/",    "p",     "p/",      "/s",     "p/s/t",   "p//s",  "p/#2",  "#2",
+        "p#2",  "p/s#", "p/s#1", "p/s#2#2", "p/s#22", "p s/t",   "p/s t", "p/s\n", "p/\xc3\xa9",
+        "p:/s", "#2/s", "p#2/s", "p/s?",    "p/s%41", "p\x7f/s", "p/s ",  "p/*",   "../s/t"};
+    struct psk_identity id = {.product = "kept"};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        ck_assert_msg(psk_identity_parse(bytes_text(bad[i]), &id) == ERR_INVALID, "%s", bad[i]);
+    ck_assert_int_eq(psk_identity_parse(bytes_of("p/s\0t", 5), &id), ERR_INVALID);
+    ck_assert_int_eq(psk_identity_parse(bytes_of("p/s\0", 4), &id), ERR_INVALID);
+    ck_assert_int_eq(psk_identity_parse(bytes_of("p\0/s", 4), &id), ERR_INVALID);
+    ck_assert_int_eq(psk_identity_parse(bytes_of(NULL, 0), &id), ERR_INVALID);
+    ck_assert_int_eq(psk_identity_parse(bytes_text("a" LONG_64 "/s"), &id), ERR_INVALID);
+    ck_assert_int_eq(psk_identity_parse(bytes_text("p/a" LONG_64), &id), ERR_INVALID);
+    ck_assert_int_eq(psk_identity_parse(bytes_text(LONG_64 "/" LONG_64), &id), ERR_INVALID);
+    ck_assert_str_eq(id.product, "kept");
+}
+END_TEST
+
 SUITE("model", every_fault_has_a_row_and_codes_are_unique, hidden_faults_are_told_as_one,
       fault_set_keeps_a_bounded_detail, a_device_walks_forward_and_only_the_stated_ways_back,
       serials_in_their_canonical_form, kinds_of_keys_have_names,
-      reasons_of_revocation_by_name_and_number)
+      reasons_of_revocation_by_name_and_number, identities_of_psk, what_is_no_identity_of_psk)

@@ -14,7 +14,6 @@
 #include "proto/admin/hooks.h"
 
 enum {
-    MAX_PLACE_BYTES = 192,
     MAX_NAME_CHARS = 128,
     MADE_KEY_BYTES = 64,
     MAX_KEY_TEXT_BYTES = 128,
@@ -38,8 +37,8 @@ static const char *const public_names[] = {"endorsement_key", "storage_root_key"
     }
 /* What both kinds have. */
 #define COMMON                                                                                     \
-    TEXT("template", false, 0, NULL), TEXT("attestation", true, 0, "symmetric-key x509 tpm"),      \
-        TEXT("primary_key", false, 0, NULL), TEXT("secondary_key", false, 0, NULL), POLICIES
+    TEXT("template", false, 0, NULL), TEXT("primary_key", false, 0, NULL),                         \
+        TEXT("secondary_key", false, 0, NULL), POLICIES
 #define POLICIES                                                                                   \
     TEXT("allocation", false, 0, "static hashed weighted"),                                        \
         {"endpoints", ARG_BODY, ARG_TEXTS, false, 0, MAX_ENDPOINTS, NULL},                         \
@@ -61,7 +60,8 @@ const struct admin_call enrollment_create_call = {
     .status = 201,
     .before = enrollment_create_before,
     .after = enrollment_keys_after,
-    .args = {GROUPED(ARG_FALSE), TEXT("registration_id", true, 0, NULL), COMMON,
+    .args = {GROUPED(ARG_FALSE), TEXT("registration_id", true, 0, NULL),
+             TEXT("attestation", true, 0, "symmetric-key x509 tpm"), COMMON,
              TEXT("certificate", false, MAX_PEM_BYTES, NULL),
              TEXT("secondary_certificate", false, MAX_PEM_BYTES, NULL),
              TEXT("endorsement_key", false, MAX_PUBLIC_CHARS, NULL),
@@ -73,8 +73,9 @@ const struct admin_call enrollment_group_create_call = {
     .status = 201,
     .before = enrollment_create_before,
     .after = enrollment_keys_after,
-    .args = {GROUPED(ARG_TRUE), TEXT("name", true, 0, NULL), COMMON, TEXT("ca", false, 0, NULL),
-             TEXT("roots", false, MAX_PEM_BYTES, NULL), LIMITS}};
+    .args = {GROUPED(ARG_TRUE), TEXT("name", true, 0, NULL),
+             TEXT("attestation", true, 0, "symmetric-key x509 tpm psk"), COMMON,
+             TEXT("ca", false, 0, NULL), TEXT("roots", false, MAX_PEM_BYTES, NULL), LIMITS}};
 
 const struct admin_call enrollment_update_call = {
     .desk = DESK_ENROLLMENT_UPDATE,
@@ -132,7 +133,7 @@ static enum err key_seal(struct service *service, struct exchange *x, json_t *ar
     const char *name = text_of(args, "name");
     for (size_t i = 0; name[i] && i < MAX_NAME_CHARS; i++)
         lower[i] = (char)tolower((unsigned char)name[i]);
-    buf_init(&place, MAX_PLACE_BYTES);
+    buf_init(&place, SECRETS_MAX_PLACE_BYTES);
     buf_init(&sealed, SECRETS_MAX_KEY_BYTES + SEAL_OVERHEAD_BYTES);
     secrets_place(&place, grouped, lower, slot);
     if (place.overflow || seal_close(service->sealer, buf_text(&place), key, &sealed))
@@ -207,21 +208,39 @@ static enum err roots_check(struct exchange *x, const json_t *args)
     return ERR_OK;
 }
 
+/* It has keys, which are made or given when it is made. */
+static bool is_keyed(const char *attestation)
+{
+    return strcmp(attestation, "symmetric-key") == 0 || strcmp(attestation, "psk") == 0;
+}
+
+/* A device with a PSK is assigned nothing: what only DPS tells would never be told. */
+static enum err psk_members_check(struct exchange *x, const json_t *args)
+{
+    static const char *const told[] = {"allocation", "endpoints", "reprovision", "migrate",
+                                       "payload"};
+    for (size_t i = 0; i < ARRAY_LEN(told); i++) {
+        if (json_object_get(args, told[i]))
+            return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "%s is not for attestation psk",
+                             told[i]);
+    }
+    return ERR_OK;
+}
+
 /* Which members belong to which attestation. */
 static enum err members_check(struct exchange *x, const json_t *args, bool grouped)
 {
     static const struct {
         const char *name;
         const char *attestation;
-    } rules[] = {{"primary_key", "symmetric-key"},
-                 {"secondary_key", "symmetric-key"},
-                 {"certificate", "x509"},
-                 {"secondary_certificate", "x509"},
-                 {"ca", "x509"},
-                 {"endorsement_key", "tpm"},
-                 {"storage_root_key", "tpm"},
-                 {"roots", "tpm"}};
+    } rules[] = {{"certificate", "x509"},    {"secondary_certificate", "x509"}, {"ca", "x509"},
+                 {"endorsement_key", "tpm"}, {"storage_root_key", "tpm"},       {"roots", "tpm"}};
     const char *attestation = text_of(args, "attestation");
+    for (size_t i = 0; i < ARRAY_LEN(key_names) && !is_keyed(attestation); i++) {
+        if (json_object_get(args, key_names[i]))
+            return fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
+                             "%s is for attestation symmetric-key, or psk", key_names[i]);
+    }
     for (size_t i = 0; i < ARRAY_LEN(rules); i++) {
         if (json_object_get(args, rules[i].name) && strcmp(attestation, rules[i].attestation) != 0)
             return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "%s is for attestation %s",
@@ -233,7 +252,7 @@ static enum err members_check(struct exchange *x, const json_t *args, bool group
     if (needed && !json_object_get(args, needed))
         return fault_set(&x->fault, FAULT_REQUEST_MALFORMED, "attestation %s needs %s", attestation,
                          needed);
-    return ERR_OK;
+    return strcmp(attestation, "psk") == 0 ? psk_members_check(x, args) : ERR_OK;
 }
 
 /* Its name, and the template where it names none. */
@@ -267,8 +286,8 @@ static enum err enrollment_fill(struct service *service, struct exchange *x, jso
         e = members_check(x, args, grouped);
     if (e)
         return e;
-    bool symmetric = strcmp(text_of(args, "attestation"), "symmetric-key") == 0;
-    for (size_t i = 0; i < ARRAY_LEN(key_names) && symmetric && !e; i++)
+    bool keyed = is_keyed(text_of(args, "attestation"));
+    for (size_t i = 0; i < ARRAY_LEN(key_names) && keyed && !e; i++)
         e = slot_fill(service, x, args, grouped, (enum secrets_slot)i, keys);
     for (size_t i = 0; i < ARRAY_LEN(certificate_names) && !e; i++)
         e = certificate_fill(x, args, certificate_names[i]);

@@ -375,7 +375,7 @@ static const struct route routes[] = {
         .args = {{"grouped", ARG_TRUE, ARG_BOOL, false, 0, 0, NULL},
                  QUERY("product"),
                  QUERY("template"),
-                 QUERY_WORD("attestation", "symmetric-key x509 tpm")}),
+                 QUERY_WORD("attestation", "symmetric-key x509 tpm psk")}),
     {HTTP_POST, V1 "/enrollment-groups", "application/json", SMALL_BODY_BYTES * 2, ADMIN_OPERATOR,
      admin_handle, &enrollment_group_create_call},
     POST("/enrollment-groups:import", ADMIN_OPERATOR, MAX_CERT_IMPORT_BYTES,

@@ -76,6 +76,7 @@ static enum err request_fill(struct service *service, struct exchange *x, const 
         .claimed_serial = auth.serial ? auth.serial : b->serial,
         .token = auth.token,
         .chain_count = x->chain_count,
+        .psk_identity = x->psk_identity,
         .channel_binding = x->channel_binding,
         .gate = service->device_gate,
         .csr = bytes_text(b->csr),
