@@ -72,8 +72,10 @@ class Stack:
         self.process = None
         self.token = None
         self.prefix = []  # what musterd is started by
+        self.doors = False  # SCEP, and keys that both sides know: they need files that are made after init
 
     def __enter__(self):
+        self.doors = True
         self.pg_start()
         try:
             self.configure()
@@ -124,10 +126,11 @@ class Stack:
             "enrol": {"default_template": "open", "refused_tokens_burst": 100000},
             "admin": {"login_failures_per_minute": 10000},
             "trail": {"records_per_source_s": 1000, "records_per_source_burst": 10000},
-            "secrets": {"key": "secrets.key"},
-            "scep": {"certificate": self.folder / "scep-ra.pem", "key": "scep-ra.key", "address": "127.0.0.1", "port": 0},
             "dps": {"id_scope": SCOPE},
         }
+        if self.doors:
+            sections["secrets"] = {"key": "secrets.key"}
+            sections["scep"] = {"certificate": self.folder / "scep-ra.pem", "key": "scep-ra.key", "address": "127.0.0.1", "port": 0}
         for key, value in extra.items():
             section, name = key.split("__")
             sections.setdefault(section, {})[name] = value
