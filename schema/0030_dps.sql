@@ -501,6 +501,9 @@ BEGIN
             PERFORM muster.refuse('request.conflict', format('template %s is of another product', t.name));
         END IF;
     END IF;
+    IF x.attestation = 'psk' AND a ?| '{allocation,endpoints,reprovision,migrate,payload}' THEN
+        PERFORM muster.refuse('request.conflict', format('%s is by PSK: its devices are assigned nothing', x.name));
+    END IF;
     UPDATE muster.enrollment SET etag = etag + 1, updated_at = clock_timestamp(), template_id = COALESCE(t.id, template_id),
             enabled = COALESCE((a->>'enabled')::boolean, enabled), allocation = COALESCE(a->>'allocation', allocation),
             endpoints = COALESCE(hosts, endpoints), sticky = COALESCE(a->>'reprovision' = 'sticky', sticky),

@@ -107,6 +107,8 @@ class Spec:
             self.codes_met.add("tpm.challenge")
         elif operation and operation.dps and status >= 400 and "errorCode" in value:
             self._dps_problem(operation, status, value)
+        elif operation and operation.dps and isinstance(value, dict) and value.get("status") == "failed":
+            self.said({400208: "enrollment.no_endpoint"}[value["registrationState"]["errorCode"]])
         elif isinstance(value, dict) and (status >= 400 or status == 202 and not operation.dps):
             self._problem(operation, status, value)
         self.schemas.check(value, media["schema"], f"{operation.name} {status}")
@@ -121,6 +123,11 @@ class Spec:
             if name in headers:
                 schema = header["schema"]
                 self.schemas.check(int(headers[name]) if schema.get("type") == "integer" else headers[name], schema, f"header {name}", f"header {name}")
+
+    def said(self, code):
+        """A code that was told inside an answer of another protocol, which has its own shape of a refusal."""
+        self.need(code in self.faults, f"the code {code} is not in fault_table.h")
+        self.codes_met.add(code)
 
     def _dps_problem(self, operation, status, problem):
         code = problem["info"]["code"]

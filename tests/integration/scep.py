@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import datetime
 
+import openapi
 from client import name_of, new_key
 
 OIDS = {n: f"2.16.840.1.113733.1.9.{k}" for n, k in (("type", 2), ("status", 3), ("fail", 4), ("nonce", 5), ("recipient", 6), ("transaction", 7))}
@@ -91,6 +92,8 @@ class Reply:
         self.digest = info["digest_algorithm"]["algorithm"].native
         content = signed["encap_content_info"]["content"].native
         self.certs, self.crls = [], []
+        if self.text:
+            openapi.SPEC.said(self.text.split(":")[0])
         if self.status != "0":
             assert content is None  # RFC 8894 3.2.2
             return
@@ -121,7 +124,9 @@ class Scep:
         try:
             c.request(method, f"{self.path}?{query}", body, {"Content-Type": kind} if kind else {})
             answer = c.getresponse()
-            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+            got, text = {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+            openapi.SPEC.seen("device", method, f"{self.path}?{query}", kind, body, answer.status, got, text)
+            return answer.status, got, text
         finally:
             c.close()
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from cryptography import x509
 
-from client import Device, fingerprint, new_csr, new_key, spki_sha256, unique
+from client import Device, cert_pem, fingerprint, new_csr, new_key, spki_sha256, unique
 from factory import Authority
 from dps import Registrant, derive, endpoint, enrollment, group, sas
 from stack import SCOPE, Refused
@@ -250,7 +250,6 @@ def self_signed(cn, days=(-1, 365)):
 
 
 def pinned(stack, cn=None, days=(-1, 365), registration_id=None, **more):
-    from client import cert_pem
     cn = cn or unique("x509")
     key, cert = self_signed(cn, days)
     enrollment(stack, registration_id or cn, "x509", certificate=cert_pem(cert).decode(), **more)
@@ -443,6 +442,64 @@ def test_thousands_are_imported_with_a_result_each(stack):
     assert "primary_key" in done[0] and "primary_key" not in done[400]
     assert Registrant(stack, ids[7], done[7]["primary_key"]).assigned()
     assert Registrant(stack, ids[399], done[399]["secondary_key"]).assigned()
+
+
+def test_all_that_an_individual_enrollment_says(stack):
+    """Each of its members, and what each does."""
+    master, other = base64.b64encode(bytes(range(32))).decode(), base64.b64encode(bytes(range(16))).decode()
+    serial = unique("board")
+    d, made = individual(stack, serial=serial, note="bench", primary_key=master, secondary_key=other, allocation="static", endpoints=["broker-a.example.com"])
+    assert (made["primary_key"], made["secondary_key"], made["serial"], made["note"]) == (master, other, serial, "bench")
+    state = Registrant(stack, d.id, other).assigned()
+    assert state["deviceId"] == f"open-{serial}" and state["assignedHub"] == "broker-a.example.com"
+    assert stack.device(serial)["state"] == "PROVISIONED"
+    changed = stack.v1("POST", f"/enrollments/{d.id}/update", {"template": "both", "allocation": "weighted", "endpoints": ["broker-b.example.com"], "reprovision": "sticky",
+                                                               "migrate": False, "payload": {"every": 5}})
+    assert (changed["template"], changed["allocation"], changed["reprovision"], changed["migrate"], changed["payload"]) == ("both", "weighted", "sticky", False, {"every": 5})
+    again = d.assigned()
+    assert again["assignedHub"] == "broker-a.example.com" and again["payload"] == {"every": 5}  # sticky
+    listed = {e["registration_id"] for e in stack.v1("GET", "/enrollments?template=both&product=pump&attestation=symmetric-key&limit=1000")}
+    assert d.id in listed
+    with pytest.raises(Refused) as e:
+        stack.v1("POST", f"/enrollments/{d.id}/update", {"template": "folded"})
+    assert e.value.code == "request.conflict"
+
+
+def test_a_second_certificate_takes_over(stack):
+    """The one that a device has next is pinned beside the one that it has now."""
+    cn = unique("x509")
+    (key, cert), (next_key, next_cert) = self_signed(cn), self_signed(cn)
+    made = enrollment(stack, cn, "x509", certificate=cert_pem(cert).decode(), secondary_certificate=cert_pem(next_cert).decode())
+    assert (made["certificate"], made["secondary_certificate"]) == (fingerprint(cert), fingerprint(next_cert))
+    assert Registrant(stack, cn, chain=[cert], tls_key=key).assigned()["deviceId"] == Registrant(stack, cn, chain=[next_cert], tls_key=next_key).assigned()["deviceId"]
+
+
+def test_all_that_a_group_says(stack):
+    master, other = base64.b64encode(bytes(range(40))).decode(), base64.b64encode(bytes(range(20))).decode()
+    g = group(stack, primary_key=master, secondary_key=other, note="line 3", reprovision="sticky", migrate=False, payload={"v": 1})
+    assert (g["primary_key"], g["secondary_key"], g["note"], g["reprovision"], g["migrate"], g["payload"]) == (master, other, "line 3", "sticky", False, {"v": 1})
+    name = unique("said")
+    d = Registrant(stack, name, derive(master, name))
+    assert d.assigned()["payload"] == {"v": 1}
+    changed = stack.v1("POST", f"/enrollment-groups/{g['name']}/update", {"template": "both", "allocation": "static", "endpoints": ["broker-c.example.com"], "reprovision": "update",
+                                                                          "migrate": True, "payload": {"v": 2}, "warn_devices": 7, "note": "line 4"})
+    assert (changed["template"], changed["endpoints"], changed["warn_devices"], changed["note"]) == ("both", ["broker-c.example.com"], 7, "line 4")
+    state = Registrant(stack, name, derive(other, name)).assigned()
+    assert state["assignedHub"] == "broker-c.example.com" and state["payload"] == {"v": 2}
+    assert g["name"] in {x["name"] for x in stack.v1("GET", "/enrollment-groups?template=both&product=pump&attestation=symmetric-key&limit=1000")}
+
+
+def test_without_a_key_outside_the_registry_there_are_no_secrets(fresh):
+    endpoint(fresh, "broker-a.example.com")
+    d, _ = individual(fresh)
+    fresh.stop()
+    fresh.doors = False
+    fresh.configure()
+    fresh.start()
+    with pytest.raises(Refused) as e:
+        enrollment(fresh)
+    assert e.value.code == "secrets.unavailable"
+    assert d.register()[0] == 202 and fresh.last_attempt(d.id)[0] == "secrets.unavailable"  # it asks again; an SDK would die of a 503
 
 
 def test_members_that_do_not_go_together(stack):

@@ -462,6 +462,11 @@ def test_what_a_group_may_be(stack, group):
     assert [g["name"] for g in stack.v1("GET", "/enrollment-groups?attestation=psk")] == [group["name"]]
 
 
+def test_a_group_assigns_nothing_later_either(stack, group):
+    for more in ({"payload": {}}, {"endpoints": []}, {"migrate": False}):
+        assert refused(lambda: stack.v1("POST", f"/enrollment-groups/{group['name']}/update", more))[1] == "request.conflict"
+
+
 def test_the_command(stack):
     name = unique("by-command")
     made = stack.cli_json("enrollment-group", "create", name, "--attestation", "psk", "--template", "open")
