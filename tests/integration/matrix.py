@@ -102,12 +102,14 @@ device of another        | ok                   | ok                   | csr.sub
 claim                    | ok                  | ok                  | ok                  | claim.wrong_template| cert.wrong_purpose  | ok                  | claim.wrong_template| ok                  | cert.unknown        | request.not_implemented| ok                  | ok | station.unknown
 server certificate       | ok                   | ok                   | chain.invalid        | chain.invalid        | chain.invalid        | chain.invalid        | chain.invalid        | chain.invalid        | chain.invalid        | request.not_implemented  | chain.invalid        | chain.invalid | station.unknown
 station                  | ok                   | ok                   | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | ca.not_registered    | request.not_implemented  | ca.not_registered    | ca.not_registered | ok
+psk                      | ok                   | ok                   | ok                   | ok                   | auth.required        | ok                   | ok                   | ok                   | auth.required        | request.not_implemented  | auth.required        | auth.required | auth.required
+psk wrong                | hung up | hung up | hung up | hung up | hung up | hung up | hung up | hung up | hung up | hung up | hung up | hung up | hung up
 issuing CA's certificate | hung up              | hung up              | hung up              | hung up              | hung up              | hung up              | hung up              | hung up              | hung up              | hung up                  | hung up              | hung up | hung up
 Client-Cert header       | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused | proxy.header_refused     | proxy.header_refused | proxy.header_refused | proxy.header_refused
 """)
 
 # What each credential is worth at the two doors that have credentials of their own: nothing but the reason
-AT_DPS = {"none": "auth.required", "symmetric key": "ok", "authorization malformed": "sas.malformed", "basic": "sas.malformed", "bearer": "sas.malformed", "admin token": "sas.malformed",
+AT_DPS = {"psk": "auth.required", "psk wrong": "hung up", "none": "auth.required", "symmetric key": "ok", "authorization malformed": "sas.malformed", "basic": "sas.malformed", "bearer": "sas.malformed", "admin token": "sas.malformed",
           "factory own": "enrol.refused", "factory of another": "enrol.refused", "factory unregistered CA": "ca.not_registered", "factory deactivated CA": "ca.not_registered",
           "factory expired": "cert.expired", "factory not yet valid": "cert.not_yet_valid", "factory revoked": "enrol.refused", "claim": "enrol.refused", "server certificate": "chain.invalid",
           "station": "ca.not_registered", "issuing CA's certificate": "hung up", "Client-Cert header": "proxy.header_refused"}

@@ -59,13 +59,18 @@ class PskDevice:
             raise NoHandshake(done.stderr.decode())
         return m.group(1).decode(), m.group(2).decode()
 
-    def request(self, method, path, body=b"", headers=None):
+    def exchange(self, method, path, body=b"", headers=None):
+        """(status, headers, body) whatever the status; NoHandshake where there is no answer."""
         done = s_client(self.stack.port, "-quiet", *self.options(), *self.how, data=http(method, path, body, headers))
         if b"HTTP/1.1" not in done.stdout:
             raise NoHandshake(done.stderr.decode())
         status, got, text = answer_of(done.stdout)
         kind = (headers or {}).get("Content-Type")
         openapi.SPEC.seen("device", method, path, kind, body, status, got, text)
+        return status, got, text
+
+    def request(self, *args, **kw):
+        status, got, text = self.exchange(*args, **kw)
         if status not in (200, 202):
             raise Refused(status, got, text)
         return status, got, text

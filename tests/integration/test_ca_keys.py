@@ -8,7 +8,9 @@ import time
 import pytest
 from cryptography import x509
 
-from client import Device, cert_pem, fingerprint, new_key
+from client import Device, cert_pem, fingerprint, new_key, unique
+from dps import Registrant, endpoint, enrollment
+from scep import Scep
 from stack import ROOT, Refused, Stack, wait_for
 
 PASSPHRASE, PIN = "correct horse battery", "824731"
@@ -228,6 +230,36 @@ def test_a_wrong_pin_or_no_module(tmp_path, token):
         stack.configure()
         done = stack.musterd("init", "--key-uri", uri, check=False)
         assert done.returncode == 1 and "opening the key" in done.stderr
+        stack.pg_stop("immediate")
+
+
+def test_the_keys_of_secrets_and_scep_in_a_token(tmp_path, token):
+    """What seals symmetric keys, and the registration authority's, which deciphers: neither is a file."""
+    sealing, ra = token.key("sealing", "RSA:2048"), token.key("ra", "RSA:2048")
+    scep = {"scep__certificate": tmp_path / "ra.pem", "scep__key": ra, "scep__address": "127.0.0.1", "scep__port": 0}
+    with Made(tmp_path, secrets__key=sealing, **scep, **token.settings(tmp_path)) as stack:
+        stack.init()
+        stack.musterd("add-ra", "--organization", "Test")
+        stack.start()
+        stack.seed()
+        endpoint(stack, "broker.example.com")
+        made = enrollment(stack)
+        device = Registrant(stack, made["registration_id"], made["primary_key"])
+        device.assigned()
+        stack.stop()
+        stack.start()
+        device.assigned()  # opened once more
+        assert Scep(stack).enrol(unique("hsm"), stack.mint("open"))[1].status == "0"
+        assert together(lambda: Scep(stack).enrol(unique("hsm"), stack.mint("open"))[1].certs[0], 20) == []
+        stack.stop()
+        stack.settings["secrets__key"] = token.key("another", "RSA:2048")
+        stack.configure()
+        done = stack.musterd("serve", check=False)
+        assert done.returncode == 1 and "not the one that the registry's secrets are sealed under" in done.stderr
+        stack.settings["secrets__key"] = token.key("curve")
+        stack.configure()
+        done = stack.musterd("serve", check=False)
+        assert done.returncode == 1 and "must be an RSA key" in done.stderr
         stack.pg_stop("immediate")
 
 

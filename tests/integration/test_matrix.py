@@ -19,6 +19,7 @@ from claims import CREATE_FROM_CSR, Claim
 from client import Device, basic, cert_pem, certs_of, fingerprint, name_of, new_csr, new_key, request, tls_context, unique
 from dps import Registrant, endpoint, enrollment, group, sas
 from factory import NDJSON, Authority, Station, lines_of, unit
+from psk import NoHandshake, PskDevice
 from scep import PKCS_REQ, Reply, Scep, csr as csr_of, self_signed
 from stack import ROOT, Refused, Stack
 from test_foreign_crl import crl_of
@@ -99,6 +100,7 @@ class World:
         self.registrant = Registrant(stack, unique("mx-dps"))
         self.registrant.symmetric = enrollment(stack, self.registrant.id)["primary_key"]
         self.registrant.assigned()
+        self.psk = group(stack, attestation="psk", template="matrix")
         self.lasting = self.enrolled()
         self.name = ari_name(self.lasting.cert)
 
@@ -208,6 +210,9 @@ def credential(world, kind, template):
     """(serial, headers, chain, key, name in the CSR) of a row."""
     if kind == "none":
         return world.lasting.serial, {}, None, None, None
+    if kind.startswith("psk"):
+        serial = world.allowed()
+        return serial, {}, PskDevice(world.stack, world.psk, serial, "matrix", key=bytes(32) if kind == "psk wrong" else None), None, None
     if kind == "symmetric key":
         return world.registrant.id, {"Authorization": sas(world.registrant.symmetric, world.registrant.id)}, None, None, None
     if kind == "authorization malformed":
@@ -266,6 +271,8 @@ def through_passthrough(stack, method, path, body, headers):
 def send(world, who, method, path, body, headers, chain, key):
     """The request by itself (who is None), or by way of somebody who forwards the chain."""
     stack = world.stack
+    if isinstance(chain, PskDevice):
+        return chain.exchange(method, path, body or b"", headers)
     if who is None:
         return request(stack, method, path, body, headers, chain, key)
     headers = {**headers, **forwarded(chain[0])}
@@ -340,7 +347,7 @@ def ask_device(world, route, kind, who=None):
     before = world.snapshot()
     try:
         status, _, answer = send(world, who, route[0], path.format(name=world.name, **dps_names(world, kind)), body, headers, chain, key)
-    except (ConnectionError, ssl.SSLError):
+    except (ConnectionError, ssl.SSLError, NoHandshake):
         return "hung up", before, serial, b""
     return code_of(column, status, answer, client), before, serial, answer
 
