@@ -13,6 +13,7 @@
 #include "enroll/crls.h"
 #include "enroll/foreign_crls.h"
 #include "enroll/service.h"
+#include "pki/scep.h"
 #include "store/expiry.h"
 
 enum { PARTITIONS_S = 3600, TICK_S = 60, MAX_ALERTS_BYTES = 16 << 20, US_PER_S = 1000000 };
@@ -101,7 +102,9 @@ static void expiry_run(struct service *service)
     const char *const *events = NULL;
     size_t count = 0;
     arena_init(&arena, MAX_ALERTS_BYTES);
-    enum err e = expiry_tell(service->db, service->server_cert_ends_s, &arena, &events, &count);
+    int64_t ra_ends_s = service->scep ? scep_ra_not_after_s(service->scep) : 0;
+    enum err e =
+        expiry_tell(service->db, service->server_cert_ends_s, ra_ends_s, &arena, &events, &count);
     if (e)
         log_text(LOG_WARN, "jobs.expiry_failed", "error", err_name(e));
     for (size_t i = 0; i < count; i++) {

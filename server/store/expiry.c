@@ -6,7 +6,7 @@
 /* A first look at a large registry takes longer than a statement may otherwise. */
 static const struct stmt stmts[] = {
     {"expiry_patience", "SELECT set_config('statement_timeout', '300000', true)", 0},
-    {"expiry_tell", "SELECT e FROM expiry_tell($1::bigint) e", 1},
+    {"expiry_tell", "SELECT e FROM expiry_tell($1::bigint, $2::bigint) e", 2},
 };
 const struct stmt_set expiry_statements = {stmts, ARRAY_LEN(stmts)};
 
@@ -15,13 +15,14 @@ enum { NUMBER_BYTES = 24 };
 
 struct telling {
     const char *server_ends;
+    const char *ra_ends;
     PGresult *rows;
 };
 
 static enum err tell(struct db_conn *conn, void *ctx)
 {
     struct telling *t = ctx;
-    const char *params[] = {t->server_ends};
+    const char *params[] = {t->server_ends, t->ra_ends};
     DB_RESULT patience = NULL;
     db_result_done(&t->rows);
     t->rows = NULL;
@@ -29,12 +30,13 @@ static enum err tell(struct db_conn *conn, void *ctx)
     return e ? e : db_exec(conn, &stmts[S_TELL], params, &t->rows);
 }
 
-enum err expiry_tell(struct db *db, int64_t server_ends_s, struct arena *arena,
+enum err expiry_tell(struct db *db, int64_t server_ends_s, int64_t ra_ends_s, struct arena *arena,
                      const char *const **ret_events, size_t *ret_count)
 {
-    char ends[NUMBER_BYTES];
-    struct telling telling = {ends, NULL};
-    snprintf(ends, sizeof(ends), "%" PRId64, server_ends_s);
+    char server_ends[NUMBER_BYTES], ra_ends[NUMBER_BYTES];
+    struct telling telling = {server_ends, ra_ends, NULL};
+    snprintf(server_ends, sizeof(server_ends), "%" PRId64, server_ends_s);
+    snprintf(ra_ends, sizeof(ra_ends), "%" PRId64, ra_ends_s);
     enum err e = db_transaction(db, tell, &telling, NULL);
     DB_RESULT r = telling.rows;
     if (e)

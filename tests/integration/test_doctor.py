@@ -2,6 +2,7 @@
 import datetime
 import ipaddress
 import os
+import subprocess
 
 import pytest
 from cryptography import x509
@@ -9,8 +10,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from client import Device, cert_pem, key_pem, new_key
+from dps import Registrant, derive, endpoint, group
 from factory import Authority
-from stack import Refused
+from stack import Refused, wait_for
 from test_reload import hup
 
 
@@ -26,7 +28,7 @@ def test_a_healthy_installation(fresh):
     found = findings(fresh)
     assert {f["severity"] for f in found.values()} == {"ok"}, found
     assert {"database", "server certificate", "approvals", "schema", "clock", "issuers", "ca root", "ca issuing-1", "default template", "products", "stuck devices", "quarantine storm",
-            "quarantine", "unknown issuers", "certificates", "partitions"} <= set(found)
+            "quarantine", "unknown issuers", "certificates", "partitions", "SCEP registration authority", "enrollment groups"} <= set(found)
     done = fresh.cli("doctor")
     assert "ok       schema" in done.stdout
 
@@ -95,6 +97,39 @@ def test_the_servers_certificate(fresh):
         hup(fresh, "config.reloaded")
         found = findings(fresh)["server certificate"]
         assert found["severity"] == wanted and f" {days} days" in found["detail"] and bool(found["remedy"]) == (wanted != "ok")
+
+
+def test_the_registration_authority_of_scep(fresh):
+    ca = fresh.folder / "ca"
+    subprocess.run(["openssl", "req", "-new", "-key", ca / "scep-ra.key", "-subj", "/CN=ra", "-out", fresh.folder / "ra.csr"], check=True)
+    for days, wanted in [(40, "ok"), (20, "warning"), (3, "error")]:
+        subprocess.run(["openssl", "x509", "-req", "-in", fresh.folder / "ra.csr", "-CA", ca / "issuing-1.pem", "-CAkey", ca / "issuing-1.key", "-days", str(days),
+                        "-out", fresh.folder / "scep-ra.pem"], check=True, capture_output=True)
+        fresh.stop()
+        fresh.start()
+        found = findings(fresh)["SCEP registration authority"]
+        assert found["severity"] == wanted and bool(found["remedy"]) == (wanted != "ok")
+        told = "SELECT payload FROM outbox WHERE event = 'scep_ra.expiring' AND payload->>'threshold_s' = %s"
+        if days < 30:
+            wait_for("the event", lambda: len(fresh.sql(told, {20: "2592000", 3: "604800"}[days])) == 1)
+    fresh.musterd("add-ra")
+    fresh.stop()
+    fresh.start()
+    assert severity(fresh, "SCEP registration authority") == "ok"
+    fresh.stop()
+    fresh.doors = False
+    fresh.configure()
+    fresh.start()
+    assert "SCEP registration authority" not in findings(fresh)
+
+
+def test_a_group_that_has_grown_large(fresh):
+    endpoint(fresh, "broker.example.com")
+    made = group(fresh, warn_devices=1)
+    assert severity(fresh, "enrollment groups") == "ok"
+    Registrant(fresh, "large-1", derive(made["primary_key"], "large-1")).assigned()
+    found = findings(fresh)["enrollment groups"]
+    assert found["severity"] == "warning" and found["remedy"]
 
 
 def test_registered_cas_and_approvals(fresh):

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "enroll/catalog.h"
 #include "enroll/service.h"
+#include "pki/scep.h"
 #include "proto/admin/hooks.h"
 #include "store/migrate.h"
 
@@ -25,9 +26,12 @@ enum err doctor_before(struct service *service, struct exchange *x, json_t *args
     if (catalog_get(service->catalog, &snapshot))
         return fault_set(&x->fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
     const char *name = service->default_template;
+    json_t *ra_ends =
+        service->scep ? json_integer(scep_ra_not_after_s(service->scep)) : json_null();
     int rc =
         json_object_set_new(args, "clock", json_integer(clock_wall_s() * US_PER_S)) |
         json_object_set_new(args, "server_ends", json_integer(service->server_cert_ends_s)) |
+        json_object_set_new(args, "ra_ends", ra_ends) |
         json_object_set_new(args, "needs", json_integer(migrations[migration_count - 1].version)) |
         json_object_set_new(args, "default_template", name ? json_string(name) : json_null()) |
         json_object_set_new(args, "issuers", issuers_json(snapshot));
