@@ -1,6 +1,7 @@
 """The device API of DPS: enrollments, assignment, certificates, and what a device is told when it fails."""
 import base64
 import concurrent.futures
+import re
 import time
 
 import pytest
@@ -37,6 +38,7 @@ def test_a_device_registers_by_its_own_key(stack):
     assert shown["trail"][0]["protocol"] == "dps" and shown["trail"][0]["credential"] == "enrollment"
     again = d.assigned()
     assert again["assignedHub"] == state["assignedHub"] and again["substatus"] == "initialAssignment"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", state["createdDateTimeUtc"])
     assert again["createdDateTimeUtc"] == state["createdDateTimeUtc"] and base64.b64decode(again["etag"]) == b'"2"'
     assert Registrant(stack, d.id, made["secondary_key"]).assigned()["deviceId"] == state["deviceId"]
 

@@ -1,9 +1,13 @@
 """Devices that register by their TPM: swtpm with tpm2-tools, and with Azure's SDK, unmodified."""
 import base64
 import hashlib
+import hmac
+import time
 import urllib.parse
 
 import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding
 
 from client import unique
 from dps import Registrant, endpoint, enrollment, group, sas
@@ -91,6 +95,26 @@ def test_a_challenge_is_forgotten_by_nobody(stack, tpm, keys):
     for _ in range(3):
         d.challenge()
     assert d.register(d.body, auth=d.signed(key))[0] == 200
+
+
+def hours_key(stack, d, hour):
+    """What a challenge of that hour (since 1970) holds, by whoever has the key outside the registry."""
+    outside = serialization.load_pem_private_key((stack.folder / "ca/secrets.key").read_bytes(), None)
+    oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
+    sealing = outside.decrypt(bytes(stack.one("SELECT wrapped FROM secret_key")), oaep)
+    names = ["000b" + hashlib.sha256(k.public[2:]).hexdigest() for k in (d.ek, d.srk)]
+    return hmac.digest(sealing, f"tpm {d.id} {names[0]} {names[1]} {hour}".encode(), "sha256")
+
+
+def test_a_challenge_is_good_for_an_hour_or_two(stack, tpm, keys):
+    d, _ = single(stack, tpm, keys)
+    while time.time() % 3600 > 3590:
+        time.sleep(1)  # the next hour would begin in the middle
+    now = int(time.time() // 3600)
+    for hour, status in ((now, 200), (now - 1, 200), (now - 2, 401), (now + 1, 401)):
+        got, _, answer = d.register(d.body, auth=sas(b64(hours_key(stack, d, hour)), d.id))
+        assert got == status, (hour - now, answer)
+        assert status == 200 or answer["info"]["code"] == "tpm.signature_invalid"
 
 
 def test_another_tpm_is_told_so(stack, tpm, keys):
