@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/base64.h"
 #include "base/text.h"
 
 /* Separates members: nothing after an opening bracket or a key. */
@@ -115,6 +116,14 @@ void json_int(struct buf *b, const char *key, int64_t value)
 {
     json_key(b, key);
     buf_printf(b, "%" PRId64, value);
+}
+
+void json_base64(struct buf *b, const char *key, struct bytes value)
+{
+    json_key(b, key);
+    buf_add_char(b, '"');
+    base64_encode(b, value);
+    buf_add_char(b, '"');
 }
 
 void json_bool(struct buf *b, const char *key, bool value)

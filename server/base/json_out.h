@@ -21,6 +21,8 @@ void json_int(struct buf *b, const char *key, int64_t value);
 void json_bool(struct buf *b, const char *key, bool value);
 /* Lower-case hexadecimal; a NULL data pointer writes null. */
 void json_hex(struct buf *b, const char *key, struct bytes value);
+/* With padding, RFC 4648 4. */
+void json_base64(struct buf *b, const char *key, struct bytes value);
 /* value is JSON already; NULL writes null. */
 void json_raw(struct buf *b, const char *key, const char *value);
 /* Opens an array or object as a member. */

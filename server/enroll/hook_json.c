@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_depth.h"
 #include "base/secret.h"
 #include "base/text.h"
 #include "enroll/hook_internal.h"
@@ -88,23 +89,6 @@ static enum err answer_fail(struct fault *fault, const char *what)
     return fault_set(fault, FAULT_HOOK_FAILED, "the hook's answer %s", what);
 }
 
-/* Before the parser, which calls itself for each level: it runs on a thread with a small stack. */
-static bool depth_sane(struct bytes body)
-{
-    int depth = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < body.len && depth <= HOOK_MAX_ANSWER_DEPTH; i++) {
-        uint8_t c = body.data[i];
-        if (in_string && c == '\\')
-            i++;
-        else if (c == '"')
-            in_string = !in_string;
-        else if (!in_string)
-            depth += (c == '{' || c == '[') - (c == '}' || c == ']');
-    }
-    return depth <= HOOK_MAX_ANSWER_DEPTH;
-}
-
 /* The hook's reason, without what would not print. */
 static void reason_copy(const char *s, char out[MAX_REASON_BYTES])
 {
@@ -178,7 +162,8 @@ enum err hook_answer_decode(struct bytes body, struct arena *arena, struct hook_
 {
     struct hook_answer answer = {.override_count = 0};
     _cleanup_(json_freep) json_t *root =
-        body.len > 0 && body.len <= HOOK_MAX_ANSWER_BYTES && depth_sane(body)
+        body.len > 0 && body.len <= HOOK_MAX_ANSWER_BYTES &&
+                json_is_shallow(body, HOOK_MAX_ANSWER_DEPTH)
             ? json_loadb((const char *)body.data, body.len, JSON_REJECT_DUPLICATES, NULL)
             : NULL;
     if (!json_is_object(root))

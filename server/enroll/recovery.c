@@ -168,13 +168,12 @@ static enum err bundle_take(struct recovery *r)
     for (int64_t n = 1; !e; n++) {
         _cleanup_(cert_freep) X509 *cert = NULL;
         const char *stop = strstr(at, end);
-        size_t count = 0;
         if (!stop)
             break;
         stop += strlen(end);
         struct bytes pem = bytes_of((const uint8_t *)at, (size_t)(stop - at));
         at = stop;
-        if (cert_parse_pem(pem, &cert, 1, &count))
+        if (cert_parse_first_pem(pem, &cert))
             recovery_gap_note(r, "certificate.unusable", r->order->bundle, n,
                               "certificate %" PRId64 " cannot be read", n);
         else

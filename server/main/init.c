@@ -180,11 +180,10 @@ static enum err cert_file_load(struct setup *s, const char *path, struct bytes *
 {
     _cleanup_(buf_donep) struct buf pem = {0};
     _cleanup_(cert_freep) X509 *x = NULL;
-    size_t count = 0;
     buf_init(&pem, MAX_PEM_BYTES);
     enum err e = file_load(path, &pem);
     if (!e)
-        e = cert_parse_pem(buf_bytes(&pem), &x, 1, &count);
+        e = cert_parse_first_pem(buf_bytes(&pem), &x);
     if (!e)
         e = cert_encode(&s->arena, x, ret_der);
     return e ? failed(s, e, "reading the certificate", path) : ERR_OK;

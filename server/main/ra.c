@@ -129,10 +129,9 @@ enum err ra_make(const struct config *config, const char *issuer, const char *or
 static enum err certificate_load(const char *path, X509 **ret_cert)
 {
     _cleanup_(buf_donep) struct buf pem = {0};
-    size_t count = 0;
     buf_init(&pem, MAX_FILE_BYTES);
     enum err e = file_load(path, &pem);
-    return e ? e : cert_parse_pem(buf_bytes(&pem), ret_cert, 1, &count);
+    return e ? e : cert_parse_first_pem(buf_bytes(&pem), ret_cert);
 }
 
 enum err ra_load(struct service *v, const struct config *c, char message[CONFIG_MESSAGE_BYTES])

@@ -51,6 +51,12 @@ enum err cert_parse_pem(struct bytes pem, X509 **ret_certs, size_t max, size_t *
     return ERR_OK;
 }
 
+enum err cert_parse_first_pem(struct bytes pem, X509 **ret_cert)
+{
+    size_t count = 0;
+    return cert_parse_pem(pem, ret_cert, 1, &count);
+}
+
 static enum err octets_take(struct arena *arena, const ASN1_OCTET_STRING *s, struct bytes *ret)
 {
     if (!s)

@@ -54,6 +54,9 @@ enum err cert_decode(struct bytes der, X509 **ret_cert) MUST_CHECK;
 enum err cert_parse_pem(struct bytes pem, X509 **ret_certs, size_t max,
                         size_t *ret_count) MUST_CHECK;
 
+/* The first of them. */
+enum err cert_parse_first_pem(struct bytes pem, X509 **ret_cert) MUST_CHECK;
+
 enum err cert_describe(struct arena *arena, X509 *cert, struct cert_info *ret_info) MUST_CHECK;
 
 /* Whether one of the names (separated by commas and blanks) is a dNSName or the first CN; letters

@@ -19,12 +19,10 @@ static enum err malformed(struct exchange *x, const char *what)
 
 static enum err leaf_read(struct exchange *x, const char *pem, struct bytes *ret_der)
 {
-    X509 *certs[1] = {0};
-    size_t count = 0;
-    enum err e = cert_parse_pem(bytes_text(pem), certs, 1, &count);
+    _cleanup_(cert_freep) X509 *cert = NULL;
+    enum err e = cert_parse_first_pem(bytes_text(pem), &cert);
     if (!e)
-        e = cert_encode(x->arena, certs[0], ret_der);
-    cert_free(certs[0]);
+        e = cert_encode(x->arena, cert, ret_der);
     return e ? malformed(x, "cert_pem is no certificate") : ERR_OK;
 }
 

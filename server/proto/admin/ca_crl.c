@@ -21,13 +21,12 @@ static enum err ca_take(struct service *service, struct exchange *x, const json_
                         X509 **ret_ca)
 {
     struct desk_answer answer = {0};
-    size_t count = 0;
     enum err e = admin_ask(service, x, DESK_CA_SHOW, args, &answer);
     if (e)
         return e;
     _cleanup_(json_decrefp) json_t *found = json_loads(answer.json, 0, NULL);
     const char *pem = json_string_value(json_object_get(found, "pem"));
-    e = pem ? cert_parse_pem(bytes_text(pem), ret_ca, 1, &count) : ERR_INVALID;
+    e = pem ? cert_parse_first_pem(bytes_text(pem), ret_ca) : ERR_INVALID;
     return e ? fault_set(&x->fault, FAULT_INTERNAL, "the CA's certificate cannot be read") : ERR_OK;
 }
 

@@ -169,11 +169,9 @@ static enum err certificate_fill(struct exchange *x, json_t *args, const char *n
     _cleanup_(cert_freep) X509 *cert = NULL;
     const char *pem = text_of(args, name);
     struct cert_info info;
-    size_t count = 0;
     if (!pem)
         return ERR_OK;
-    if (cert_parse_pem(bytes_text(pem), &cert, 1, &count) || count != 1 ||
-        cert_describe(x->arena, cert, &info))
+    if (cert_parse_first_pem(bytes_text(pem), &cert) || cert_describe(x->arena, cert, &info))
         return malformed(x, "a certificate is none that can be read, in PEM");
     return admin_hex_add(x->arena, args, name, bytes_of(info.fingerprint, SHA256_BYTES))
                ? no_memory(x)

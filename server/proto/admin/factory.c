@@ -27,9 +27,8 @@ enum err station_create_before(struct service *service, struct exchange *x, json
     const char *pem = json_string_value(json_object_get(args, "certificate"));
     struct cert_info info;
     struct bytes der;
-    size_t count = 0;
     (void)service;
-    if (cert_parse_pem(bytes_text(pem), &cert, 1, &count) || count != 1)
+    if (cert_parse_first_pem(bytes_text(pem), &cert))
         return fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
                          "certificate is not one certificate in PEM");
     if (cert_encode(x->arena, cert, &der) || cert_describe(x->arena, cert, &info))

@@ -25,9 +25,8 @@ static void signers_done(struct signers *s)
 static enum err signer_take(struct exchange *x, const json_t *row, struct manifest_signer *ret)
 {
     struct cert_info info;
-    size_t count = 0;
     const char *pem = json_string_value(json_object_get(row, "pem"));
-    enum err e = pem ? cert_parse_pem(bytes_text(pem), &ret->cert, 1, &count) : ERR_INVALID;
+    enum err e = pem ? cert_parse_first_pem(bytes_text(pem), &ret->cert) : ERR_INVALID;
     if (!e)
         e = cert_describe(x->arena, ret->cert, &info);
     if (!e)
@@ -112,10 +111,9 @@ enum err manifest_signer_before(struct service *service, struct exchange *x, jso
     _cleanup_(cert_freep) X509 *cert = NULL;
     struct cert_info info;
     struct bytes der;
-    size_t count = 0;
     (void)service;
     const char *pem = json_string_value(json_object_get(args, "pem"));
-    enum err e = pem ? cert_parse_pem(bytes_text(pem), &cert, 1, &count) : ERR_INVALID;
+    enum err e = pem ? cert_parse_first_pem(bytes_text(pem), &cert) : ERR_INVALID;
     if (!e)
         e = cert_describe(x->arena, cert, &info);
     if (!e)

@@ -134,22 +134,14 @@ static enum err request_fill(struct service *service, struct exchange *x, json_t
     return e ? e : chain_take(x, body, rq);
 }
 
-static void base64_write(struct buf *b, const char *name, struct bytes value)
-{
-    json_key(b, name);
-    buf_add_char(b, '"');
-    base64_encode(b, value);
-    buf_add_char(b, '"');
-}
-
 static enum err question_answer(struct exchange *x, const struct tpm_question *q)
 {
     _cleanup_(buf_donep) struct buf b = {0};
     buf_init(&b, MAX_ANSWER_BYTES);
     json_begin_object(&b);
-    base64_write(&b, "credential", q->credential);
-    base64_write(&b, "secret", q->secret);
-    base64_write(&b, "nonce", q->nonce);
+    json_base64(&b, "credential", q->credential);
+    json_base64(&b, "secret", q->secret);
+    json_base64(&b, "nonce", q->nonce);
     json_end_object(&b);
     buf_add_char(&b, '\n');
     x->fault = (struct fault){0};

@@ -16,18 +16,7 @@ static void etag_write(struct buf *b, const char *etag)
 {
     char quoted[MAX_ETAG_BYTES];
     snprintf(quoted, sizeof(quoted), "\"%s\"", etag);
-    json_key(b, "etag");
-    buf_add_char(b, '"');
-    base64_encode(b, bytes_text(quoted));
-    buf_add_char(b, '"');
-}
-
-static void base64_write(struct buf *b, const char *name, struct bytes value)
-{
-    json_key(b, name);
-    buf_add_char(b, '"');
-    base64_encode(b, value);
-    buf_add_char(b, '"');
+    json_base64(b, "etag", bytes_text(quoted));
 }
 
 static void attestation_write(struct buf *b, const struct dps_answer *a)
@@ -37,7 +26,7 @@ static void attestation_write(struct buf *b, const struct dps_answer *a)
     json_key(b, names[a->by]);
     json_begin_object(b);
     if (a->tpm_key.len > 0)
-        base64_write(b, "authenticationKey", a->tpm_key);
+        json_base64(b, "authenticationKey", a->tpm_key);
     if (a->assignment->group)
         json_text(b, "enrollmentGroupId", a->assignment->group);
     json_end_object(b);
@@ -105,7 +94,7 @@ enum err dps_challenge_send(struct exchange *x, struct bytes challenge)
     buf_init(&b, MAX_ANSWER_BYTES);
     json_begin_object(&b);
     json_text(&b, "message", fault_row(FAULT_TPM_CHALLENGE)->title);
-    base64_write(&b, "authenticationKey", challenge);
+    json_base64(&b, "authenticationKey", challenge);
     json_text(&b, "keyName", "registration");
     json_end_object(&b);
     x->told = FAULT_TPM_CHALLENGE;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/base64.h"
+#include "base/json_depth.h"
 #include "base/text.h"
 #include "pki/csr.h"
 #include "proto/dps/internal.h"
@@ -105,29 +106,12 @@ static enum err body_read(struct exchange *x, const json_t *body, const char *re
     return e;
 }
 
-/* Before the parser, which calls itself for each level. */
-static bool depth_sane(struct bytes body)
-{
-    int depth = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < body.len && depth <= MAX_DEPTH; i++) {
-        uint8_t c = body.data[i];
-        if (in_string && c == '\\')
-            i++;
-        else if (c == '"')
-            in_string = !in_string;
-        else if (!in_string)
-            depth += (c == '{' || c == '[') - (c == '}' || c == ']');
-    }
-    return depth <= MAX_DEPTH;
-}
-
 enum err dps_request_read(struct exchange *x, const char *registration_id, struct bytes body,
                           struct dps_request *ret_request)
 {
     struct dps_request rq = {0};
     json_error_t error;
-    if (!depth_sane(body))
+    if (!json_is_shallow(body, MAX_DEPTH))
         return malformed(x, "the body is nested too deeply");
     _cleanup_(json_freep) json_t *json = NULL;
     if (body.len > 0) {
