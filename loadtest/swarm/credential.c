@@ -117,6 +117,18 @@ X509 *credential_cert_pem(struct bytes pem)
     return more ? NULL : TAKE_PTR(x);
 }
 
+X509 *credential_cert_base64(struct bytes text)
+{
+    _cleanup_(arena_donep) struct arena arena = {0};
+    struct bytes der;
+    arena_init(&arena, MAX_ANSWER_BYTES);
+    if (base64_decode(&arena, text, &der))
+        return NULL;
+    const unsigned char *at = der.data;
+    _cleanup_(X509_freep) X509 *x = d2i_X509(NULL, &at, (long)der.len);
+    return x && at == der.data + der.len ? TAKE_PTR(x) : NULL;
+}
+
 size_t credential_certs(struct bytes answer, X509 **ret_certs, size_t max)
 {
     _cleanup_(arena_donep) struct arena arena = {0};

@@ -28,6 +28,9 @@ const char *credential_check(X509 *x, EVP_PKEY *key, const char *serial, X509_ST
 /* The only certificate in PEM; NULL: it is none. The caller frees. */
 X509 *credential_cert_pem(struct bytes pem);
 
+/* The only certificate in base64 of DER, likewise. */
+X509 *credential_cert_base64(struct bytes text);
+
 /* The certificates in a certs-only CMS in base64, in order, at most max; the caller frees each.
  * Returns how many, 0 when it does not parse. */
 size_t credential_certs(struct bytes answer, X509 **ret_certs, size_t max);

@@ -132,12 +132,24 @@ static enum err fleet_make(struct run *r)
     return fleet_new(&s, &r->fleet);
 }
 
+static enum err dps_open(struct run *r, const char *folder)
+{
+    const struct scenario *s = r->scenario;
+    if (!s->csr && (s->renewals > 0 || s->seconds > 0)) {
+        fprintf(stderr, "swarm: devices renew certificates, which these get with csr=1\n");
+        return ERR_INVALID;
+    }
+    return world_dps(&r->world, s, r->prefix, folder);
+}
+
 /* What devices come with that have no token. */
 static enum err door_open(struct run *r, const char *folder)
 {
     const struct scenario *s = r->scenario;
     if (s->door == DOOR_EST)
         return ERR_OK;
+    if (scenario_door_is_dps(s->door))
+        return dps_open(r, folder);
     if (!scenario_door_is_jit(s->door))
         return world_claim(&r->world, s->door, r->prefix, s->template_name, folder);
     if (s->powerloss_percent > 0) {
@@ -153,10 +165,11 @@ static enum err prepare(struct run *r, const char *folder, const char *keys_path
 {
     snprintf(r->prefix, sizeof(r->prefix), "swarm-%llx%04x", (unsigned long long)clock_wall_s(),
              (unsigned)getpid() & 0xffffu);
+    size_t keys = r->scenario->door == DOOR_DPS_X509 ? 3 : 2;
     call_allow((size_t)r->scenario->devices + HOSTILE_AT_ONCE);
     enum err e = world_open(&r->world);
     if (!e)
-        e = keys_take(keys_path, 2 * (size_t)r->scenario->devices, &r->keys);
+        e = keys_take(keys_path, keys * (size_t)r->scenario->devices, &r->keys);
     if (!e)
         e = tally_new(&r->tally);
     if (!e)
