@@ -351,7 +351,7 @@ enum err bench_open(struct bench *b, const struct usage *processes, const char *
         e = ERR_INVALID;
     }
     if (!e)
-        e = keys_take(keys_path, 1 + keys, &b->keys);
+        e = keys_take(keys_path, KEYS_EC, 1 + keys, &b->keys);
     b->ca_key = e ? NULL : key_next(b);
     b->ca = b->ca_key ? credential_authority(b->ca_key, b->prefix) : NULL;
     if (!e && !b->ca)

@@ -160,6 +160,8 @@ static enum err start(struct claim *c)
         e = claim_jit_start(c);
     else if (scenario_door_is_dps(c->door->kind))
         e = claim_dps_start(c);
+    else if (c->door->kind == DOOR_SCEP)
+        e = claim_scep_start(c);
     else
         e = claim_calls(c) ? claim_https_start(c) : claim_mqtt_start(c);
     c->under_way = !e;
@@ -198,5 +200,6 @@ void claim_forget(struct claim *c)
     c->step = CLAIM_CREATE;
     c->operation[0] = c->hub[0] = '\0';
     secret_cleanse(c->token, sizeof(c->token));
+    scep_request_done(&c->scep);
     buf_done(&c->body);
 }

@@ -2,8 +2,9 @@
  * A device without an identity asks for one with the certificate that its line shares: first a
  * certificate for its own key, then a thing for it (AWS CreateCertificateFromCsr, RegisterThing),
  * over HTTPS or over MQTT. Or it has a certificate from the factory, and comes with that (JITP,
- * JITR), or registers by the device API of DPS. The owner embeds a claim, fills what is asked, and
- * is told once of each try. What was got lives on between tries. Threads: the loop's own.
+ * JITR), or registers by the device API of DPS, or asks by SCEP with a token. The owner embeds a
+ * claim, fills what is asked, and is told once of each try. What was got lives on between tries.
+ * Threads: the loop's own.
  */
 #pragma once
 
@@ -11,6 +12,7 @@
 #include "credential.h"
 #include "dps.h"
 #include "scenario.h"
+#include "scep_message.h"
 #include "session.h"
 #include "tally.h"
 
@@ -27,8 +29,8 @@ enum claim_step { CLAIM_CREATE, CLAIM_REGISTER, CLAIM_HELD, CLAIM_CONNECT };
 
 enum claim_end { CLAIM_DONE, CLAIM_FAILED /* the same again may work */, CLAIM_REFUSED };
 
-/* What the devices of a line share: the claim's certificate and key, or those of the factory's CA;
- * everything is borrowed. */
+/* What the devices of a line share: the claim's certificate and key, those of the factory's CA, or
+ * the registration authority's certificate; everything is borrowed. */
 struct claim_door {
     enum scenario_door kind;
     const char *template_name;
@@ -36,7 +38,8 @@ struct claim_door {
     EVP_PKEY *key;
     const char *scope; /* of DPS */
     struct bytes group_key;
-    bool csr; /* a certificate along with the registration */
+    bool csr;         /* a certificate along with the registration */
+    const char *path; /* of SCEP */
 };
 
 struct claim {
@@ -47,6 +50,7 @@ struct claim {
     EVP_PKEY *key;   /* the device's own, borrowed */
     X509 *born_cert; /* what the factory put in, to register with DPS; borrowed */
     EVP_PKEY *born_key;
+    const char *challenge; /* its token, to ask by SCEP; borrowed */
     void (*done)(struct claim *c);
     void *owner;
 
@@ -70,6 +74,7 @@ struct claim {
     /* its own */
     struct call call;
     struct session session;
+    struct scep_request scep;
     bool under_way;
     bool asked;         /* a request is out */
     uint16_t packet_id; /* of what an acknowledgement is due for */
@@ -96,6 +101,7 @@ enum err claim_https_start(struct claim *c) MUST_CHECK;
 enum err claim_mqtt_start(struct claim *c) MUST_CHECK;
 enum err claim_jit_start(struct claim *c) MUST_CHECK;
 enum err claim_dps_start(struct claim *c) MUST_CHECK;
+enum err claim_scep_start(struct claim *c) MUST_CHECK;
 
 /* Whether the present try is a call, and not a session. */
 bool claim_calls(const struct claim *c);

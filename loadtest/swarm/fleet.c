@@ -229,6 +229,8 @@ static enum err claim_ask(struct device *d)
     c->key = d->key;
     c->born_cert = d->born_cert;
     c->born_key = d->born_key;
+    if (s->claim->kind == DOOR_SCEP)
+        c->challenge = s->token(d->number, s->token_owner);
     c->done = claim_done;
     c->owner = d;
     enum err e = d->step == STEP_ENROL ? claim_start(c) : claim_connect(c);
@@ -297,7 +299,7 @@ static const char *certificate_take(struct device *d)
     const struct fleet *f = d->fleet;
     EVP_PKEY *key = d->step == STEP_RENEW ? d->next_key : d->key;
     const struct claim_door *door = f->s.claim;
-    const char *serial = door && !scenario_door_is_dps(door->kind) ? NULL : d->serial;
+    const char *serial = door && !scenario_door_names_serial(door->kind) ? NULL : d->serial;
     X509 *certs[2] = {0};
     size_t n = certificates_got(d, certs);
     bool given = d->step == STEP_ENROL && door && scenario_door_is_jit(door->kind);

@@ -20,7 +20,7 @@ struct fleet_settings {
     const struct scenario *scenario;
     const struct dial_target *target;       /* of devices that know the time */
     const struct dial_target *lost_target;  /* of those that do not */
-    const struct claim_door *claim;         /* NULL: devices enrol over EST with tokens */
+    const struct claim_door *claim;         /* NULL: devices enrol over EST */
     const struct dial_target *claim_target; /* where they come with it: server or broker */
     const struct dial_target *lost_claim_target;
     const struct keys *keys; /* two a device: the second for who forgot the first; and one for the

@@ -36,10 +36,10 @@ static enum err text_set(char *slot, size_t len, const char *value, char *messag
     return ERR_INVALID;
 }
 
-#define DOORS "est, claim-https, claim-mqtt, jitp, jitp-https, jitr, dps-sas or dps-x509"
+#define DOORS "est, claim-https, claim-mqtt, jitp, jitp-https, jitr, dps-sas, dps-x509 or scep"
 
-static const char *const door_names[] = {"est",        "claim-https", "claim-mqtt", "jitp",
-                                         "jitp-https", "jitr",        "dps-sas",    "dps-x509"};
+static const char *const door_names[] = {"est",  "claim-https", "claim-mqtt", "jitp", "jitp-https",
+                                         "jitr", "dps-sas",     "dps-x509",   "scep"};
 
 bool scenario_door_is_jit(enum scenario_door door)
 {
@@ -49,6 +49,16 @@ bool scenario_door_is_jit(enum scenario_door door)
 bool scenario_door_is_dps(enum scenario_door door)
 {
     return door == DOOR_DPS_SAS || door == DOOR_DPS_X509;
+}
+
+bool scenario_door_names_serial(enum scenario_door door)
+{
+    return door == DOOR_EST || door == DOOR_SCEP || scenario_door_is_dps(door);
+}
+
+bool scenario_door_has_tokens(enum scenario_door door)
+{
+    return door == DOOR_EST || door == DOOR_SCEP;
 }
 
 bool scenario_door_is_mqtt(enum scenario_door door)

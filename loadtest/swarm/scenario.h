@@ -50,6 +50,7 @@ enum scenario_door {
     DOOR_JITR,       /* at the broker; the swarm's worker activates it meanwhile */
     DOOR_DPS_SAS,    /* the device API of DPS, by a key derived from a group's */
     DOOR_DPS_X509,   /* by a factory certificate, of a group's CA */
+    DOOR_SCEP,       /* a PKCSReq with a token as challengePassword */
 };
 
 struct scenario {
@@ -69,6 +70,12 @@ bool scenario_door_is_jit(enum scenario_door door);
 
 /* Whether it registers by the device API of DPS. */
 bool scenario_door_is_dps(enum scenario_door door);
+
+/* Whether the certificate names the serial: it was known for whom it is made. */
+bool scenario_door_names_serial(enum scenario_door door);
+
+/* Whether it comes with a token. */
+bool scenario_door_has_tokens(enum scenario_door door);
 
 /* Whether it first comes to the broker. */
 bool scenario_door_is_mqtt(enum scenario_door door);

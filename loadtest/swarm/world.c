@@ -205,8 +205,12 @@ static enum err tokens_take(const json_t *minted, size_t count, char ***ret_toke
     for (size_t i = 0; tokens && i < count; i++) {
         const char *text = json_string_value(json_object_get(json_array_get(minted, i), "token"));
         tokens[i] = text ? strdup(text) : NULL;
-        if (!tokens[i])
+        if (!tokens[i]) {
+            while (i > 0)
+                free(tokens[--i]);
+            free(tokens);
             return complain("no tokens were minted", "");
+        }
     }
     *ret_tokens = tokens;
     return tokens ? ERR_OK : ERR_NO_MEMORY;
@@ -222,9 +226,9 @@ enum err world_prepare(const struct scenario *s, const char *prefix, const char 
         e = allowlist_fill(s, path);
     *ret_tokens = NULL;
     *ret_count = 0;
-    if (!e && s->door != DOOR_EST)
+    if (!e && !scenario_door_has_tokens(s->door))
         (void)unlink(path);
-    if (e || s->door != DOOR_EST)
+    if (e || !scenario_door_has_tokens(s->door))
         return e;
     json_t *minted = s->bound_tokens
                          ? muster("muster token create --template %s --serials '%s' --json",

@@ -24,8 +24,10 @@ struct world {
     struct dial_target lost_target; /* whose clock is wrong: judges no validity */
     struct dial_target broker;      /* once there is a claim that needs it */
     struct dial_target lost_broker;
+    struct dial_target scep; /* of world_scep */
+    struct dial_target lost_scep;
     struct claim_door
-        claim; /* of world_claim or world_factory; its certificate and key are owned */
+        claim; /* of world_claim, world_factory or world_scep; certificate and key are owned */
     X509_STORE *trust;
     X509 *cas[WORLD_MAX_CAS];
     size_t ca_count;
@@ -35,6 +37,8 @@ struct world {
     uint8_t group_key[DPS_MAX_KEY_BYTES]; /* of the group by keys */
     char host[256];
     char broker_host[256];
+    char scep_host[256];
+    char scep_path[128];
 };
 
 /* MUSTER_URL, MUSTER_CACERT, MUSTER_DATABASE; fetches /cacerts. Says on standard error what is
@@ -64,6 +68,9 @@ enum err world_group(struct world *w, const struct scenario *s, const char *name
 /* What devices of DPS need: a group, and a factory with its CA where they have its certificates. */
 enum err world_dps(struct world *w, const struct scenario *s, const char *name,
                    const char *folder) MUST_CHECK;
+
+/* Finds where SCEP is spoken (MUSTER_SCEP_URL), and its registration authority. */
+enum err world_scep(struct world *w, const char *template_name) MUST_CHECK;
 
 /* Puts the serials on the allowlist where the scenario says so, and mints a token for each serial,
  * or one for all, where its devices enrol with tokens, by the `muster` command. The caller frees

@@ -17,7 +17,8 @@ def swarm(stack, out, *args, template="strict", **env):
     environment = {**os.environ, "MUSTER_URL": f"https://127.0.0.1:{stack.port}", "MUSTER_CACERT": str(stack.cafile),
                    "MUSTER_ADMIN_URL": f"https://127.0.0.1:{stack.admin_port}", "MUSTER_ADMIN_TOKEN": stack.token,
                    "MUSTER_DATABASE": f"postgresql://muster@127.0.0.1:{stack.pg_port}/muster", "MUSTER_TEMPLATE": template,
-                   "MUSTER_DPS_ID_SCOPE": SCOPE, "PATH": f"{MUSTER.parent}:{os.environ['PATH']}", **env}
+                   "MUSTER_DPS_ID_SCOPE": SCOPE, "MUSTER_SCEP_URL": f"http://127.0.0.1:{stack.scep_port}/scep",
+                   "PATH": f"{MUSTER.parent}:{os.environ['PATH']}", **env}
     return subprocess.run([SWARM, *map(str, args), "--out", out, "--keys", out.parent / "keys"], capture_output=True, text=True, env=environment)
 
 
@@ -40,6 +41,7 @@ def result(out):
     ("powerloss", ["devices=80", "rate=80"]),
     ("claims-https", ["devices=100", "template=claimed"]),
     ("jitp-https", ["devices=60", "renewals=1"]),
+    ("scep", ["devices=40", "renewals=1"]),
     ("soak", ["devices=8", "seconds=3"])])
 def test_a_scenario(stack, tmp_path, scenario, settings):
     out = tmp_path / "out"
@@ -165,6 +167,69 @@ def test_the_audit_finds_registrations_that_were_undone(stack, tmp_path):
         assert complaint in done.stderr
 
 
+def scep(stack, tmp_path, *settings, **kw):
+    out = tmp_path / "out"
+    done = swarm(stack, out, "run", "scep", *sets(*settings), **kw)
+    return done, result(out)
+
+
+def test_scep_is_what_its_devices_spoke(stack, tmp_path):
+    """Over HTTPS too; the token is spent, and the trail has the protocol."""
+    done, r = scep(stack, tmp_path, "devices=10", MUSTER_SCEP_URL=f"https://127.0.0.1:{stack.port}/scep")
+    assert done.returncode == 0 and r["audit"]["clean"] and r["audit"]["held"] == 10 and r["latency"]["handshake"]["count"] == 20, (done.stderr, r)
+    serial = stack.one("SELECT max(serial) FROM device WHERE serial LIKE 'swarm-%%'")
+    trail = stack.v1("GET", f"/devices/{serial}")["trail"]
+    assert [t for t in trail if t["protocol"] == "scep" and t["operation"] == "PKCSReq" and t["credential"] == "token" and t["outcome"] == "ok"], trail
+    done, r = scep(stack, tmp_path, "devices=10", "bound_tokens=0")
+    assert done.returncode == 0 and r["audit"]["clean"] and r["latency"]["handshake"]["count"] == 10, "plain, but for the configuration"
+
+
+def test_scep_requests_whose_power_fails(stack, tmp_path):
+    done, r = scep(stack, tmp_path, "devices=40", "rate=80", "powerloss_percent=60")
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert r["passed"] and r["outcomes"]["power lost"] > 5 and r["audit"]["held"] == 40
+
+
+def test_scep_requests_that_are_refused(stack, tmp_path):
+    done, r = scep(stack, tmp_path, "devices=4", "allowlist=0")
+    assert done.returncode == 1 and r["failed"] == r["outcomes"]["enrol.refused"] == 4 and r["audit"]["clean"] and r["audit"]["held"] == 0
+
+
+def test_scep_requests_that_wait_are_asked_again(stack, tmp_path):
+    """The operator approves each once it is there."""
+    def waiting():
+        return [s for s, in stack.sql("SELECT d.serial FROM device d JOIN template t ON t.id = d.template_id WHERE t.name = 'waiting'"
+                                      " AND d.state = 'ENROLL' AND d.serial LIKE 'swarm-%%'")]
+
+    def approve():
+        wait_for("three devices that wait", lambda: len(waiting()) == 3)
+        for serial in waiting():
+            stack.v1("POST", f"/devices/{serial}/approve")
+    desk = threading.Thread(target=approve)
+    desk.start()
+    done, r = scep(stack, tmp_path, "devices=3", "allowlist=0", "tries=30", template="waiting")
+    desk.join()
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert r["outcomes"]["pending"] >= 3 and r["audit"]["clean"] and r["audit"]["held"] == 3
+
+
+def test_scep_devices_come_again_when_they_are_told_to(fresh, tmp_path):
+    fresh.stop()
+    fresh.configure(limits__enrolments_per_second=2, limits__burst=2)
+    fresh.start()
+    done, r = scep(fresh, tmp_path, "devices=12", "tries=20")
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert r["audit"]["clean"] and r["audit"]["held"] == 12 and sum(n for k, n in r["outcomes"].items() if "limit" in k) > 0, r["outcomes"]
+
+
+def test_scep_among_the_hostile(stack, tmp_path):
+    done = swarm(stack, tmp_path / "out", "run", "hostile", *sets("door=scep", "devices=40", "rate=20"))
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    r = result(tmp_path / "out")
+    assert r["failed"] == 0 and r["audit"]["clean"] and r["hostile"]["garbage: closed by the server"] > 0
+    assert not any(name.endswith(": HTTP 200") for name in r["hostile"])
+
+
 def test_the_honest_among_the_hostile(stack, tmp_path):
     out = tmp_path / "out"
     done = swarm(stack, out, "run", "hostile", "--set", "devices=90", "--set", "rate=30")
@@ -200,6 +265,7 @@ def test_the_audit_finds_what_was_done_to_the_registry(stack, tmp_path):
     (["run", "burst", "--set", "color=red"], "there is no key"), (["run", "burst", "--set", "door=fax"], "door must be"),
     (["run", "dps-sas", "--set", "renewals=1"], "csr=1"), (["run", "dps-sas", "--set", "group_key=nosuch"], "group_key is not a file"),
     (["run", "dps-x509", "--set", "template=nosuch", "--set", "allowlist=0"], "no enrollment group was made"),
+    (["run", "scep", "--set", "devices=1", "--set", "template=nosuch", "--set", "allowlist=0"], "no tokens were minted"),
     (["run", "claims-mqtt"], "MUSTER_MQTT_HOST"), (["run", "jitp"], "MUSTER_MQTT_HOST"), (["run", "jitp-https", "--set", "powerloss_percent=1"], "powerloss_percent"), (["run", "claims-https", "--set", "template=nosuch", "--set", "allowlist=0"], "no claim was made"), (["jump", "burst"], "expected")])
 def test_wrong_usage(stack, tmp_path, args, why):
     done = swarm(stack, tmp_path / "out", *args)
@@ -219,6 +285,27 @@ def test_keys_made_ahead_are_taken_once(tmp_path):
     assert make("many").returncode == 2
 
 
+def test_rsa_keys_are_beside_the_others(tmp_path):
+    file = tmp_path / "keys"
+
+    def make(count):
+        return subprocess.run([SWARM, "keys", str(count), "--rsa", "--keys", file], capture_output=True, text=True)
+    done = make(2)
+    assert done.returncode == 0 and done.stdout == f"2 keys in {file}.rsa\n" and not file.exists()
+    rsa = file.with_name("keys.rsa")
+    assert rsa.stat().st_mode & 0o777 == 0o600 and rsa.stat().st_size == 2 * 1280
+    first = rsa.read_bytes()
+    assert make(3).returncode == 0 and rsa.read_bytes().startswith(first)
+
+
+@pytest.mark.parametrize("url,why", [
+    (None, "MUSTER_SCEP_URL must be"), ("ftp://127.0.0.1:1/scep", "must be http or https"), ("http://127.0.0.1:1/scep", "was not answered"),
+    ("http://127.0.0.1", "must be http://HOST:PORT/PATH")])
+def test_scep_where_there_is_none(stack, tmp_path, url, why):
+    done = swarm(stack, tmp_path / "out", "run", "scep", "--set", "devices=1", MUSTER_SCEP_URL=url or "")
+    assert done.returncode == 2 and why in done.stderr
+
+
 def test_two_runs_against_one_registry(stack, tmp_path):
     for n in range(2):
         assert swarm(stack, tmp_path / f"out{n}", "run", "burst", "--set", "devices=5").returncode == 0
@@ -232,7 +319,7 @@ def test_without_a_server(stack, tmp_path):
 
 
 def test_every_scenario_that_ships_is_tested():
-    tested = {"claims-https", "claims-mqtt", "dps-sas", "dps-x509", "steady", "burst", "factory", "renewal-herd", "powerloss", "soak", "hostile", "jitp", "jitp-https", "jitr"}
+    tested = {"claims-https", "claims-mqtt", "dps-sas", "dps-x509", "steady", "burst", "factory", "renewal-herd", "powerloss", "soak", "hostile", "jitp", "jitp-https", "jitr", "scep"}
     assert {p.stem for p in (ROOT / "loadtest" / "scenarios").glob("*.ini")} == tested
 
 
