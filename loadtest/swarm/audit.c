@@ -57,6 +57,13 @@ static const char jit_sql[] =
     " WHERE t.device_id = c.device_id)) FROM muster.ca a WHERE a.name = $1"
     " UNION ALL SELECT 0 LIMIT 1";
 
+/* What DPS assigned, and how many devices there are for it. */
+static const char assigned_sql[] =
+    "SELECT r.registration_id COLLATE \"C\", r.endpoint, r.device_name, (SELECT count(*)"
+    " FROM muster.device d WHERE d.product_id = r.product_id"
+    " AND d.serial_canonical = r.serial_canonical) FROM muster.dps_registration r"
+    " WHERE r.registration_id LIKE $1 || '-%' ORDER BY 1";
+
 static const char devices_sql[] =
     "SELECT count(*) FROM muster.device d WHERE d.serial LIKE $1 || '-%'";
 
@@ -140,6 +147,44 @@ static void claimed_judge(const struct fleet *fleet, const PGresult *claimed, FI
     }
 }
 
+/* The row of one device, if it is at *at; moves *at behind it. */
+static void assignment_judge(const struct fleet_device_view *v, const PGresult *assigned, int *at,
+                             FILE *out, struct audit *a)
+{
+    bool found = *at < PQntuples(assigned) && strcmp(PQgetvalue(assigned, *at, 0), v->serial) == 0;
+    int row = found ? (*at)++ : 0;
+    a->assigned += v->hub != NULL;
+    if (v->hub && !(found && strcmp(PQgetvalue(assigned, row, 1), v->hub) == 0 &&
+                    strcmp(PQgetvalue(assigned, row, 2), v->device_id) == 0)) {
+        a->lost++;
+        complain(out, a->lost, "assigned but not so in the registry", v->serial);
+    }
+    if (found && !v->hub && !v->answer_lost) {
+        a->orphaned++;
+        complain(out, a->orphaned, "registered but never told so", v->serial);
+    }
+    if (found && strcmp(PQgetvalue(assigned, row, 3), "1") != 0) {
+        a->doubled++;
+        complain(out, a->doubled, "registered without one device for it", v->serial);
+    }
+}
+
+/* Both are sorted by serial. */
+static void assigned_judge(const struct fleet *fleet, const PGresult *assigned, FILE *out,
+                           struct audit *a)
+{
+    int at = 0;
+    for (size_t n = 0; n < fleet_count(fleet); n++) {
+        struct fleet_device_view v;
+        fleet_view(fleet, n, &v);
+        assignment_judge(&v, assigned, &at, out, a);
+    }
+    if (at < PQntuples(assigned)) {
+        a->orphaned += (size_t)(PQntuples(assigned) - at);
+        complain(out, 1, "registrations of no device of the run", PQgetvalue(assigned, at, 0));
+    }
+}
+
 enum err audit_run(const char *database, const char *prefix, const struct fleet *fleet, FILE *out,
                    struct audit *ret_audit)
 {
@@ -148,6 +193,7 @@ enum err audit_run(const char *database, const char *prefix, const struct fleet 
     _cleanup_(connectionp) PGconn *c = PQconnectdb(database);
     _cleanup_(resultp) PGresult *live = NULL;
     _cleanup_(resultp) PGresult *claimed = NULL;
+    _cleanup_(resultp) PGresult *assigned = NULL;
     if (PQstatus(c) != CONNECTION_OK) {
         fprintf(out, "audit: %s", PQerrorMessage(c));
         return ERR_UNAVAILABLE;
@@ -155,6 +201,8 @@ enum err audit_run(const char *database, const char *prefix, const struct fleet 
     enum err e = ask(c, live_sql, prefix, out, &live);
     if (!e)
         e = ask(c, claimed_sql, prefix, out, &claimed);
+    if (!e)
+        e = ask(c, assigned_sql, prefix, out, &assigned);
     if (!e)
         e = count(c, doubled_sql, prefix, out, &a.doubled);
     if (!e)
@@ -176,6 +224,7 @@ enum err audit_run(const char *database, const char *prefix, const struct fleet 
         complain(out, 1, "serials that no device of the run has", PQgetvalue(live, at, 0));
     }
     claimed_judge(fleet, claimed, out, &a);
+    assigned_judge(fleet, assigned, out, &a);
     if (half > 0)
         fprintf(out, "audit: %zu factory certificates are half registered\n", half);
     a.orphaned += half;

@@ -13,10 +13,11 @@
 struct audit {
     size_t devices;  /* of the run in the registry */
     size_t held;     /* certificates that devices hold */
-    size_t lost;     /* held, but not live in the registry */
+    size_t assigned; /* devices that DPS told where to go */
+    size_t lost;     /* held, but not live in the registry; or assigned, but not so in it */
     size_t doubled;  /* serials with more than one device, or more live certificates than may be */
-    size_t orphaned; /* live in the registry, or made for the run's claim and not registered, and
-                      * held by nobody who ever asked in vain */
+    size_t orphaned; /* live in the registry, made for the run's claim and not registered, or
+                      * registered with DPS, and held by nobody who ever asked in vain */
     size_t tokens;   /* bound tokens consumed without a certificate, or the reverse */
 };
 

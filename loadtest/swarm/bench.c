@@ -29,9 +29,9 @@ DEFINE_CLEANUP(EVP_PKEY_CTX *, EVP_PKEY_CTX_free);
 struct piece {
     struct batch *batch;
     struct call call;
-    struct claim claim; /* instead */
+    struct claim claim; /* instead, of a claim or of DPS */
     struct timer timer; /* when it is its turn, at a pace */
-    EVP_PKEY *key;      /* the factory's, in TLS, or the device's that has a claim */
+    EVP_PKEY *key;      /* the factory's, in TLS, or the device's own */
     X509 *cert;         /* likewise */
     struct buf body;
     int64_t took_us;
@@ -51,9 +51,15 @@ struct batch {
 
 const char *bench_name(enum bench_kind kind)
 {
-    static const char *const names[] = {
-        "GET /healthz",          "token enrolment",  "GET, client certificate",
-        "certificate enrolment", "claim over HTTPS", "claim over MQTT"};
+    static const char *const names[] = {"GET /healthz",
+                                        "token enrolment",
+                                        "GET, client certificate",
+                                        "certificate enrolment",
+                                        "claim over HTTPS",
+                                        "claim over MQTT",
+                                        "DPS by key",
+                                        "DPS by key, with CSR",
+                                        "DPS by certificate"};
     return names[kind];
 }
 
@@ -71,7 +77,7 @@ static void piece_end(struct batch *t, bool good)
 
 static bool by_claim(enum bench_kind kind)
 {
-    return kind == BENCH_CLAIM_HTTPS || kind == BENCH_CLAIM_MQTT;
+    return kind >= BENCH_CLAIM_HTTPS;
 }
 
 static void piece_start(struct piece *p)
@@ -149,18 +155,31 @@ static enum err request_make(struct bench *b, struct piece *p, const char *seria
     return ERR_OK;
 }
 
-static enum err claim_make(struct bench *b, struct piece *p, bool mqtt)
+static enum err factory_make(struct bench *b, struct piece *p)
 {
     p->key = key_next(b);
+    p->cert = p->key ? credential_factory(p->key, p->serial, b->ca, b->ca_key) : NULL;
+    return p->cert ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static enum err claim_make(struct bench *b, struct piece *p, enum bench_kind kind)
+{
+    enum err e = ERR_OK;
+    if (kind == BENCH_DPS_X509)
+        e = factory_make(b, p);
+    else if (kind != BENCH_DPS_SAS && !(p->key = key_next(b)))
+        e = ERR_NO_MEMORY;
     p->claim = (struct claim){
-        .door = mqtt ? &b->mqtt : &b->https,
-        .target = mqtt ? &b->world.broker : &b->world.target,
+        .door = &b->doors[kind],
+        .target = kind == BENCH_CLAIM_MQTT ? &b->world.broker : &b->world.target,
         .serial = p->serial,
         .key = p->key,
+        .born_cert = p->cert,
+        .born_key = p->key,
         .done = piece_claimed,
         .owner = p,
     };
-    return p->key ? ERR_OK : ERR_NO_MEMORY;
+    return e;
 }
 
 static enum err call_make(struct piece *p, const char *token)
@@ -170,11 +189,8 @@ static enum err call_make(struct piece *p, const char *token)
     bool enrolment = kind == BENCH_TOKEN || kind == BENCH_CERT;
     bool certificate = kind == BENCH_GET_CERT || kind == BENCH_CERT;
     enum err e = enrolment ? request_make(b, p, p->serial, token) : ERR_OK;
-    if (!e && certificate) {
-        p->key = key_next(b);
-        p->cert = p->key ? credential_factory(p->key, p->serial, b->ca, b->ca_key) : NULL;
-        e = p->cert ? ERR_OK : ERR_NO_MEMORY;
-    }
+    if (!e && certificate)
+        e = factory_make(b, p);
     p->call = (struct call){
         .target = &b->world.target,
         .method = enrolment ? "POST" : "GET",
@@ -197,7 +213,7 @@ static enum err piece_make(struct batch *t, size_t n, const char *prefix, char *
     p->batch = t;
     p->timer.due = piece_due;
     snprintf(p->serial, sizeof(p->serial), "%s-%06zu", prefix, n);
-    return by_claim(kind) ? claim_make(t->bench, p, kind == BENCH_CLAIM_MQTT)
+    return by_claim(kind) ? claim_make(t->bench, p, kind)
                           : call_make(p, kind == BENCH_TOKEN ? tokens[n] : NULL);
 }
 
@@ -213,7 +229,7 @@ static enum err pieces_make(struct batch *t)
                          .allowlist = 1,
                          .door = by_claim(kind) ? DOOR_CLAIM_HTTPS : DOOR_EST,
                          .template_name = WORLD_TEMPLATE};
-    snprintf(prefix, sizeof(prefix), "%s%zu", b->prefix, b->next_key); /* never the same twice */
+    snprintf(prefix, sizeof(prefix), "%s%zu", b->prefix, b->batches++); /* never the same twice */
     enum err e = kind == BENCH_TOKEN || kind == BENCH_CERT || by_claim(kind)
                      ? world_prepare(&s, prefix, b->folder, &tokens, &count)
                      : ERR_OK;
@@ -327,14 +343,15 @@ enum err bench_open(struct bench *b, const struct usage *processes, const char *
              (unsigned)getpid() & 0xffffu);
     b->world.usage = *processes;
     b->folder = folder;
-    b->kinds = BENCH_CLAIM_HTTPS;
+    for (int k = 0; k < BENCH_CLAIM_HTTPS; k++)
+        b->has[k] = true;
     enum err e = world_open(&b->world);
     if (!e && (b->world.usage.server == 0 || b->world.usage.database == 0)) {
         fprintf(stderr, "swarm: name the processes with --server-pid and --database-pid\n");
         e = ERR_INVALID;
     }
     if (!e)
-        e = keys_take(keys_path, 1 + keys, &b->keys);
+        e = keys_take(keys_path, KEYS_EC, 1 + keys, &b->keys);
     b->ca_key = e ? NULL : key_next(b);
     b->ca = b->ca_key ? credential_authority(b->ca_key, b->prefix) : NULL;
     if (!e && !b->ca)
@@ -347,9 +364,25 @@ enum err bench_claims(struct bench *b)
     bool mqtt = getenv("MUSTER_MQTT_PORT") != NULL;
     enum err e = world_claim(&b->world, mqtt ? DOOR_CLAIM_MQTT : DOOR_CLAIM_HTTPS, b->prefix,
                              WORLD_TEMPLATE, b->folder);
-    b->https = b->mqtt = b->world.claim;
-    b->https.kind = DOOR_CLAIM_HTTPS;
-    b->kinds = mqtt ? BENCH_KIND_COUNT : BENCH_CLAIM_MQTT;
+    b->doors[BENCH_CLAIM_HTTPS] = b->doors[BENCH_CLAIM_MQTT] = b->world.claim;
+    b->doors[BENCH_CLAIM_HTTPS].kind = DOOR_CLAIM_HTTPS;
+    b->has[BENCH_CLAIM_HTTPS] = true;
+    b->has[BENCH_CLAIM_MQTT] = mqtt;
+    return e;
+}
+
+enum err bench_dps(struct bench *b)
+{
+    const struct scenario s = {.template_name = WORLD_TEMPLATE};
+    char by_ca[BENCH_PREFIX_BYTES + sizeof("-x509")];
+    snprintf(by_ca, sizeof(by_ca), "%s-x509", b->prefix);
+    enum err e = world_group(&b->world, &s, b->prefix, NULL, &b->doors[BENCH_DPS_SAS]);
+    if (!e)
+        e = world_group(&b->world, &s, by_ca, b->prefix, &b->doors[BENCH_DPS_X509]);
+    b->doors[BENCH_DPS_SAS_CSR] = b->doors[BENCH_DPS_SAS];
+    b->doors[BENCH_DPS_SAS_CSR].csr = true;
+    for (int k = BENCH_DPS_SAS; k <= BENCH_DPS_X509; k++)
+        b->has[k] = true;
     return e;
 }
 

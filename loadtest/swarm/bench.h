@@ -15,6 +15,9 @@ enum bench_kind {
     BENCH_CERT,
     BENCH_CLAIM_HTTPS, /* both steps */
     BENCH_CLAIM_MQTT,
+    BENCH_DPS_SAS,
+    BENCH_DPS_SAS_CSR, /* a certificate with it */
+    BENCH_DPS_X509,
     BENCH_KIND_COUNT
 };
 
@@ -25,13 +28,13 @@ struct bench {
     struct world world;
     struct keys *keys;
     size_t next_key;
+    size_t batches; /* measured, the one under way too */
     const char *folder;
     char prefix[BENCH_PREFIX_BYTES];
     EVP_PKEY *ca_key; /* of the factory */
     X509 *ca;
-    size_t kinds; /* that can be measured, the first of them */
-    struct claim_door https;
-    struct claim_door mqtt;
+    bool has[BENCH_KIND_COUNT]; /* what can be measured */
+    struct claim_door doors[BENCH_KIND_COUNT];
 };
 
 struct bench_order {
@@ -61,6 +64,9 @@ enum err bench_open(struct bench *b, const struct usage *processes, const char *
 /* Makes a claim besides, so that both kinds of claims can be measured; that over MQTT where the
  * environment has a broker. */
 enum err bench_claims(struct bench *b) MUST_CHECK;
+
+/* Makes enrollment groups besides, so that registrations with DPS can be measured. */
+enum err bench_dps(struct bench *b) MUST_CHECK;
 void bench_close(struct bench *b);
 
 enum err bench_measure(struct bench *b, const struct bench_order *o,

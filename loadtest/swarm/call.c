@@ -117,7 +117,7 @@ static void answer_read(struct call *c)
 {
     uint8_t data[READ_BYTES];
     int n;
-    while ((n = SSL_read(c->ssl, data, sizeof(data))) > 0) {
+    while ((n = dial_read(c->target, &c->watch, c->ssl, data, sizeof(data))) > 0) {
         buf_add(&c->received, data, (size_t)n);
         if (c->received.overflow || (c->header_len == 0 && !head_parse(c))) {
             end(c);
@@ -129,19 +129,19 @@ static void answer_read(struct call *c)
             return;
         }
     }
-    if (!dial_wait(c->target, &c->watch, c->ssl, n))
+    if (n < 0)
         end(c);
 }
 
 static void request_send(struct call *c)
 {
     while (c->sent < c->request.len) {
-        int n = SSL_write(c->ssl, c->request.data + c->sent, (int)(c->request.len - c->sent));
-        if (n <= 0) {
-            if (!dial_wait(c->target, &c->watch, c->ssl, n))
-                end(c);
+        int n = dial_write(c->target, &c->watch, c->ssl, c->request.data + c->sent,
+                           c->request.len - c->sent);
+        if (n < 0)
+            end(c);
+        if (n <= 0)
             return;
-        }
         c->sent += (size_t)n;
     }
     c->stage = CALL_READ;
@@ -178,8 +178,11 @@ static void connected(struct call *c)
         end(c);
         return;
     }
-    c->stage = CALL_HANDSHAKE;
-    handshake(c);
+    c->stage = c->ssl ? CALL_HANDSHAKE : CALL_SEND;
+    if (c->ssl)
+        handshake(c);
+    else
+        request_send(c);
 }
 
 static void ready(struct watch *w, uint32_t events)

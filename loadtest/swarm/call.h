@@ -1,8 +1,8 @@
 /*
- * One HTTPS request on a connection of its own, without blocking: connect, handshake, send, read
- * the answer, close, or ask again. The owner embeds or allocates a call, fills what is asked,
- * starts it, and is told once. A call may be abandoned at any time, as by a power cut. Threads: the
- * loop's own.
+ * One HTTP request, over TLS or plain as its target is, on a connection of its own, without
+ * blocking: connect, handshake, send, read the answer, close, or ask again. The owner embeds or
+ * allocates a call, fills what is asked, starts it, and is told once. A call may be abandoned at
+ * any time, as by a power cut. Threads: the loop's own.
  */
 #pragma once
 

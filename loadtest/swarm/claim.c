@@ -132,6 +132,18 @@ void claim_finish(struct claim *c, enum claim_end end, const char *outcome)
     c->done(c);
 }
 
+bool claim_answered(struct claim *c, const struct call *call)
+{
+    static const char *const stages[] = {"connection refused", "handshake failed", "not sent",
+                                         "no answer"};
+    c->handshaken_us = call->handshaken_us;
+    c->retry_after_s = call->retry_after_s;
+    if (call->stage == CALL_DONE)
+        return true;
+    claim_finish(c, CLAIM_FAILED, stages[call->stage]);
+    return false;
+}
+
 bool claim_calls(const struct claim *c)
 {
     return !scenario_door_is_mqtt(c->door->kind);
@@ -146,6 +158,10 @@ static enum err start(struct claim *c)
     enum err e;
     if (scenario_door_is_jit(c->door->kind))
         e = claim_jit_start(c);
+    else if (scenario_door_is_dps(c->door->kind))
+        e = claim_dps_start(c);
+    else if (c->door->kind == DOOR_SCEP)
+        e = claim_scep_start(c);
     else
         e = claim_calls(c) ? claim_https_start(c) : claim_mqtt_start(c);
     c->under_way = !e;
@@ -182,6 +198,8 @@ void claim_forget(struct claim *c)
     X509_free(c->cert);
     c->cert = NULL;
     c->step = CLAIM_CREATE;
+    c->operation[0] = c->hub[0] = '\0';
     secret_cleanse(c->token, sizeof(c->token));
+    scep_request_done(&c->scep);
     buf_done(&c->body);
 }

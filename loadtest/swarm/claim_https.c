@@ -44,16 +44,10 @@ static void go_on(struct claim *c)
 
 static void call_done(struct call *call)
 {
-    static const char *const stages[] = {"connection refused", "handshake failed", "not sent",
-                                         "no answer"};
     struct claim *c = call->owner;
-    c->handshaken_us = call->handshaken_us;
-    c->retry_after_s = call->retry_after_s;
     c->asked = call->stage == CALL_READ;
-    if (call->stage != CALL_DONE) {
-        claim_finish(c, CLAIM_FAILED, stages[call->stage]);
+    if (!claim_answered(c, call))
         return;
-    }
     if (call->status != 200) {
         claim_reject(c, call->status, call->answer);
         return;

@@ -5,14 +5,10 @@
 
 static void call_done(struct call *call)
 {
-    static const char *const stages[] = {"connection refused", "handshake failed", "not sent",
-                                         "no answer"};
     struct claim *c = call->owner;
-    c->handshaken_us = call->handshaken_us;
-    c->retry_after_s = call->retry_after_s;
-    if (call->stage != CALL_DONE)
-        claim_finish(c, CLAIM_FAILED, stages[call->stage]);
-    else if (call->status != 200)
+    if (!claim_answered(c, call))
+        return;
+    if (call->status != 200)
         claim_reject(c, call->status, call->answer);
     else
         claim_finish(c, CLAIM_DONE, "ok");

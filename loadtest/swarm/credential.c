@@ -34,21 +34,42 @@ static X509_NAME *name_make(const char *serial)
     return name;
 }
 
-static X509_REQ *request_make(EVP_PKEY *key, const char *serial, const X509_NAME *subject)
+static bool challenge_add(X509_REQ *rq, const char *challenge)
+{
+    return X509_REQ_add1_attr_by_NID(rq, NID_pkcs9_challengePassword, V_ASN1_UTF8STRING,
+                                     (const unsigned char *)challenge, (int)strlen(challenge)) == 1;
+}
+
+/* challenge NULL: none. */
+static X509_REQ *request_make(EVP_PKEY *key, const char *serial, const X509_NAME *subject,
+                              const char *challenge)
 {
     _cleanup_(X509_REQ_freep) X509_REQ *rq = X509_REQ_new();
     _cleanup_(X509_NAME_freep) X509_NAME *own =
         subject ? X509_NAME_dup(subject) : name_make(serial);
     if (!rq || !own || !X509_REQ_set_subject_name(rq, own) || !X509_REQ_set_pubkey(rq, key) ||
-        X509_REQ_sign(rq, key, EVP_sha256()) <= 0)
+        (challenge && !challenge_add(rq, challenge)) || X509_REQ_sign(rq, key, EVP_sha256()) <= 0)
         return NULL;
     return TAKE_PTR(rq);
+}
+
+enum err credential_request_challenge(EVP_PKEY *key, const char *serial, const char *challenge,
+                                      struct buf *ret)
+{
+    _cleanup_(X509_REQ_freep) X509_REQ *rq = request_make(key, serial, NULL, challenge);
+    unsigned char *der = NULL;
+    int len = rq ? i2d_X509_REQ(rq, &der) : 0;
+    if (len <= 0)
+        return ERR_SYSTEM;
+    buf_add(ret, der, (size_t)len);
+    OPENSSL_free(der);
+    return ret->overflow ? ERR_NO_MEMORY : ERR_OK;
 }
 
 enum err credential_request(EVP_PKEY *key, const char *serial, const X509_NAME *subject,
                             struct buf *ret)
 {
-    _cleanup_(X509_REQ_freep) X509_REQ *rq = request_make(key, serial, subject);
+    _cleanup_(X509_REQ_freep) X509_REQ *rq = request_make(key, serial, subject, NULL);
     if (!rq)
         return ERR_SYSTEM;
     unsigned char *der = NULL;
@@ -62,7 +83,7 @@ enum err credential_request(EVP_PKEY *key, const char *serial, const X509_NAME *
 
 enum err credential_request_pem(EVP_PKEY *key, const char *serial, struct buf *ret)
 {
-    _cleanup_(X509_REQ_freep) X509_REQ *rq = request_make(key, serial, NULL);
+    _cleanup_(X509_REQ_freep) X509_REQ *rq = request_make(key, serial, NULL, NULL);
     _cleanup_(BIO_freep) BIO *out = BIO_new(BIO_s_mem());
     char *text;
     if (!rq || !out || !PEM_write_bio_X509_REQ(out, rq))
@@ -91,21 +112,27 @@ static bool names_serial(X509 *x, const char *serial)
     return false;
 }
 
-const char *credential_check(X509 *x, EVP_PKEY *key, const char *serial, X509_STORE *trust,
-                             STACK_OF(X509) * between, bool knows_time)
+const char *credential_distrust(X509 *x, X509_STORE *trust, STACK_OF(X509) * between,
+                                bool knows_time)
 {
     _cleanup_(X509_STORE_CTX_freep) X509_STORE_CTX *ctx = X509_STORE_CTX_new();
     if (!ctx || !X509_STORE_CTX_init(ctx, trust, x, between))
         return "out of memory";
     if (!knows_time)
         X509_STORE_CTX_set_flags(ctx, X509_V_FLAG_NO_CHECK_TIME);
+    if (X509_verify_cert(ctx) != 1)
+        return X509_verify_cert_error_string(X509_STORE_CTX_get_error(ctx));
+    return NULL;
+}
+
+const char *credential_check(X509 *x, EVP_PKEY *key, const char *serial, X509_STORE *trust,
+                             STACK_OF(X509) * between, bool knows_time)
+{
     if (X509_check_private_key(x, key) != 1)
         return "another key";
     if (serial && !names_serial(x, serial))
         return "another serial";
-    if (X509_verify_cert(ctx) != 1)
-        return X509_verify_cert_error_string(X509_STORE_CTX_get_error(ctx));
-    return NULL;
+    return credential_distrust(x, trust, between, knows_time);
 }
 
 X509 *credential_cert_pem(struct bytes pem)
@@ -117,14 +144,29 @@ X509 *credential_cert_pem(struct bytes pem)
     return more ? NULL : TAKE_PTR(x);
 }
 
+X509 *credential_cert_base64(struct bytes text)
+{
+    _cleanup_(arena_donep) struct arena arena = {0};
+    struct bytes der;
+    arena_init(&arena, MAX_ANSWER_BYTES);
+    if (base64_decode(&arena, text, &der))
+        return NULL;
+    const unsigned char *at = der.data;
+    _cleanup_(X509_freep) X509 *x = d2i_X509(NULL, &at, (long)der.len);
+    return x && at == der.data + der.len ? TAKE_PTR(x) : NULL;
+}
+
 size_t credential_certs(struct bytes answer, X509 **ret_certs, size_t max)
 {
     _cleanup_(arena_donep) struct arena arena = {0};
     struct bytes der;
-    size_t n = 0;
     arena_init(&arena, MAX_ANSWER_BYTES);
-    if (base64_decode(&arena, answer, &der))
-        return 0;
+    return base64_decode(&arena, answer, &der) ? 0 : credential_certs_der(der, ret_certs, max);
+}
+
+size_t credential_certs_der(struct bytes der, X509 **ret_certs, size_t max)
+{
+    size_t n = 0;
     const unsigned char *at = der.data;
     _cleanup_(PKCS7_freep) PKCS7 *p7 = d2i_PKCS7(NULL, &at, (long)der.len);
     STACK_OF(X509) *certs = p7 && PKCS7_type_is_signed(p7) ? p7->d.sign->cert : NULL;

@@ -54,7 +54,7 @@ enum err dial_open(const struct dial_target *target, X509 *certificate, EVP_PKEY
     if (connect(fd, (const struct sockaddr *)&target->address, sizeof(target->address)) != 0 &&
         errno != EINPROGRESS)
         return ERR_SYSTEM;
-    enum err e = tls_make(target, certificate, key, fd, ret_ssl);
+    enum err e = target->tls ? tls_make(target, certificate, key, fd, ret_ssl) : ERR_OK;
     if (!e) {
         *ret_fd = fd;
         fd = -1;
@@ -78,4 +78,33 @@ bool dial_wait(const struct dial_target *target, struct watch *w, const SSL *ssl
     }
     loop_rewatch(target->loop, w, why == SSL_ERROR_WANT_READ ? EPOLLIN : EPOLLOUT);
     return true;
+}
+
+/* What a call of the socket that returned n comes to. */
+static int plain_result(const struct dial_target *target, struct watch *w, ssize_t n,
+                        uint32_t events)
+{
+    if (n > 0)
+        return (int)n;
+    if (n == 0 || (errno != EAGAIN && errno != EINTR))
+        return -1;
+    loop_rewatch(target->loop, w, events);
+    return 0;
+}
+
+int dial_read(const struct dial_target *target, struct watch *w, SSL *ssl, void *data, size_t len)
+{
+    if (!ssl)
+        return plain_result(target, w, recv(w->fd, data, len, 0), EPOLLIN);
+    int n = SSL_read(ssl, data, (int)len);
+    return n > 0 ? n : dial_wait(target, w, ssl, n) ? 0 : -1;
+}
+
+int dial_write(const struct dial_target *target, struct watch *w, SSL *ssl, const void *data,
+               size_t len)
+{
+    if (!ssl)
+        return plain_result(target, w, send(w->fd, data, len, MSG_NOSIGNAL), EPOLLOUT);
+    int n = SSL_write(ssl, data, (int)len);
+    return n > 0 ? n : dial_wait(target, w, ssl, n) ? 0 : -1;
 }

@@ -42,6 +42,8 @@ struct device {
     EVP_PKEY *key;
     X509 *cert;
     EVP_PKEY *next_key; /* of a renewal under way */
+    EVP_PKEY *born_key; /* what the factory put in, to register with DPS */
+    X509 *born_cert;
     struct call call;
     bool calling;
     struct claim claim;
@@ -116,8 +118,9 @@ static int64_t backoff_ms(const struct device *d)
 static bool by_claim(const struct device *d)
 {
     const struct claim_door *door = d->fleet->s.claim;
-    return door &&
-           (d->step == STEP_ENROL || (d->step == STEP_VERIFY && door->kind == DOOR_CLAIM_MQTT));
+    bool first_use =
+        door && (door->kind == DOOR_CLAIM_MQTT || (scenario_door_is_dps(door->kind) && !door->csr));
+    return door && (d->step == STEP_ENROL || (d->step == STEP_VERIFY && first_use));
 }
 
 static void device_retry(struct device *d, int retry_after_s)
@@ -224,6 +227,10 @@ static enum err claim_ask(struct device *d)
     c->target = d->knows_time ? s->claim_target : s->lost_claim_target;
     c->serial = d->serial;
     c->key = d->key;
+    c->born_cert = d->born_cert;
+    c->born_key = d->born_key;
+    if (s->claim->kind == DOOR_SCEP)
+        c->challenge = s->token(d->number, s->token_owner);
     c->done = claim_done;
     c->owner = d;
     enum err e = d->step == STEP_ENROL ? claim_start(c) : claim_connect(c);
@@ -291,10 +298,11 @@ static const char *certificate_take(struct device *d)
 {
     const struct fleet *f = d->fleet;
     EVP_PKEY *key = d->step == STEP_RENEW ? d->next_key : d->key;
-    const char *serial = f->s.claim ? NULL : d->serial;
+    const struct claim_door *door = f->s.claim;
+    const char *serial = door && !scenario_door_names_serial(door->kind) ? NULL : d->serial;
     X509 *certs[2] = {0};
     size_t n = certificates_got(d, certs);
-    bool given = d->step == STEP_ENROL && f->s.claim && scenario_door_is_jit(f->s.claim->kind);
+    bool given = d->step == STEP_ENROL && door && scenario_door_is_jit(door->kind);
     const char *why =
         given    ? NULL
         : n == 1 ? credential_check(certs[0], key, serial, f->s.trust, f->between, d->knows_time)
@@ -319,10 +327,18 @@ static const char *certificate_take(struct device *d)
 
 static void power_lost(struct timer *t);
 
+/* Whether a certificate must have come. */
+static bool expects_certificate(const struct device *d)
+{
+    const struct claim_door *door = d->fleet->s.claim;
+    bool assigned_only = door && scenario_door_is_dps(door->kind) && !door->csr;
+    return d->step != STEP_VERIFY && !assigned_only;
+}
+
 /* The answer is here, and saved with the key, unless the power fails just now. */
 static void answer_take(struct device *d)
 {
-    const char *why = d->step == STEP_VERIFY ? NULL : certificate_take(d);
+    const char *why = expects_certificate(d) ? certificate_take(d) : NULL;
     bool too_late = d->step == STEP_ENROL && d->power_fails && chance(50);
     loop_untimer(loop_of(d), &d->power);
     if (!why && too_late) {
@@ -385,7 +401,8 @@ static void claim_done(struct claim *c)
 {
     struct device *d = c->owner;
     bool good = c->end == CLAIM_DONE;
-    bool early = d->step == STEP_VERIFY && c->ended_us < d->admitted_by_us;
+    bool early = d->step == STEP_VERIFY && scenario_door_is_mqtt(c->door->kind) &&
+                 c->ended_us < d->admitted_by_us;
     try_count(d, c->outcome, good, c->handshaken_us - c->began_us, c->ended_us - c->began_us);
     d->answer_lost = d->answer_lost || c->answer_lost;
     if (good)
@@ -426,10 +443,22 @@ static void power_lost(struct timer *t)
     device_wait(d, RESTART_MIN_MS + random_below(RESTART_MAX_MS - RESTART_MIN_MS));
 }
 
+/* In the factory, once; false: out of memory. */
+static bool device_bear(struct device *d)
+{
+    const struct claim_door *door = d->fleet->s.claim;
+    if (!door || door->kind != DOOR_DPS_X509)
+        return true;
+    d->born_key = keys_get(d->fleet->s.keys, 2 * d->fleet->count + d->number);
+    if (d->born_key)
+        d->born_cert = credential_factory(d->born_key, d->serial, door->certificate, door->key);
+    return d->born_cert != NULL;
+}
+
 static void timer_due(struct timer *t)
 {
     struct device *d = (struct device *)((char *)t - offsetof(struct device, timer));
-    if (!d->key && !(d->key = keys_get(d->fleet->s.keys, d->number)))
+    if (!d->key && (!(d->key = keys_get(d->fleet->s.keys, d->number)) || !device_bear(d)))
         abort();
     device_ask(d);
 }
@@ -494,6 +523,8 @@ void fleet_free(struct fleet *f)
         claim_forget(&d->twin);
         EVP_PKEY_free(d->key);
         EVP_PKEY_free(d->next_key);
+        EVP_PKEY_free(d->born_key);
+        X509_free(d->born_cert);
         X509_free(d->cert);
         buf_done(&d->body);
     }
@@ -544,6 +575,8 @@ void fleet_view(const struct fleet *f, size_t n, struct fleet_device_view *ret_v
         .serial = d->serial,
         .end = d->end,
         .fingerprint = d->holds ? d->fingerprint : NULL,
+        .hub = d->claim.hub[0] ? d->claim.hub : NULL,
+        .device_id = d->claim.thing,
         .answer_lost = d->answer_lost,
     };
 }

@@ -20,10 +20,11 @@ struct fleet_settings {
     const struct scenario *scenario;
     const struct dial_target *target;       /* of devices that know the time */
     const struct dial_target *lost_target;  /* of those that do not */
-    const struct claim_door *claim;         /* NULL: devices enrol over EST with tokens */
+    const struct claim_door *claim;         /* NULL: devices enrol over EST */
     const struct dial_target *claim_target; /* where they come with it: server or broker */
     const struct dial_target *lost_claim_target;
-    const struct keys *keys; /* two a device: the second for who forgot the first */
+    const struct keys *keys; /* two a device: the second for who forgot the first; and one for the
+                                factory where it puts in what registers with DPS */
     struct tally *tally;
     X509_STORE *trust;
     X509 *between[FLEET_MAX_CAS];
@@ -40,6 +41,8 @@ struct fleet_device_view {
     const char *serial;
     enum fleet_end end;
     const uint8_t *fingerprint; /* of the certificate it holds; NULL: none */
+    const char *hub;            /* the broker that DPS assigned; NULL: none */
+    const char *device_id;      /* and as whom */
     bool answer_lost;           /* power failed, or an answer never came: there may be one more */
 };
 

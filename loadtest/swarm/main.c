@@ -30,21 +30,25 @@ static const char usage[] =
     "and\n"
     "      DIR/report.html, and audits the registry against what the devices hold.\n"
     "  swarm ratio [--clients N[,N]...] [--requests N] [--rounds N] [--pace PERCENT] [--idle N]\n"
-    "            [--claims] [--keys FILE] [--server-pid PID] [--database-pid PID]\n"
+    "            [--claims] [--dps] [--keys FILE] [--server-pid PID] [--database-pid PID]\n"
     "            [--broker-pid PID]\n"
     "      CPU time of whole enrolments against bare GETs of the same listener, by turns, at each\n"
     "      number of clients at once; then latencies at PERCENT of what enrolments reach; beside "
     "N\n"
     "      idle TLS connections. --claims: also of devices with a claim, over HTTPS and, where\n"
-    "      MUSTER_MQTT_PORT is set, over MQTT. The last lines are \"ratio token N.NN\" and "
+    "      MUSTER_MQTT_PORT is set, over MQTT. --dps: also of registrations with the device API "
+    "of\n"
+    "      DPS. The last lines are \"ratio token N.NN\" and "
     "\"ratio\n"
     "      cert N.NN\", of the last number of clients (32 clients, 800 requests, 5 rounds).\n"
-    "  swarm keys COUNT [--keys FILE]   makes keys ahead until FILE has so many\n"
+    "  swarm keys COUNT [--rsa] [--keys FILE]\n"
+    "      Makes keys ahead until FILE has so many; --rsa: FILE.rsa, of which SCEP takes.\n"
     "  swarm --help | --version\n"
     "\n"
     "The environment is that of .dev/env: MUSTER_URL, MUSTER_CACERT, MUSTER_ADMIN_URL,\n"
-    "MUSTER_ADMIN_TOKEN, MUSTER_TEMPLATE, MUSTER_DATABASE for the audit, and MUSTER_MQTT_HOST and\n"
-    "MUSTER_MQTT_PORT for claims over MQTT. Keys are made once and kept in FILE (default:\n"
+    "MUSTER_ADMIN_TOKEN, MUSTER_TEMPLATE, MUSTER_DATABASE for the audit, MUSTER_MQTT_HOST and\n"
+    "MUSTER_MQTT_PORT for claims over MQTT, MUSTER_DPS_ID_SCOPE for DPS, and MUSTER_SCEP_URL for\n"
+    "SCEP. Keys are made once and kept in FILE (default:\n"
     "swarm.keys in the folder of temporary files, for this user).\n"
     "CPU and memory are measured of the processes named (musterd, PostgreSQL's first, Mosquitto),\n"
     "or of the only ones of their name on this machine.\n"
@@ -65,6 +69,8 @@ static const struct option options[] = {
     {"pace", required_argument, NULL, 'a'},
     {"idle", required_argument, NULL, 'i'},
     {"claims", no_argument, NULL, 'm'},
+    {"dps", no_argument, NULL, 'D'},
+    {"rsa", no_argument, NULL, 'R'},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'v'},
     {NULL, 0, NULL, 0},
@@ -80,6 +86,8 @@ struct command_line {
     char *settings[MAX_SETTINGS];
     size_t setting_count;
     bool claims;
+    bool dps;
+    bool rsa;
     bool help;
     bool version;
 };
@@ -133,6 +141,12 @@ static bool option_take(struct command_line *l, int c)
         return true;
     case 'm':
         l->claims = true;
+        return true;
+    case 'D':
+        l->dps = true;
+        return true;
+    case 'R':
+        l->rsa = true;
         return true;
     case 'h':
         l->help = true;
@@ -188,9 +202,9 @@ static int keys_command(const struct command_line *l, const char *count_text)
     keys_path(l, path);
     if (text_parse_int(count_text, 1, MAX_KEYS, &count))
         return failure("COUNT must be a number from 1 to 1000000");
-    if (keys_make(path, (size_t)count))
+    if (keys_make(path, l->rsa ? KEYS_RSA : KEYS_EC, (size_t)count))
         return failure("the keys cannot be written");
-    printf("%lld keys in %s\n", (long long)count, path);
+    printf("%lld keys in %s%s\n", (long long)count, path, l->rsa ? ".rsa" : "");
     return 0;
 }
 
@@ -205,6 +219,7 @@ static int ratio_command(const struct command_line *l)
                                       .rounds = (size_t)l->rounds,
                                       .idle = (size_t)l->idle,
                                       .claims = l->claims,
+                                      .dps = l->dps,
                                       .pace_percent = (size_t)l->pace_percent,
                                       .processes = l->processes,
                                       .keys_path = keys,

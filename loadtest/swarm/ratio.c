@@ -7,7 +7,7 @@
 #include "bench.h"
 #include "hold.h"
 
-enum { KEYS_PER_ROUND = 4, CLAIM_KEYS_PER_ROUND = 2, EXIT_UNABLE = 2 };
+enum { KEYS_PER_ROUND = 4, CLAIM_KEYS_PER_ROUND = 2, DPS_KEYS_PER_ROUND = 2, EXIT_UNABLE = 2 };
 
 /* Of one load, the rounds of every kind. */
 struct rounds {
@@ -54,48 +54,67 @@ static enum err rounds_measure(struct bench *b, const struct ratio_settings *s, 
     static struct rounds all;
     enum err e = ERR_OK;
     for (size_t round = 0; round <= s->rounds && !e; round++) {
-        for (size_t k = 0; k < b->kinds && !e; k++) {
+        for (size_t k = 0; k < BENCH_KIND_COUNT && !e; k++) {
+            if (!b->has[k])
+                continue;
             const struct bench_order order = {
                 .kind = (enum bench_kind)k, .requests = s->requests, .clients = clients};
             e = bench_measure(b, &order, &all.kinds[k][round > 0 ? round - 1 : 0]);
         }
     }
-    for (size_t k = 0; k < b->kinds && !e; k++)
-        ret_medians[k] = medians(all.kinds[k], s->rounds);
+    for (size_t k = 0; k < BENCH_KIND_COUNT && !e; k++) {
+        if (b->has[k])
+            ret_medians[k] = medians(all.kinds[k], s->rounds);
+    }
     return e;
 }
 
 /* Of an enrolment to the GET that has as much of a handshake. */
 static double ratio_of(const struct bench_result r[BENCH_KIND_COUNT], enum bench_kind kind)
 {
-    return cpu_us(&r[kind]) / cpu_us(&r[kind == BENCH_TOKEN ? BENCH_GET : BENCH_GET_CERT]);
+    bool by_secret = kind == BENCH_TOKEN || kind == BENCH_DPS_SAS || kind == BENCH_DPS_SAS_CSR;
+    return cpu_us(&r[kind]) / cpu_us(&r[by_secret ? BENCH_GET : BENCH_GET_CERT]);
 }
+
+/* In the order of the last lines. */
+static const struct told {
+    enum bench_kind kind;
+    const char *name;
+} told[] = {{BENCH_CLAIM_HTTPS, "claim-https"},
+            {BENCH_CLAIM_MQTT, "claim-mqtt"},
+            {BENCH_DPS_SAS, "dps-sas"},
+            {BENCH_DPS_SAS_CSR, "dps-sas-csr"},
+            {BENCH_DPS_X509, "dps-x509"},
+            {BENCH_TOKEN, "token"},
+            {BENCH_CERT, "cert"}};
 
 static void load_tell(const struct bench *b, size_t clients,
                       const struct bench_result r[BENCH_KIND_COUNT])
 {
-    for (size_t k = 0; k < b->kinds; k++)
-        printf("%7zu  %-24s %8.0f %8.0f %11.0f %10.0f %8.0f %8.1f %8.1f\n", clients,
-               bench_name((enum bench_kind)k), cpu_us(&r[k]), r[k].server_us, r[k].database_us,
-               r[k].broker_us, r[k].per_s, r[k].p50_us / 1e3, r[k].p99_us / 1e3);
-    printf("%7zu  ratio: token %.2f, cert %.2f", clients, ratio_of(r, BENCH_TOKEN),
-           ratio_of(r, BENCH_CERT));
-    if (b->kinds > BENCH_CLAIM_HTTPS)
-        printf(", claim-https %.2f", ratio_of(r, BENCH_CLAIM_HTTPS));
-    if (b->kinds > BENCH_CLAIM_MQTT)
-        printf(", claim-mqtt %.2f", ratio_of(r, BENCH_CLAIM_MQTT));
+    for (size_t k = 0; k < BENCH_KIND_COUNT; k++) {
+        if (b->has[k])
+            printf("%7zu  %-24s %8.0f %8.0f %11.0f %10.0f %8.0f %8.1f %8.1f\n", clients,
+                   bench_name((enum bench_kind)k), cpu_us(&r[k]), r[k].server_us, r[k].database_us,
+                   r[k].broker_us, r[k].per_s, r[k].p50_us / 1e3, r[k].p99_us / 1e3);
+    }
+    printf("%7zu  ratio:", clients);
+    const char *comma = "";
+    for (size_t i = 0; i < ARRAY_LEN(told); i++) {
+        if (!b->has[told[i].kind])
+            continue;
+        printf("%s %s %.2f", comma, told[i].name, ratio_of(r, told[i].kind));
+        comma = ",";
+    }
     printf("\n");
     fflush(stdout);
 }
 
 static void ratios_tell(const struct bench *b, const struct bench_result r[BENCH_KIND_COUNT])
 {
-    if (b->kinds > BENCH_CLAIM_HTTPS)
-        printf("ratio claim-https %.2f\n", ratio_of(r, BENCH_CLAIM_HTTPS));
-    if (b->kinds > BENCH_CLAIM_MQTT)
-        printf("ratio claim-mqtt %.2f\n", ratio_of(r, BENCH_CLAIM_MQTT));
-    printf("ratio token %.2f\nratio cert %.2f\n", ratio_of(r, BENCH_TOKEN),
-           ratio_of(r, BENCH_CERT));
+    for (size_t i = 0; i < ARRAY_LEN(told); i++) {
+        if (b->has[told[i].kind])
+            printf("ratio %s %.2f\n", told[i].name, ratio_of(r, told[i].kind));
+    }
 }
 
 static enum err raw_tell(void)
@@ -195,11 +214,14 @@ int ratio_run(const struct ratio_settings *s)
 {
     struct bench b = {.next_key = 0};
     size_t passes = s->loads * (s->rounds + 1) + (s->pace_percent > 0 ? s->rounds : 0);
-    size_t keys = KEYS_PER_ROUND + (s->claims ? CLAIM_KEYS_PER_ROUND : 0);
+    size_t keys =
+        KEYS_PER_ROUND + (s->claims ? CLAIM_KEYS_PER_ROUND : 0) + (s->dps ? DPS_KEYS_PER_ROUND : 0);
     enum err e =
         bench_open(&b, &s->processes, s->keys_path, keys * s->requests * passes, s->folder);
     if (!e && s->claims)
         e = bench_claims(&b);
+    if (!e && s->dps)
+        e = bench_dps(&b);
     if (!e)
         e = measure(&b, s);
     bench_close(&b);

@@ -20,12 +20,13 @@ struct ratio_settings {
     size_t idle;                     /* TLS connections held open beside */
     size_t pace_percent;             /* of saturation, for the latencies; 0: not measured */
     bool claims;                     /* also provisioning with a claim, over HTTPS and MQTT */
+    bool dps;                        /* also registering with DPS */
     struct usage processes;
     const char *keys_path;
     const char *folder; /* for what is handed to the operator's command */
 };
 
 /* Prints a table, with claims the lines "ratio claim-https N.NN" and, where there is a broker,
- * "ratio claim-mqtt N.NN", and last the lines "ratio token N.NN" and "ratio cert N.NN". An exit
- * code. */
+ * "ratio claim-mqtt N.NN", with dps those of dps-sas, dps-sas-csr and dps-x509, and last the lines
+ * "ratio token N.NN" and "ratio cert N.NN". An exit code. */
 int ratio_run(const struct ratio_settings *settings);

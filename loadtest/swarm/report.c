@@ -44,10 +44,11 @@ static json_t *audit_json(const struct audit *a)
 {
     if (!a)
         return json_null();
-    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:b}", "devices", (json_int_t)a->devices, "held",
-                     (json_int_t)a->held, "lost", (json_int_t)a->lost, "doubled",
-                     (json_int_t)a->doubled, "orphaned", (json_int_t)a->orphaned, "tokens",
-                     (json_int_t)a->tokens, "clean", audit_clean(a));
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b}", "devices", (json_int_t)a->devices, "held",
+                     (json_int_t)a->held, "assigned", (json_int_t)a->assigned, "lost",
+                     (json_int_t)a->lost, "doubled", (json_int_t)a->doubled, "orphaned",
+                     (json_int_t)a->orphaned, "tokens", (json_int_t)a->tokens, "clean",
+                     audit_clean(a));
 }
 
 static double seconds_of(const struct report *r)
@@ -246,9 +247,10 @@ static void audit_write(FILE *f, const struct audit *a)
         return;
     }
     fprintf(f,
-            "<p>%zu devices in the registry, %zu certificates held; lost %zu, doubled %zu, "
+            "<p>%zu devices in the registry, %zu certificates held, %zu assigned by DPS; lost %zu, "
+            "doubled %zu, "
             "orphaned %zu, tokens out of step %zu.</p>\n",
-            a->devices, a->held, a->lost, a->doubled, a->orphaned, a->tokens);
+            a->devices, a->held, a->assigned, a->lost, a->doubled, a->orphaned, a->tokens);
 }
 
 static void cost_write(FILE *f, const struct report *r)

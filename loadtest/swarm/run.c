@@ -112,14 +112,18 @@ static enum err hostile_make(struct run *r)
 static enum err fleet_make(struct run *r)
 {
     struct world *w = &r->world;
-    bool mqtt = scenario_door_is_mqtt(r->scenario->door);
+    bool mqtt = scenario_door_is_mqtt(r->scenario->door), scep = r->scenario->door == DOOR_SCEP;
     struct fleet_settings s = {
         .scenario = r->scenario,
         .target = &w->target,
         .lost_target = &w->lost_target,
         .claim = r->scenario->door == DOOR_EST ? NULL : &w->claim,
-        .claim_target = mqtt ? &w->broker : &w->target,
-        .lost_claim_target = mqtt ? &w->lost_broker : &w->lost_target,
+        .claim_target = mqtt   ? &w->broker
+                        : scep ? &w->scep
+                               : &w->target,
+        .lost_claim_target = mqtt   ? &w->lost_broker
+                             : scep ? &w->lost_scep
+                                    : &w->lost_target,
         .keys = r->keys,
         .tally = r->tally,
         .trust = w->trust,
@@ -132,12 +136,26 @@ static enum err fleet_make(struct run *r)
     return fleet_new(&s, &r->fleet);
 }
 
-/* What devices come with that have no token. */
+static enum err dps_open(struct run *r, const char *folder)
+{
+    const struct scenario *s = r->scenario;
+    if (!s->csr && (s->renewals > 0 || s->seconds > 0)) {
+        fprintf(stderr, "swarm: devices renew certificates, which these get with csr=1\n");
+        return ERR_INVALID;
+    }
+    return world_dps(&r->world, s, r->prefix, folder);
+}
+
+/* What devices come with, or by. */
 static enum err door_open(struct run *r, const char *folder)
 {
     const struct scenario *s = r->scenario;
     if (s->door == DOOR_EST)
         return ERR_OK;
+    if (scenario_door_is_dps(s->door))
+        return dps_open(r, folder);
+    if (s->door == DOOR_SCEP)
+        return world_scep(&r->world, s->template_name);
     if (!scenario_door_is_jit(s->door))
         return world_claim(&r->world, s->door, r->prefix, s->template_name, folder);
     if (s->powerloss_percent > 0) {
@@ -149,6 +167,18 @@ static enum err door_open(struct run *r, const char *folder)
     return e || s->door != DOOR_JITR ? e : worker_new(&r->world.target, r->prefix, &r->worker);
 }
 
+/* Two a device, and a third that the factory put in; RSA keys are long in the making: one, where no
+ * device will forget it. */
+static enum err keys_load(struct run *r, const char *path)
+{
+    const struct scenario *s = r->scenario;
+    bool forgets = s->powerloss_percent > 0 && s->forget_percent > 0;
+    if (s->door == DOOR_SCEP)
+        return keys_take(path, KEYS_RSA, (size_t)s->devices << forgets, &r->keys);
+    size_t each = s->door == DOOR_DPS_X509 ? 3 : 2;
+    return keys_take(path, KEYS_EC, each * (size_t)s->devices, &r->keys);
+}
+
 static enum err prepare(struct run *r, const char *folder, const char *keys_path)
 {
     snprintf(r->prefix, sizeof(r->prefix), "swarm-%llx%04x", (unsigned long long)clock_wall_s(),
@@ -156,7 +186,7 @@ static enum err prepare(struct run *r, const char *folder, const char *keys_path
     call_allow((size_t)r->scenario->devices + HOSTILE_AT_ONCE);
     enum err e = world_open(&r->world);
     if (!e)
-        e = keys_take(keys_path, 2 * (size_t)r->scenario->devices, &r->keys);
+        e = keys_load(r, keys_path);
     if (!e)
         e = tally_new(&r->tally);
     if (!e)

@@ -36,12 +36,29 @@ static enum err text_set(char *slot, size_t len, const char *value, char *messag
     return ERR_INVALID;
 }
 
-static const char *const door_names[] = {"est",  "claim-https", "claim-mqtt",
-                                         "jitp", "jitp-https",  "jitr"};
+#define DOORS "est, claim-https, claim-mqtt, jitp, jitp-https, jitr, dps-sas, dps-x509 or scep"
+
+static const char *const door_names[] = {"est",  "claim-https", "claim-mqtt", "jitp", "jitp-https",
+                                         "jitr", "dps-sas",     "dps-x509",   "scep"};
 
 bool scenario_door_is_jit(enum scenario_door door)
 {
     return door == DOOR_JITP || door == DOOR_JITP_HTTPS || door == DOOR_JITR;
+}
+
+bool scenario_door_is_dps(enum scenario_door door)
+{
+    return door == DOOR_DPS_SAS || door == DOOR_DPS_X509;
+}
+
+bool scenario_door_names_serial(enum scenario_door door)
+{
+    return door == DOOR_EST || door == DOOR_SCEP || scenario_door_is_dps(door);
+}
+
+bool scenario_door_has_tokens(enum scenario_door door)
+{
+    return door == DOOR_EST || door == DOOR_SCEP;
 }
 
 bool scenario_door_is_mqtt(enum scenario_door door)
@@ -57,8 +74,7 @@ static enum err door_set(struct scenario *s, const char *value, char *message)
             return ERR_OK;
         }
     }
-    snprintf(message, SCENARIO_MESSAGE_BYTES,
-             "door must be est, claim-https, claim-mqtt, jitp, jitp-https or jitr");
+    snprintf(message, SCENARIO_MESSAGE_BYTES, "door must be " DOORS);
     return ERR_INVALID;
 }
 
@@ -69,6 +85,10 @@ enum err scenario_set(struct scenario *s, const char *key, const char *value,
         return text_set(s->about, sizeof(s->about), value, message);
     if (strcmp(key, "template") == 0)
         return text_set(s->template_name, sizeof(s->template_name), value, message);
+    if (strcmp(key, "id_scope") == 0)
+        return text_set(s->id_scope, sizeof(s->id_scope), value, message);
+    if (strcmp(key, "group_key") == 0)
+        return text_set(s->group_key, sizeof(s->group_key), value, message);
     if (strcmp(key, "door") == 0)
         return door_set(s, value, message);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -129,8 +149,10 @@ void scenario_describe(void)
 {
     printf("  %-20s %s\n", "about", "one sentence for the report");
     printf("  %-20s %s\n", "template", "the template, EST label (default: MUSTER_TEMPLATE)");
-    printf("  %-20s %s\n", "door",
-           "est, claim-https, claim-mqtt, jitp, jitp-https or jitr: how devices come in (est)");
+    printf("  %-20s %s\n", "door", DOORS ": how devices come in (est)");
+    printf("  %-20s %s\n", "id_scope", "DPS: the ID scope (default: MUSTER_DPS_ID_SCOPE)");
+    printf("  %-20s %s\n", "group_key",
+           "dps-sas: file with a group's key in base64 (default: a group is made)");
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         printf("  %-20s %s (%lld)\n", rows[i].key, rows[i].help, (long long)rows[i].number);
 }

@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 
-enum { SCENARIO_MESSAGE_BYTES = 256, SCENARIO_NAME_BYTES = 64 };
+enum { SCENARIO_MESSAGE_BYTES = 256, SCENARIO_NAME_BYTES = 64, SCENARIO_PATH_BYTES = 1024 };
 
 /* NUMBER(key, default, min, max, help); --help is made from it. */
 /* clang-format off */
@@ -21,6 +21,7 @@ NUMBER(fixtures, 0, 0, 10000, "at most so many devices at work at once, the next
 NUMBER(bound_tokens, 1, 0, 1, "1: a token bound to each serial; 0: one free token for all") \
 NUMBER(allowlist, 1, 0, 1, "1: the serials are put on the allowlist before") \
 NUMBER(verify, 1, 0, 1, "1: each device fetches its configuration with its new certificate") \
+NUMBER(csr, 0, 0, 1, "1: a device that registers with DPS asks for a certificate along with it") \
 NUMBER(renewals, 0, 0, 1000, "how often each device then renews, every time with a new key") \
 NUMBER(renewal_pause_ms, 0, 0, 86400000, "between the renewals of a device") \
 NUMBER(tries, 5, 1, 100, "of one request before a device gives up") \
@@ -38,8 +39,8 @@ NUMBER(hostile_replay, 0, 0, 1000, "requests a second that present a token which
 NUMBER(seconds, 0, 0, 86400, "0: until every device is done; else the devices go on renewing until then")
 /* clang-format on */
 
-/* How devices come to their first certificate; by the last three they have it from the factory, and
- * come to be known by it. */
+/* How devices come in: to their first certificate, or, by JITP and JITR, to be known by the one
+ * they have from the factory, or to a broker. */
 enum scenario_door {
     DOOR_EST,
     DOOR_CLAIM_HTTPS,
@@ -47,12 +48,17 @@ enum scenario_door {
     DOOR_JITP,       /* at the broker, which refuses it the first time */
     DOOR_JITP_HTTPS, /* GET /v1/device/config */
     DOOR_JITR,       /* at the broker; the swarm's worker activates it meanwhile */
+    DOOR_DPS_SAS,    /* the device API of DPS, by a key derived from a group's */
+    DOOR_DPS_X509,   /* by a factory certificate, of a group's CA */
+    DOOR_SCEP,       /* a PKCSReq with a token as challengePassword */
 };
 
 struct scenario {
     char name[SCENARIO_NAME_BYTES];
     char about[256];
     char template_name[SCENARIO_NAME_BYTES];
+    char id_scope[SCENARIO_NAME_BYTES];  /* of DPS; empty: MUSTER_DPS_ID_SCOPE */
+    char group_key[SCENARIO_PATH_BYTES]; /* a file; empty: a group is made */
     enum scenario_door door;
 #define SCENARIO_FIELD(key, ...) int64_t key;
     SCENARIO_TABLE(SCENARIO_FIELD)
@@ -61,6 +67,15 @@ struct scenario {
 
 /* Whether the device was born with its certificate. */
 bool scenario_door_is_jit(enum scenario_door door);
+
+/* Whether it registers by the device API of DPS. */
+bool scenario_door_is_dps(enum scenario_door door);
+
+/* Whether the certificate names the serial: it was known for whom it is made. */
+bool scenario_door_names_serial(enum scenario_door door);
+
+/* Whether it comes with a token. */
+bool scenario_door_has_tokens(enum scenario_door door);
 
 /* Whether it first comes to the broker. */
 bool scenario_door_is_mqtt(enum scenario_door door);

@@ -11,11 +11,13 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "credential.h"
 
 enum {
     MAX_COMMAND_BYTES = 4096,
     MAX_NAME_BYTES = 32,
+    MAX_KEY_TEXT_BYTES = 256,
     BROKER_TRUST_S = 3, /* until the broker has a new CA in its folder */
 };
 
@@ -152,6 +154,7 @@ void world_close(struct world *w)
         X509_free(w->cas[i]);
     X509_free(w->claim.certificate);
     EVP_PKEY_free(w->claim.key);
+    secret_cleanse(w->group_key, sizeof(w->group_key));
     X509_STORE_free(w->trust);
     SSL_CTX_free(w->target.tls);
     SSL_CTX_free(w->lost_target.tls);
@@ -202,8 +205,12 @@ static enum err tokens_take(const json_t *minted, size_t count, char ***ret_toke
     for (size_t i = 0; tokens && i < count; i++) {
         const char *text = json_string_value(json_object_get(json_array_get(minted, i), "token"));
         tokens[i] = text ? strdup(text) : NULL;
-        if (!tokens[i])
+        if (!tokens[i]) {
+            while (i > 0)
+                free(tokens[--i]);
+            free(tokens);
             return complain("no tokens were minted", "");
+        }
     }
     *ret_tokens = tokens;
     return tokens ? ERR_OK : ERR_NO_MEMORY;
@@ -219,9 +226,9 @@ enum err world_prepare(const struct scenario *s, const char *prefix, const char 
         e = allowlist_fill(s, path);
     *ret_tokens = NULL;
     *ret_count = 0;
-    if (!e && s->door != DOOR_EST)
+    if (!e && !scenario_door_has_tokens(s->door))
         (void)unlink(path);
-    if (e || s->door != DOOR_EST)
+    if (e || !scenario_door_has_tokens(s->door))
         return e;
     json_t *minted = s->bound_tokens
                          ? muster("muster token create --template %s --serials '%s' --json",
@@ -372,4 +379,81 @@ enum err world_factory(struct world *w, enum scenario_door door, const char *nam
     if (!e && scenario_door_is_mqtt(door))
         sleep(BROKER_TRUST_S);
     return e;
+}
+
+/* Where devices register, and whether there is a broker to send them to. */
+static enum err scope_find(struct world *w, const struct scenario *s)
+{
+    const char *scope = s->id_scope[0] ? s->id_scope : getenv("MUSTER_DPS_ID_SCOPE");
+    if (!scope || scope[0] == '\0' || strlen(scope) >= sizeof(w->scope))
+        return complain("id_scope is missing: MUSTER_DPS_ID_SCOPE is not set", "");
+    snprintf(w->scope, sizeof(w->scope), "%s", scope);
+    json_t *brokers = muster("muster endpoint list --json");
+    size_t count = json_array_size(brokers);
+    json_decref(brokers);
+    return count > 0
+               ? ERR_OK
+               : complain("there is no broker to send devices to; `muster endpoint put` one", "");
+}
+
+static enum err group_key_load(struct world *w, const char *path, struct claim_door *door)
+{
+    _cleanup_(buf_donep) struct buf text = {0};
+    buf_init(&text, MAX_KEY_TEXT_BYTES);
+    if (file_load_private(path, &text))
+        return complain("group_key is not a file that only you may read", path);
+    enum err e = dps_key_read(buf_bytes(&text), w->group_key, &door->group_key.len);
+    return e ? complain("group_key is not the base64 of 16 to 64 bytes", path) : ERR_OK;
+}
+
+/* The key is told only now. */
+static enum err group_key_take(struct world *w, const json_t *group, struct claim_door *door)
+{
+    const char *text = json_string_value(json_object_get(group, "primary_key"));
+    return text ? dps_key_read(bytes_text(text), w->group_key, &door->group_key.len) : ERR_INVALID;
+}
+
+static enum err group_make(struct world *w, const struct scenario *s, const char *name,
+                           const char *ca, struct claim_door *door)
+{
+    json_t *group = ca ? muster("muster enrollment-group create %s --attestation x509 --ca %s"
+                                " --template %s --json",
+                                name, ca, s->template_name)
+                       : muster("muster enrollment-group create %s --attestation symmetric-key"
+                                " --template %s --json",
+                                name, s->template_name);
+    enum err e = group ? ERR_OK : ERR_INVALID;
+    if (!e && !ca)
+        e = group_key_take(w, group, door);
+    json_decref(group);
+    return e ? complain("no enrollment group was made for template", s->template_name) : ERR_OK;
+}
+
+enum err world_group(struct world *w, const struct scenario *s, const char *name, const char *ca,
+                     struct claim_door *ret_door)
+{
+    struct claim_door d = *ret_door;
+    enum err e = scope_find(w, s);
+    if (!e)
+        e = !ca && s->group_key[0] ? group_key_load(w, s->group_key, &d)
+                                   : group_make(w, s, name, ca, &d);
+    if (e)
+        return e;
+    d.kind = ca ? DOOR_DPS_X509 : DOOR_DPS_SAS;
+    d.scope = w->scope;
+    d.group_key.data = w->group_key;
+    d.csr = s->csr;
+    *ret_door = d;
+    return ERR_OK;
+}
+
+enum err world_dps(struct world *w, const struct scenario *s, const char *name, const char *folder)
+{
+    struct claim_door *d = &w->claim;
+    if (s->door == DOOR_DPS_SAS)
+        return world_group(w, s, name, NULL, d);
+    d->key = EVP_EC_gen("P-256");
+    d->certificate = d->key ? credential_authority(d->key, name) : NULL;
+    enum err e = d->certificate ? world_register(d->certificate, name, folder) : ERR_NO_MEMORY;
+    return e ? e : world_group(w, s, name, name, d);
 }

@@ -24,15 +24,21 @@ struct world {
     struct dial_target lost_target; /* whose clock is wrong: judges no validity */
     struct dial_target broker;      /* once there is a claim that needs it */
     struct dial_target lost_broker;
+    struct dial_target scep; /* of world_scep */
+    struct dial_target lost_scep;
     struct claim_door
-        claim; /* of world_claim or world_factory; its certificate and key are owned */
+        claim; /* of world_claim, world_factory or world_scep; certificate and key are owned */
     X509_STORE *trust;
     X509 *cas[WORLD_MAX_CAS];
     size_t ca_count;
     const char *database; /* NULL: no audit */
     struct usage usage;
+    char scope[SCENARIO_NAME_BYTES];      /* of DPS */
+    uint8_t group_key[DPS_MAX_KEY_BYTES]; /* of the group by keys */
     char host[256];
     char broker_host[256];
+    char scep_host[256];
+    char scep_path[128];
 };
 
 /* MUSTER_URL, MUSTER_CACERT, MUSTER_DATABASE; fetches /cacerts. Says on standard error what is
@@ -52,6 +58,19 @@ enum err world_claim(struct world *w, enum scenario_door door, const char *name,
  * provisioning (JITP) or registration (JITR), and finds the broker where the door leads to it. */
 enum err world_factory(struct world *w, enum scenario_door door, const char *name,
                        const char *folder) MUST_CHECK;
+
+/* Makes an enrollment group of that name for the scenario's template, whose devices come with
+ * certificates of the registered CA, or, ca NULL, with keys derived from what ret_door is given:
+ * that in the scenario's file, whose group is there already, or a new one. Finds the scope too. */
+enum err world_group(struct world *w, const struct scenario *s, const char *name, const char *ca,
+                     struct claim_door *ret_door) MUST_CHECK;
+
+/* What devices of DPS need: a group, and a factory with its CA where they have its certificates. */
+enum err world_dps(struct world *w, const struct scenario *s, const char *name,
+                   const char *folder) MUST_CHECK;
+
+/* Finds where SCEP is spoken (MUSTER_SCEP_URL), and its registration authority. */
+enum err world_scep(struct world *w, const char *template_name) MUST_CHECK;
 
 /* Puts the serials on the allowlist where the scenario says so, and mints a token for each serial,
  * or one for all, where its devices enrol with tokens, by the `muster` command. The caller frees

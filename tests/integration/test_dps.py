@@ -347,6 +347,21 @@ def test_a_group_has_a_limit_and_a_warning(stack):
     assert devices[2].assigned()
 
 
+def test_no_statement_is_compiled(stack):
+    """Choosing a broker has no index to use and so seems dear: PostgreSQL would compile it, for a quarter of a second, under the lock of the group."""
+    g = group(stack)
+    stack.sql("CREATE TABLE muster.seen (jit text)")
+    stack.sql("CREATE FUNCTION muster.look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO muster.seen VALUES (current_setting('jit')); RETURN NULL; END $$")
+    stack.sql("CREATE TRIGGER look AFTER INSERT ON muster.dps_registration FOR EACH ROW EXECUTE FUNCTION muster.look()")
+    try:
+        d = Registrant(stack, unique("plain"), None)
+        d.symmetric = derive(g["primary_key"], d.id)
+        d.assigned()
+        assert stack.sql("SELECT jit FROM muster.seen") == [("off",)]
+    finally:
+        stack.sql("DROP TRIGGER look ON muster.dps_registration; DROP FUNCTION muster.look(); DROP TABLE muster.seen")
+
+
 def test_one_device_that_registers_many_times_at_once(stack):
     g = group(stack)
     d = Registrant(stack, unique("race"), None)
