@@ -1,12 +1,12 @@
 #include "dps.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/base64.h"
 #include "base/cleanup.h"
+#include "base/text.h"
 
 enum { MIN_KEY_BYTES = 16, KEY_ARENA_BYTES = 1024, MAX_TEXT_BYTES = 512, ACCEPTED = 202 };
 
@@ -31,17 +31,6 @@ enum err dps_key_derive(struct bytes master, const char *registration_id,
     return digest_hmac_sha256(master, bytes_text(registration_id), ret_key);
 }
 
-/* As SDKs have it: everything but the unreserved characters of RFC 3986. */
-static void percent_add(struct buf *b, const char *text)
-{
-    for (; *text; text++) {
-        if (isalnum((unsigned char)*text) || strchr("-._~", *text))
-            buf_add_char(b, *text);
-        else
-            buf_printf(b, "%%%02X", (unsigned char)*text);
-    }
-}
-
 enum err dps_sas_write(struct buf *b, struct bytes key, const char *scope,
                        const char *registration_id, int64_t ends_s)
 {
@@ -52,16 +41,16 @@ enum err dps_sas_write(struct buf *b, struct bytes key, const char *scope,
     buf_init(&resource, MAX_TEXT_BYTES);
     buf_init(&said, MAX_TEXT_BYTES);
     buf_init(&signature, MAX_TEXT_BYTES);
-    percent_add(&resource, scope);
+    text_add_url(&resource, scope);
     buf_add_text(&resource, "%2Fregistrations%2F");
-    percent_add(&resource, registration_id);
+    text_add_url(&resource, registration_id);
     buf_printf(&said, "%s\n%lld", buf_text(&resource), (long long)ends_s);
     enum err e = digest_hmac_sha256(key, buf_bytes(&said), mac);
     if (e)
         return e;
     base64_encode(&signature, bytes_of(mac, sizeof(mac)));
     buf_printf(b, "SharedAccessSignature sr=%s&sig=", buf_text(&resource));
-    percent_add(b, buf_text(&signature));
+    text_add_url(b, buf_text(&signature));
     buf_printf(b, "&se=%lld&skn=registration", (long long)ends_s);
     return resource.overflow || said.overflow || b->overflow ? ERR_INVALID : ERR_OK;
 }
