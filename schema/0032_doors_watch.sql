@@ -27,7 +27,8 @@ BEGIN
         found := found || muster.doctor_row('SCEP registration authority', n < 30, CASE WHEN n < 7 THEN 'error' ELSE 'warning' END,
             format('its certificate ends in %s days', n), 'musterd add-ra, then restart musterd');
     END IF;
-    SELECT count(*) INTO n FROM muster.enrollment e WHERE e.grouped AND e.enabled AND e.registrations >= LEAST(e.warn_devices, e.max_devices);
+    SELECT count(*) INTO n FROM muster.enrollment e JOIN muster.enrollment_tally t ON t.enrollment_id = e.id
+        WHERE e.enabled AND t.devices >= LEAST(e.warn_devices, e.max_devices);
     found := found || muster.doctor_row('enrollment groups', n > 0, 'warning', format('%s groups have as many devices as they are to warn of', n),
         'muster enrollment-group list: many devices behind one key; a group for each line or lot keeps what a leak costs small');
     RETURN found;

@@ -8,6 +8,9 @@
 
 enum { NUMBER_BYTES = 24 };
 
+/* As utc() of the schema writes times, which costs more than the rest of the statement. */
+#define RFC3339 "'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
+
 static const struct stmt stmts[] = {
     {"enrollment_candidates",
      "SELECT id, grouped, enabled, attestation, name, name_lower, serial, template_id, primary_key,"
@@ -15,9 +18,10 @@ static const struct stmt stmts[] = {
      " roots FROM enrollment_candidates($1, $2, $3::bigint)",
      3},
     {"assignment_get",
-     "SELECT g.registration_id, g.device_name, g.endpoint, g.substatus, g.etag, utc(g.created_at),"
-     " utc(g.updated_at), x.payload::text, CASE WHEN x.grouped THEN x.name END,"
-     " COALESCE(x.enabled, false)"
+     "SELECT g.registration_id, g.device_name, g.endpoint, g.substatus, g.etag,"
+     " to_char(g.created_at AT TIME ZONE 'UTC', " RFC3339 ","
+     " to_char(g.updated_at AT TIME ZONE 'UTC', " RFC3339 ","
+     " x.payload::text, CASE WHEN x.grouped THEN x.name END, COALESCE(x.enabled, false)"
      " FROM dps_registration g LEFT JOIN enrollment x ON x.id = g.enrollment_id"
      " WHERE g.registration_id = $1 AND g.endpoint <> ''",
      1},
