@@ -222,8 +222,10 @@ def test_scep_devices_come_again_when_they_are_told_to(fresh, tmp_path):
     assert r["audit"]["clean"] and r["audit"]["held"] == 12 and sum(n for k, n in r["outcomes"].items() if "limit" in k) > 0, r["outcomes"]
 
 
-def test_scep_among_the_hostile(stack, tmp_path):
-    done = swarm(stack, tmp_path / "out", "run", "hostile", *sets("door=scep", "devices=40", "rate=20"))
+@pytest.mark.parametrize("door", ["scep", "dps-sas", "dps-x509"])
+def test_other_doors_among_the_hostile(stack, tmp_path, door):
+    endpoint(stack, "broker-a.example.com")
+    done = swarm(stack, tmp_path / "out", "run", "hostile", *sets(f"door={door}", "csr=1", "devices=40", "rate=20"))
     assert done.returncode == 0, (done.stdout, done.stderr)
     r = result(tmp_path / "out")
     assert r["failed"] == 0 and r["audit"]["clean"] and r["hostile"]["garbage: closed by the server"] > 0
