@@ -517,6 +517,7 @@ def test_without_a_key_outside_the_registry_there_are_no_secrets(fresh):
         enrollment(fresh)
     assert e.value.code == "secrets.unavailable"
     assert d.register()[0] == 202 and fresh.last_attempt(d.id)[0] == "secrets.unavailable"  # it asks again; an SDK would die of a 503
+    assert fresh.sql("SELECT 1 FROM dps_operation") == []  # a stranger's request looks the same, and takes nobody's place
 
 
 def test_members_that_do_not_go_together(stack):

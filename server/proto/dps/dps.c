@@ -177,10 +177,14 @@ static enum err chain_collect(struct call *c, struct bytes leaf, struct bytes *c
     return ERR_OK;
 }
 
-/* Is what was refused only not possible now, so that the device had better poll? */
-static bool is_worth_keeping(const struct exchange *x)
+/* Is what was refused only not possible now, so that the device had better poll? Nothing is kept of
+ * who has proved nothing: it would take the place of what the device itself asked. */
+static bool is_worth_keeping(const struct call *c)
 {
+    const struct exchange *x = c->x;
     int status = fault_row(x->fault.code)->http_status;
+    if (!c->proven)
+        return false;
     return status == 202 || status == 429 ||
            (status == 503 && x->fault.code != FAULT_DB_UNAVAILABLE);
 }
@@ -243,7 +247,7 @@ static enum err registration_do(struct call *c, const char *operation, struct by
         return registered_send(c, operation, &rq, &result);
     if (x->fault.code == FAULT_ENROLLMENT_NO_ENDPOINT)
         return dps_failure_send(x, operation ? operation : x->request_id, CODE_NO_HUB);
-    if (is_worth_keeping(x))
+    if (is_worth_keeping(c))
         request_keep(c, operation, body);
     return refuse(c, e);
 }
