@@ -119,12 +119,16 @@ COMMENT ON TABLE enrollment_tally IS 'How many devices a group has';
 COMMENT ON COLUMN enrollment_tally.enrollment_id IS 'The group';
 COMMENT ON COLUMN enrollment_tally.devices IS 'How many have come by its key, each once';
 
+-- A registration does not say of which group it is, so that the keys of each are tried.
 CREATE FUNCTION enrollment_tally_make() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    IF NEW.attestation IN ('symmetric-key', 'tpm') AND (SELECT count(*) FROM muster.enrollment e WHERE e.grouped AND e.attestation = NEW.attestation) > 200 THEN
+        PERFORM muster.refuse('request.conflict', format('there are 200 groups by %s already, and each registration tries them all: delete one, or enroll devices singly', NEW.attestation));
+    END IF;
     INSERT INTO muster.enrollment_tally (enrollment_id) VALUES (NEW.id);
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION enrollment_tally_make IS 'Begins to count the devices of a new group';
+COMMENT ON FUNCTION enrollment_tally_make IS 'Begins to count the devices of a new group, unless there are too many groups';
 CREATE TRIGGER enrollment_tallied AFTER INSERT ON enrollment FOR EACH ROW WHEN (NEW.grouped) EXECUTE FUNCTION enrollment_tally_make();
 
 CREATE TABLE dps_registration (
@@ -174,7 +178,7 @@ CREATE FUNCTION enrollment_candidates(registration text, kind text, ca bigint) R
 BEGIN
     RETURN QUERY SELECT * FROM muster.enrollment e WHERE NOT e.grouped AND e.name_lower = lower(registration);
     IF NOT FOUND AND kind <> 'x509' THEN
-        RETURN QUERY SELECT * FROM muster.enrollment e WHERE e.grouped AND e.attestation = kind ORDER BY e.id LIMIT 200;
+        RETURN QUERY SELECT * FROM muster.enrollment e WHERE e.grouped AND e.attestation = kind ORDER BY e.id;
     ELSIF NOT FOUND THEN
         RETURN QUERY SELECT * FROM muster.enrollment e WHERE e.ca_id = ca;
     END IF;

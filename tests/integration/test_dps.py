@@ -520,6 +520,19 @@ def test_without_a_key_outside_the_registry_there_are_no_secrets(fresh):
     assert fresh.sql("SELECT 1 FROM dps_operation") == []  # a stranger's request looks the same, and takes nobody's place
 
 
+def test_groups_are_no_more_than_a_registration_can_try(fresh):
+    names = [unique("many") for _ in range(201)]
+    done = fresh.v1("POST", "/enrollment-groups:import", {"enrollments": [{"name": n, "attestation": "symmetric-key"} for n in names]})
+    assert [r["result"] for r in done] == ["created"] * 200 + ["refused"] and done[200]["code"] == "request.conflict"
+    with pytest.raises(Refused) as e:
+        group(fresh)
+    assert e.value.code == "request.conflict"
+    endpoint(fresh, "broker.example.com")
+    assert Registrant(fresh, "the-last-1", derive(done[199]["primary_key"], "the-last-1")).assigned()["symmetricKey"]["enrollmentGroupId"] == names[199]
+    fresh.v1("DELETE", f"/enrollment-groups/{names[0]}")
+    assert group(fresh)
+
+
 def test_members_that_do_not_go_together(stack):
     for body in ({"attestation": "x509"}, {"attestation": "tpm"}, {"attestation": "symmetric-key", "certificate": "x"},
                  {"attestation": "x509", "primary_key": "eA=="}, {"attestation": "none"}, {"attestation": "symmetric-key", "endpoints": ["unknown.example.com"]}):
