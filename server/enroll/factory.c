@@ -46,7 +46,7 @@ enum err factory_refused(enum err e, const char *message, struct fault *fault)
     return fault_set(fault, fault_parse(name), "%s", message[code] ? message + code + 1 : "");
 }
 
-static enum err no_memory(struct run *r)
+static enum err no_memory(const struct run *r)
 {
     return fault_set(r->fault, FAULT_INTERNAL, "out of memory");
 }
@@ -184,14 +184,22 @@ static enum err run_begin(struct run *r, size_t count)
                                    "the template of batch %s is disabled", r->job->scope->batch);
 }
 
-static void chain_take(const struct run *r, struct factory_chain *ret)
+/* Copied: who asked has no part in the snapshot, which may be gone when the answer is written. */
+static enum err chain_take(const struct run *r, struct factory_chain *ret)
 {
     *ret = (struct factory_chain){.count = 0};
-    if (r->count == 0)
-        return;
-    const struct catalog_ca *ca = snapshot_ca(r->snapshot, issuer_id(r->works[0]->e.issuer));
-    if (ca)
-        ret->count = snapshot_chain(r->snapshot, ca->subject_der, ret->der, FACTORY_MAX_CHAIN);
+    const struct catalog_ca *ca =
+        r->count > 0 ? snapshot_ca(r->snapshot, issuer_id(r->works[0]->e.issuer)) : NULL;
+    size_t count =
+        ca ? snapshot_chain(r->snapshot, ca->subject_der, ret->der, FACTORY_MAX_CHAIN) : 0;
+    for (size_t i = 0; i < count; i++) {
+        const void *copy = arena_copy(r->arena, ret->der[i].data, ret->der[i].len);
+        if (!copy)
+            return no_memory(r);
+        ret->der[i] = bytes_of(copy, ret->der[i].len);
+    }
+    ret->count = count;
+    return ERR_OK;
 }
 
 enum err factory_units_certify(struct service *service, const struct factory_job *job,
@@ -211,7 +219,7 @@ enum err factory_units_certify(struct service *service, const struct factory_job
     if (!e && r.count > 0)
         e = record(&r);
     if (!e)
-        chain_take(&r, ret_chain);
+        e = chain_take(&r, ret_chain);
     for (size_t i = 0; i < r.count; i++)
         csr_done(&r.works[i]->e.csr);
     return e;

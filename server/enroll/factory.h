@@ -37,7 +37,8 @@ struct factory_unit {
     struct bytes certificate; /* DER, in the arena */
 };
 
-/* The CAs above the certificates, the issuing one first; empty when none was issued. */
+/* The CAs above the certificates, the issuing one first; empty when none was issued. In the arena.
+ */
 struct factory_chain {
     struct bytes der[FACTORY_MAX_CHAIN];
     size_t count;

@@ -231,6 +231,31 @@ def test_fixtures_share_a_station_and_its_budget(stack):
     assert stack.one("SELECT count(*) FROM factory_unit u JOIN factory_batch b ON b.id = u.batch_id WHERE b.name = %s", name) == FIXTURES * 5
 
 
+def test_answers_stay_whole_while_the_catalog_changes(stack):
+    """The CAs of the answer were once those of a catalog that another request had dropped meanwhile."""
+    s = station(stack, batch(stack), budget=FIXTURES * 10)
+    chains, done = [], threading.Event()
+
+    def fixture():
+        for _ in range(10):
+            chains.append(s.certify([unit(unique("live"), new_key())])["chain_pem"])
+
+    def change():
+        while not done.is_set():
+            stack.sql("UPDATE registry_epoch SET epoch = epoch + 1")
+
+    threads = [threading.Thread(target=fixture) for _ in range(FIXTURES)]
+    changing = threading.Thread(target=change)
+    for t in [changing, *threads]:
+        t.start()
+    for t in threads:
+        t.join()
+    done.set()
+    changing.join()
+    assert len(chains) == FIXTURES * 10 and len(set(chains)) == 1
+    assert first_of(chains[0].encode())
+
+
 @pytest.mark.parametrize("template", ["refuse", "replace"])
 def test_a_station_takes_nothing_beyond_its_batch_and_budget(stack, template):
     """Whatever the template says of other keys: units of its batch that were never used, one of the budget each, and nothing else."""
