@@ -239,6 +239,7 @@ static enum err group_find(struct enrolment *e, const struct tpm_public *ek,
                            const struct enrollment_row **ret_row)
 {
     struct chain_verdict verdict;
+    struct fault told = {0}; /* what is wrong below roots that are known, if they are */
     if (e->rq->endorsement_chain_count == 0)
         return fault_set(e->fault, FAULT_ENROLLMENT_UNKNOWN,
                          "no individual enrollment, and no payload.ekCert for a group");
@@ -253,12 +254,12 @@ static enum err group_find(struct enrolment *e, const struct tpm_public *ek,
             *ret_row = &rows[i];
             return ERR_OK;
         }
+        if (told.code == FAULT_NONE || told.code == FAULT_CA_NOT_REGISTERED)
+            told = *e->fault;
     }
-    if (e->fault->code == FAULT_NONE)
+    if (told.code == FAULT_NONE)
         return fault_set(e->fault, FAULT_ENROLLMENT_UNKNOWN, "there is no group by TPMs");
-    char why[FAULT_DETAIL_BYTES];
-    memcpy(why, e->fault->detail, sizeof(why));
-    return fault_set(e->fault, FAULT_TPM_CERTIFICATE, "%.360s", why);
+    return fault_set(e->fault, FAULT_TPM_CERTIFICATE, "%.360s", told.detail);
 }
 
 enum err attest_tpm_group(struct enrolment *e, const struct enrollment_row *rows, size_t count,

@@ -112,10 +112,19 @@ static bool belongs_in_trail(enum fault_code code)
            code != FAULT_CERT_PENDING && code != FAULT_TPM_CHALLENGE;
 }
 
+/* Group keys are many devices': the registry finds out whether this one is of the group. */
+static void failure_group(struct buf *b, const struct enrolment *e)
+{
+    if (e->credential != CREDENTIAL_ENROLLMENT || !e->enrollment.grouped)
+        return;
+    json_int(b, "group_id", e->enrollment.id);
+    json_text(b, "registration_id", e->registration_id);
+}
+
 static void failure_certificate(struct buf *b, const struct enrolment *e)
 {
     struct bytes fp = bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES);
-    if (e->credential < CREDENTIAL_FACTORY)
+    if (e->credential < CREDENTIAL_FACTORY && !enrolment_by_certificate(e))
         return;
     if (e->credential == CREDENTIAL_CLAIM) {
         fp = e->claim_fingerprint;
@@ -169,15 +178,20 @@ static void failure_write(struct buf *b, const struct enrolment *e)
                  arena_printf(e->arena, "\"\\\\x%s\"",
                               text_hex(e->arena, bytes_of(e->token_hash, SHA256_BYTES))));
     failure_certificate(b, e);
+    failure_group(b, e);
     json_raw(b, "steps", e->steps);
     json_end_object(b);
 }
 
-/* A token that does not prove its device and was refused for itself or its serial. */
+/* A token that does not prove its device and was refused for itself or its serial, and a key or
+ * certificate that is no enrollment's: trying them is dear. */
 static void refused_token_count(const struct enrolment *e)
 {
-    if (e->credential == CREDENTIAL_TOKEN && !e->proven &&
-        fault_row(e->fault->code)->seen == FAULT_SEEN_HIDDEN)
+    bool guess = e->credential == CREDENTIAL_TOKEN ||
+                 (e->credential == CREDENTIAL_NONE && e->rq->registration_id);
+    if (guess && !e->proven &&
+        (fault_row(e->fault->code)->seen == FAULT_SEEN_HIDDEN ||
+         e->fault->code == FAULT_TPM_CERTIFICATE))
         (void)source_limit_take(e->service->token_limit, e->rq->source, clock_mono_us());
 }
 
@@ -239,6 +253,11 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
     ret_report->step = e.step;
     ret_report->challenge = e.challenge;
     ret_report->question = e.question;
+    ret_report->enrollment_id = e.enrollment.id;
+    if (enrolment_by_certificate(&e)) {
+        const void *fp = arena_copy(arena, e.peer.leaf.fingerprint, SHA256_BYTES);
+        ret_report->fingerprint = bytes_of(fp, fp ? SHA256_BYTES : 0);
+    }
     if (e.template)
         ret_report->template = arena_strdup(arena, e.template->label);
     if (e.serial_known)

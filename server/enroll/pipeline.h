@@ -26,6 +26,8 @@ struct enrollment_report {
     struct bytes challenge;       /* of FAULT_TPM_CHALLENGE: to sign a registration with */
     struct tpm_question question; /* likewise: to certify a key with */
     bool proven;                  /* the credential proves that very device */
+    int64_t enrollment_id;        /* by which it registers; 0: by none */
+    struct bytes fingerprint;     /* of the certificate it registers with; len 0: with none */
 };
 
 /*

@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/limit.h"
 #include "base/text.h"
 #include "enroll/attest.h"
 #include "enroll/secrets.h"
@@ -28,8 +29,9 @@ static enum err candidates(struct enrolment *e, enum attestation kind, int64_t c
 static bool derived_signed(const struct enrolment *e, struct bytes master)
 {
     const char *const names[] = {e->rq->registration_id, e->registration_id};
+    size_t count = strcmp(names[0], names[1]) == 0 ? 1 : ARRAY_LEN(names);
     bool good = false;
-    for (size_t i = 0; i < ARRAY_LEN(names) && !good; i++) {
+    for (size_t i = 0; i < count && !good; i++) {
         uint8_t key[SHA256_BYTES];
         good = secrets_derive(master, names[i], key) == ERR_OK &&
                secrets_signed(bytes_of(key, sizeof(key)), e->rq->signed_text, e->rq->signature);
@@ -87,7 +89,7 @@ static enum err pinned_check(struct enrolment *e, const struct enrollment_row *r
     _cleanup_(cert_freep) X509 *x = NULL;
     struct cert_info *leaf = &e->peer.leaf;
     if (e->rq->chain_count == 0)
-        return fault_set(e->fault, FAULT_AUTH_REQUIRED,
+        return fault_set(e->fault, FAULT_ENROLLMENT_KEY,
                          "the enrollment is for a client certificate, and there is none in TLS");
     enum err err = cert_decode(e->rq->chain[0], &x);
     if (!err)
@@ -143,11 +145,26 @@ static enum err individual_check(struct enrolment *e, const struct enrollment_ro
     case ATTEST_X509:
         return pinned_check(e, row);
     case ATTEST_TPM:
+        if (e->rq->endorsement_key.len == 0)
+            break;
         return attest_tpm(e, row);
     case ATTEST_PSK: /* has groups only */
         break;
     }
-    return fault_set(e->fault, FAULT_AUTH_REQUIRED, "the enrollment is by another attestation");
+    return fault_set(e->fault, FAULT_ENROLLMENT_KEY, "the enrollment is by another attestation");
+}
+
+/* Before anything is looked up, which would tell a stranger what ids there are; and guessing must
+ * not cost the keys of two hundred groups each time. */
+static enum err credential_check(struct enrolment *e)
+{
+    const struct enrollment_request *rq = e->rq;
+    if (rq->endorsement_key.len == 0 && rq->signature.len == 0 && rq->chain_count == 0)
+        return fault_set(e->fault, FAULT_AUTH_REQUIRED, "no signature and no client certificate");
+    if (!source_limit_left(e->service->token_limit, rq->source, clock_mono_us()))
+        return fault_set(e->fault, FAULT_RATE_LIMITED,
+                         "too many refused credentials from this source");
+    return ERR_OK;
 }
 
 static enum err attest(struct enrolment *e, const struct enrollment_row **ret_row)
@@ -155,7 +172,10 @@ static enum err attest(struct enrolment *e, const struct enrollment_row **ret_ro
     struct enrollment_row *rows = NULL;
     size_t count = 0;
     bool tpm = e->rq->endorsement_key.len > 0;
-    enum err err = candidates(e, tpm ? ATTEST_TPM : ATTEST_SYMMETRIC, 0, &rows, &count);
+    enum attestation kind = tpm                        ? ATTEST_TPM
+                            : e->rq->signature.len > 0 ? ATTEST_SYMMETRIC
+                                                       : ATTEST_X509;
+    enum err err = candidates(e, kind, 0, &rows, &count);
     if (err)
         return err;
     if (count > 0 && !rows[0].grouped) {
@@ -168,9 +188,7 @@ static enum err attest(struct enrolment *e, const struct enrollment_row **ret_ro
         return count > 0 ? signature_check(e, rows, count, ret_row)
                          : fault_set(e->fault, FAULT_ENROLLMENT_UNKNOWN,
                                      "no individual enrollment, and no group by symmetric keys");
-    if (e->rq->chain_count > 0)
-        return group_by_chain(e, ret_row);
-    return fault_set(e->fault, FAULT_AUTH_REQUIRED, "no signature and no client certificate");
+    return group_by_chain(e, ret_row);
 }
 
 enum err step_attest(struct enrolment *e)
@@ -182,7 +200,9 @@ enum err step_attest(struct enrolment *e)
     for (char *c = lower; *c; c++)
         *c = (char)tolower((unsigned char)*c);
     e->registration_id = lower;
-    enum err err = attest(e, &row);
+    enum err err = credential_check(e);
+    if (!err)
+        err = attest(e, &row);
     if (err)
         return err;
     e->credential = CREDENTIAL_ENROLLMENT;

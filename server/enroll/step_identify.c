@@ -91,6 +91,11 @@ static const char *urn_serial(const char *urn)
     return at ? at + 1 : NULL;
 }
 
+bool enrolment_by_certificate(const struct enrolment *e)
+{
+    return e->credential == CREDENTIAL_ENROLLMENT && e->enrollment.attestation == ATTEST_X509;
+}
+
 bool enrolment_by_factory(const struct enrolment *e)
 {
     return e->credential == CREDENTIAL_FACTORY || e->credential == CREDENTIAL_JIT;

@@ -79,6 +79,8 @@ void enrolment_origin(const struct enrolment *e, struct enrol_record *r)
 static void record_peer(const struct enrolment *e, struct enrol_record *r)
 {
     const struct cert_info *leaf = &e->peer.leaf;
+    if (enrolment_by_certificate(e))
+        r->peer_fingerprint = bytes_of(leaf->fingerprint, SHA256_BYTES);
     if (e->credential != CREDENTIAL_FACTORY && e->credential != CREDENTIAL_DEVICE)
         return;
     r->peer_fingerprint = bytes_of(leaf->fingerprint, SHA256_BYTES);

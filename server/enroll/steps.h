@@ -28,6 +28,9 @@ enum err enrolment_run(struct enrolment *e) MUST_CHECK;
 /* The refusal goes into the trail, in a transaction of its own. */
 void enrolment_failed(const struct enrolment *e);
 
+/* It registers with a certificate, by an enrollment. */
+bool enrolment_by_certificate(const struct enrolment *e);
+
 /* The certificate that came names the device, and its CA stands for what it says. */
 bool enrolment_by_factory(const struct enrolment *e);
 

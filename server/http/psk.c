@@ -23,8 +23,10 @@ static int key_give(gnutls_session_t session, const gnutls_datum_t *identity, gn
     uint8_t derived[SHA256_BYTES];
     const char *why = NULL;
     if (psk_derive(h->door->catalog, h->door->decoy, name, derived, &why) ||
-        digest_sha256(bytes_of(derived, sizeof(derived)), h->key_digest))
+        digest_sha256(bytes_of(derived, sizeof(derived)), h->key_digest)) {
+        secret_cleanse(derived, sizeof(derived));
         return GNUTLS_E_INTERNAL_ERROR;
+    }
     handshake_by_psk(h, name, why);
     key->data = gnutls_malloc(sizeof(derived));
     key->size = key->data ? sizeof(derived) : 0;

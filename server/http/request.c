@@ -32,6 +32,7 @@ struct request {
     size_t received; /* of the body */
     size_t drained;
     bool refused; /* x.fault is set; the rest of the body is dropped */
+    bool read_on; /* it is, but what the protocol answers depends on the body */
     bool answered;
 };
 
@@ -224,6 +225,8 @@ static enum MHD_Result request_finish(struct request *r, struct MHD_Connection *
         r->refused = peer_take(&r->listener->config.peers, connection, r->row->max_body > 0, x);
         x->body = buf_bytes(&r->body);
     }
+    if (r->read_on)
+        x->body = buf_bytes(&r->body);
     if (r->refused)
         exchange_problem(x, x->fault.code);
     else
@@ -234,13 +237,14 @@ static enum MHD_Result request_finish(struct request *r, struct MHD_Connection *
 static void body_take(struct request *r, const char *data, size_t len)
 {
     r->received += len;
-    if (!r->refused) {
+    if (!r->refused || r->read_on) {
         buf_add(&r->body, data, len);
         if (!r->body.overflow)
             return;
         (void)fault_set(&r->x.fault, FAULT_REQUEST_TOO_LARGE, "at most %zu bytes",
                         r->row->max_body);
         r->refused = true;
+        r->read_on = false;
         buf_done(&r->body);
     }
     r->drained += len;
@@ -252,11 +256,11 @@ static enum err request_admit(struct request *r, struct MHD_Connection *connecti
     struct exchange *x = &r->x;
     const struct listener_peers *peers = &r->listener->config.peers;
     enum err e = x->fault.code != FAULT_NONE ? ERR_DENIED : peer_headers_check(peers, x);
-    if (!e && atomic_load(&r->listener->refusing))
-        e = fault_set(&x->fault, FAULT_DRAINING, "the connection outlived the drain");
     if (e)
         return e;
     enum err found = tables_find(r);
+    if (atomic_load(&r->listener->refusing)) /* in the protocol's own words */
+        return fault_set(&x->fault, FAULT_DRAINING, "the connection outlived the drain");
     if (found || r->table != peers->open)
         e = peer_admit(peers, connection, r->connection, x);
     return e ? e : found;
@@ -273,6 +277,7 @@ static enum MHD_Result request_begin(struct request *r, struct MHD_Connection *c
     if (!e)
         e = route_admit(r->table, r->row, r->listener->service, &r->x);
     r->refused = e != ERR_OK;
+    r->read_on = r->refused && r->row && r->x.fault.code == FAULT_DRAINING;
     buf_init(&r->body, r->row ? r->row->max_body : 0);
     const char *expect = exchange_header(&r->x, "Expect");
     if (r->refused && (expect || length > DRAIN_BYTES))

@@ -18,13 +18,14 @@ static const struct stmt stmts[] = {
      " roots FROM enrollment_candidates($1, $2, $3::bigint)",
      3},
     {"assignment_get",
-     "SELECT g.registration_id, g.device_name, g.endpoint, g.substatus, g.etag,"
+     "SELECT dps_standing(g, $3), g.registration_id, g.device_name, g.endpoint, g.substatus, "
+     "g.etag,"
      " to_char(g.created_at AT TIME ZONE 'UTC', " RFC3339 ","
      " to_char(g.updated_at AT TIME ZONE 'UTC', " RFC3339 ","
-     " x.payload::text, CASE WHEN x.grouped THEN x.name END, COALESCE(x.enabled, false)"
-     " FROM dps_registration g LEFT JOIN enrollment x ON x.id = g.enrollment_id"
-     " WHERE g.registration_id = $1 AND g.endpoint <> ''",
-     1},
+     " x.payload::text, CASE WHEN x.grouped THEN x.name END"
+     " FROM dps_registration g JOIN enrollment x ON x.id = g.enrollment_id"
+     " WHERE g.registration_id = $1 AND g.enrollment_id = $2::bigint AND g.endpoint <> ''",
+     3},
     {"operation_keep", "SELECT dps_operation_keep($1, $2, $3)", 3},
     {"operation_get",
      "SELECT body FROM dps_operation WHERE registration_id = $1 AND operation = $2", 2},
@@ -97,20 +98,26 @@ enum err enrollment_candidates(struct db *db, const char *registration_id, enum 
     return ERR_OK;
 }
 
-enum err assignment_get(struct db *db, const char *registration_id, struct arena *arena,
+enum err assignment_get(struct db *db, const char *registration_id, int64_t enrollment_id,
+                        struct bytes certificate, struct arena *arena,
                         struct assignment *ret_assignment)
 {
-    const char *params[] = {registration_id};
+    char id[NUMBER_BYTES];
+    snprintf(id, sizeof(id), "%" PRId64, enrollment_id);
+    const char *params[] = {registration_id, id,
+                            db_bytea(arena, certificate.data, certificate.len)};
     DB_RESULT r = NULL;
+    if (certificate.len > 0 && !params[2])
+        return ERR_NO_MEMORY;
     enum err e = db_query(db, &stmts[S_ASSIGNMENT], params, &r, NULL);
     if (e)
         return e;
     if (PQntuples(r) != 1)
         return ERR_NOT_FOUND;
-    struct assignment a = {.enabled = PQgetvalue(r, 0, 9)[0] == 't'};
-    const char **const texts[] = {&a.registration_id, &a.device_id, &a.endpoint,
-                                  &a.substatus,       &a.etag,      &a.created,
-                                  &a.updated,         &a.payload,   &a.group};
+    struct assignment a = {0};
+    const char **const texts[] = {
+        &a.standing, &a.registration_id, &a.device_id, &a.endpoint, &a.substatus,
+        &a.etag,     &a.created,         &a.updated,   &a.payload,  &a.group};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         const char *text = db_value(r, 0, (int)i);
         *texts[i] = text ? arena_strdup(arena, text) : NULL;

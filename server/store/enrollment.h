@@ -39,6 +39,7 @@ enum err enrollment_candidates(struct db *db, const char *registration_id, enum 
 
 /* What a device was assigned when it registered last. */
 struct assignment {
+    const char *standing; /* why the device may not be told now, as a fault's code, or "ok" */
     const char *registration_id;
     const char *device_id;
     const char *endpoint;
@@ -48,11 +49,12 @@ struct assignment {
     const char *updated;
     const char *payload; /* JSON; NULL: none */
     const char *group;   /* name of its group; NULL: an individual enrollment */
-    bool enabled;        /* whether the enrollment still is */
 };
 
-/* ERR_NOT_FOUND: it never registered. registration_id in small letters. */
-enum err assignment_get(struct db *db, const char *registration_id, struct arena *arena,
+/* ERR_NOT_FOUND: it never registered by this enrollment. registration_id in small letters;
+ * certificate: SHA-256 of the one it asks with, len 0: with none. */
+enum err assignment_get(struct db *db, const char *registration_id, int64_t enrollment_id,
+                        struct bytes certificate, struct arena *arena,
                         struct assignment *ret_assignment) MUST_CHECK;
 
 /* A registration that could not be done yet; the last one of that id only. */

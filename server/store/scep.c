@@ -6,7 +6,7 @@
 enum { NUMBER_BYTES = 24 };
 
 static const struct stmt stmts[] = {
-    {"scep_pending_keep", "SELECT scep_pending_keep($1, $2)", 2},
+    {"scep_pending_keep", "SELECT scep_pending_keep($1, $2, $3)", 3},
     {"scep_pending_get", "SELECT message FROM scep_pending WHERE transaction = $1", 1},
     {"scep_own_certificate", "SELECT scep_own_certificate($1, $2::bigint, $3)", 3},
 };
@@ -15,10 +15,10 @@ const struct stmt_set scep_statements = {stmts, ARRAY_LEN(stmts)};
 enum { S_KEEP, S_GET, S_OWN };
 
 enum err scep_pending_keep(struct db *db, struct bytes transaction, struct bytes message,
-                           struct arena *arena)
+                           const char *device, struct arena *arena)
 {
     const char *params[] = {db_bytea(arena, transaction.data, transaction.len),
-                            db_bytea(arena, message.data, message.len)};
+                            db_bytea(arena, message.data, message.len), device};
     DB_RESULT r = NULL;
     return params[0] && params[1] ? db_query(db, &stmts[S_KEEP], params, &r, NULL) : ERR_NO_MEMORY;
 }

@@ -8,9 +8,10 @@
 #include "store/db.h"
 #include "store/statements.h"
 
-/* A message whose enrolment waits, under 32 bytes that name its transaction. */
+/* A message whose enrolment waits, under 32 bytes that name its transaction; the device's last one.
+ */
 enum err scep_pending_keep(struct db *db, struct bytes transaction, struct bytes message,
-                           struct arena *arena) MUST_CHECK;
+                           const char *device, struct arena *arena) MUST_CHECK;
 
 /* ERR_NOT_FOUND: nothing waits, or it was forgotten. */
 enum err scep_pending_get(struct db *db, struct bytes transaction, struct arena *arena,

@@ -1,12 +1,16 @@
 """A device of DPS: what SDKs send, byte for byte where it matters."""
 import base64
+import datetime
 import hashlib
 import hmac
 import json
 import time
 import urllib.parse
 
-from client import request, unique
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from client import cert_pem, name_of, new_key, request, unique
 from stack import SCOPE, wait_for
 
 JSON = "application/json; charset=utf-8"
@@ -80,3 +84,28 @@ def enrollment(stack, registration_id=None, attestation="symmetric-key", **more)
 
 def group(stack, name=None, attestation="symmetric-key", **more):
     return stack.v1("POST", "/enrollment-groups", {"name": name or unique("group"), "attestation": attestation, "template": "open", **more})
+
+
+def brokers(stack):
+    for host in ("broker-a.example.com", "broker-b.example.com", "broker-c.example.com"):
+        endpoint(stack, host)
+
+
+def individual(stack, **more):
+    made = enrollment(stack, **more)
+    return Registrant(stack, made["registration_id"], made["primary_key"]), made
+
+
+def self_signed(cn, days=(-1, 365)):
+    key, now = new_key(), datetime.datetime.now(datetime.timezone.utc)
+    cert = (x509.CertificateBuilder().subject_name(name_of(cn)).issuer_name(name_of(cn)).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now + datetime.timedelta(days=days[0]))
+            .not_valid_after(now + datetime.timedelta(days=days[1])).sign(key, hashes.SHA256()))
+    return key, cert
+
+
+def pinned(stack, cn=None, days=(-1, 365), registration_id=None, **more):
+    cn = cn or unique("x509")
+    key, cert = self_signed(cn, days)
+    enrollment(stack, registration_id or cn, "x509", certificate=cert_pem(cert).decode(), **more)
+    return Registrant(stack, registration_id or cn, chain=[cert], tls_key=key)

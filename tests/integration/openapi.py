@@ -108,7 +108,7 @@ class Spec:
         elif operation and operation.dps and status >= 400 and "errorCode" in value:
             self._dps_problem(operation, status, value)
         elif operation and operation.dps and isinstance(value, dict) and value.get("status") == "failed":
-            self.said({400208: "enrollment.no_endpoint"}[value["registrationState"]["errorCode"]])
+            self.said({400208: "enrollment.no_endpoint", 429001: "load.overloaded"}[value["registrationState"]["errorCode"]])
         elif isinstance(value, dict) and (status >= 400 or status == 202 and not operation.dps):
             self._problem(operation, status, value)
         self.schemas.check(value, media["schema"], f"{operation.name} {status}")

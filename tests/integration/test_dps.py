@@ -9,19 +9,13 @@ from cryptography import x509
 
 from client import Device, cert_pem, fingerprint, new_csr, new_key, spki_sha256, unique
 from factory import Authority
-from dps import Registrant, derive, endpoint, enrollment, group, sas
+from dps import Registrant, brokers, derive, endpoint, enrollment, group, individual, pinned, sas, self_signed
 from stack import SCOPE, Refused
 
 
 @pytest.fixture(autouse=True)
-def brokers(stack):
-    for host in ("broker-a.example.com", "broker-b.example.com", "broker-c.example.com"):
-        endpoint(stack, host)
-
-
-def individual(stack, **more):
-    made = enrollment(stack, **more)
-    return Registrant(stack, made["registration_id"], made["primary_key"]), made
+def hosts(stack):
+    brokers(stack)
 
 
 # Registering
@@ -178,15 +172,6 @@ def test_one_command_shuts_a_group(stack):
     assert [d.refused()[1] for d in devices] == ["enrollment.disabled"] * 3
 
 
-def test_an_individual_enrollment_goes_before_every_group(stack):
-    g = group(stack)
-    d, _ = individual(stack)
-    d.symmetric = derive(g["primary_key"], d.id)
-    assert d.refused()[1] == "enrol.refused"
-    stack.v1("POST", f"/enrollments/{d.id}/disable")
-    assert d.refused()[1] == "enrol.refused"
-
-
 def test_keys_are_rotated_one_at_a_time(stack):
     d, made = individual(stack)
     rotated = stack.v1("POST", f"/enrollments/{d.id}/rotate", {"key": "primary"})
@@ -231,31 +216,22 @@ def test_requests_that_are_none(stack):
 
 
 def test_without_a_credential(stack):
+    """Nor does anybody find out which ids there are."""
     d, _ = individual(stack)
     d.symmetric = None
-    status, _, answer = d.register()
-    assert status == 401 and answer["info"]["code"] == "auth.required"
+    pinned_one = pinned(stack)
+    said = set()
+    for registration_id in (d.id, pinned_one.id, unique("nobody")):
+        for call in ("register", "lookup"):
+            status, _, answer = getattr(Registrant(stack, registration_id), call)()
+            assert status == 401
+            said.add((answer["info"]["code"], answer["message"]))
+    assert len(said) == 1 and said.pop()[0] == "auth.required"
+    garbage = base64.b64encode(b"x" * 32).decode()
+    assert {Registrant(stack, i, garbage).refused() for i in (d.id, pinned_one.id, unique("nobody"))} == {Registrant(stack, unique("nobody"), garbage).refused()}
 
 
 # Certificates
-
-
-def self_signed(cn, days=(-1, 365)):
-    import datetime
-    from cryptography.hazmat.primitives import hashes
-    from client import name_of
-    key, now = new_key(), datetime.datetime.now(datetime.timezone.utc)
-    cert = (x509.CertificateBuilder().subject_name(name_of(cn)).issuer_name(name_of(cn)).public_key(key.public_key())
-            .serial_number(x509.random_serial_number()).not_valid_before(now + datetime.timedelta(days=days[0]))
-            .not_valid_after(now + datetime.timedelta(days=days[1])).sign(key, hashes.SHA256()))
-    return key, cert
-
-
-def pinned(stack, cn=None, days=(-1, 365), registration_id=None, **more):
-    cn = cn or unique("x509")
-    key, cert = self_signed(cn, days)
-    enrollment(stack, registration_id or cn, "x509", certificate=cert_pem(cert).decode(), **more)
-    return Registrant(stack, registration_id or cn, chain=[cert], tls_key=key)
 
 
 def test_a_device_registers_by_a_pinned_certificate(stack):
@@ -360,61 +336,6 @@ def test_no_statement_is_compiled(stack):
         assert stack.sql("SELECT jit FROM muster.seen") == [("off",)]
     finally:
         stack.sql("DROP TRIGGER look ON muster.dps_registration; DROP FUNCTION muster.look(); DROP TABLE muster.seen")
-
-
-def test_one_device_that_registers_many_times_at_once(stack):
-    g = group(stack)
-    d = Registrant(stack, unique("race"), None)
-    d.symmetric = derive(g["primary_key"], d.id)
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        states = list(pool.map(lambda _: d.assigned(), range(16)))
-    assert len({(s["assignedHub"], s["deviceId"], s["createdDateTimeUtc"]) for s in states}) == 1
-    assert stack.one("SELECT count(*) FROM device WHERE serial = %s", d.id) == 1
-    assert stack.v1("GET", f"/enrollment-groups/{g['name']}")["devices"] == 1
-
-
-# Waiting
-
-
-def test_a_device_that_waits_for_approval_polls(stack):
-    d, _ = individual(stack, template="waiting")
-    key = new_key()
-    body = {"csr": base64.b64encode(new_csr(key, d.id)).decode()}
-    status, got, answer = d.register(body)
-    assert status == 202 and answer["status"] == "assigning" and int(got["retry-after"]) >= 3
-    status, got, again = d.poll(answer["operationId"])
-    assert status == 202 and again["operationId"] == answer["operationId"]
-    assert stack.sql("SELECT 1 FROM dps_registration WHERE registration_id = %s", d.id) == []
-    stack.v1("POST", f"/devices/{d.id}/approve")
-    status, _, done = d.poll(answer["operationId"])
-    assert status == 200 and done["operationId"] == answer["operationId"]
-    leaf = x509.load_der_x509_certificate(base64.b64decode(done["registrationState"]["issuedCertificateChain"][0]))
-    assert spki_sha256(leaf) == spki_sha256(key)
-    assert d.poll(answer["operationId"])[0] == 200 and stack.sql("SELECT 1 FROM dps_operation WHERE registration_id = %s", d.id) == []
-
-
-# One credential opens one door
-
-
-def test_a_device_known_by_its_key_is_nobodys_with_a_token(stack):
-    d, _ = individual(stack)
-    d.assigned()
-    free = stack.mint("open", uses=5)
-    stranger = Device(stack, d.id, "open", free)
-    with pytest.raises(Refused) as e:
-        stranger.enrol()
-    assert e.value.code == "device.already_provisioned"
-
-
-def test_quarantine_and_retirement_hold_here_too(stack):
-    d, _ = individual(stack)
-    d.assigned()
-    stack.v1("POST", f"/devices/{d.id}/quarantine", {"reason": "test"})
-    assert d.refused()[1] == "device.quarantined"
-    stack.v1("POST", f"/devices/{d.id}/release")
-    assert d.assigned()
-    stack.v1("POST", f"/devices/{d.id}/retire")
-    assert d.refused()[1] == "device.retired"
 
 
 # The desk

@@ -3,8 +3,7 @@ import base64
 import json
 
 from client import unique
-from dps import Registrant, derive
-from test_dps import pinned  # noqa: F401 (a fixture's helper)
+from dps import Registrant, derive, pinned
 
 
 def test_an_enrollment_from_the_first_command_to_the_last(stack, tmp_path):

@@ -7,10 +7,9 @@ import subprocess
 import pytest
 
 from client import cert_pem, key_pem, unique
-from dps import derive, endpoint, enrollment, group
+from dps import derive, endpoint, enrollment, group, pinned
 from factory import Authority
 from stack import ROOT, SCOPE
-from test_dps import pinned
 
 SDK = pathlib.Path(os.environ.get("MUSTER_SDK", ROOT / "build-tests" / "sdk"))
 

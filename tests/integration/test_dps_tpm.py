@@ -139,7 +139,7 @@ def test_a_signature_of_another_challenge(stack, tpm, keys):
     d = enrollment(stack)
     crossed = Registrant(stack, b.id, d["primary_key"])
     status, _, answer = crossed.register()
-    assert status == 400 and answer["info"]["code"] == "tpm.malformed"  # a symmetric key is no TPM
+    assert status == 401 and answer["info"]["code"] == "enrol.refused"  # a symmetric key is no TPM
 
 
 @pytest.mark.parametrize("change", [lambda t: t.pop("storageRootKey"), lambda t: t.update(endorsementKey="AAAA"), lambda t: t.update(endorsementKey=t["endorsementKey"][:-8]),
@@ -174,6 +174,11 @@ def test_a_group_by_the_manufacturers_certificates(stack, tpm, keys, tmp_path):
     assert other.register(other.body)[2]["info"]["code"] == "tpm.certificate_invalid"
     stack.v1("POST", f"/enrollment-groups/{g['name']}/disable")
     assert d.register(d.body, auth=d.signed(d.prove()))[2]["info"]["code"] == "enrollment.disabled"
+    # a disabled group of the same manufacturer hides none that is enabled, and its devices stay its own
+    second = group(stack, attestation="tpm", roots=pem(tpm.certificate("root")))
+    assert d.register(d.body, auth=d.signed(d.prove()))[2]["info"]["code"] == "enrollment.other"
+    for name in (g["name"], second["name"]):
+        stack.v1("DELETE", f"/enrollment-groups/{name}")
     with pytest.raises(Refused):
         group(stack, attestation="tpm", roots="no certificate")
 
@@ -186,6 +191,12 @@ def test_azures_sdk_with_a_tpm(stack, tpm):
     for name in (made["registration_id"], wrong["registration_id"]):
         with Simulator(tpm) as simulator:
             results += sdk(stack, {"id": name, "tpmPort": simulator.port})
+    g = group(stack, attestation="tpm", roots=pem(tpm.certificate("root")))
+    with Simulator(tpm) as simulator:
+        chain = [b64(tpm.certificate("ek-rsa2048")), b64(tpm.certificate("issuer"))]
+        (grouped,) = sdk(stack, {"id": group_id(ek), "tpmPort": simulator.port, "payload": {"ekCert": chain}})
+    assert grouped["result"]["status"] == "assigned" and stack.v1("GET", f"/enrollment-groups/{g['name']}")["devices"] == 1, grouped
+    stack.v1("DELETE", f"/enrollment-groups/{g['name']}")
     good, bad = results
     assert good["result"]["status"] == "assigned", good
     assert not bad.get("result") and stack.last_attempt(wrong["registration_id"])[0] == "tpm.key_mismatch"  # what the SDK says of it is its own

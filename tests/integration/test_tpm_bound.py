@@ -120,7 +120,7 @@ def test_another_tpm_and_other_enrollments(stack, place, tpm):
             "tpm.key_mismatch")
     refused(call(stack, "challenge", {**d.who, "registration_id": unique("nobody")}), "enrol.refused")
     symmetric = enrollment(stack)
-    refused(call(stack, "challenge", {**d.who, "registration_id": symmetric["registration_id"]}), "auth.required")
+    refused(call(stack, "challenge", {**d.who, "registration_id": symmetric["registration_id"]}), "enrol.refused")
     proof = d.proof()
     stack.v1("POST", f"/enrollments/{d.id}/disable")
     refused(call(stack, "enroll", proof), "enrollment.disabled")

@@ -140,10 +140,10 @@ START_TEST(bodies)
         {"", true, false},
         {"{}", true, false},
         {"{\"registrationId\":\"SN-1\"}", true, false},
-        {"{\"registrationId\":\"sn-1\",\"payload\":{}}", true, true},
+        {"{\"registrationId\":\"sn-1\",\"payload\":{}}", true, false},
         {"{\"later\":{\"a\":[1]}}", true, false},
         {"{\"csr\":\"MIIB\"}", true, true},
-        {"{\"csr\":null,\"tpm\":null}", true, true},
+        {"{\"csr\":null,\"tpm\":null,\"payload\":null}", true, false},
         {"{\"tpm\":{\"endorsementKey\":\"AAAA\"}}", true, true},
         {"{\"tpm\":{\"endorsementKey\":\"AAAA\",\"storageRootKey\":\"AAAA\"},\"payload\":{"
          "\"ekCert\":[\"AAAA\",\"AAAA\"]}}",

@@ -8,10 +8,11 @@
 #include "base/cleanup.h"
 #include "base/json_out.h"
 #include "enroll/pipeline.h"
+#include "model/registration_id.h"
 #include "proto/auth.h"
 #include "proto/device/enroll.h"
 
-enum { MAX_CHARS = 32 * 1024, MAX_ID_CHARS = 128, MAX_ANSWER_BYTES = 16 * 1024 };
+enum { MAX_CHARS = 32 * 1024, MAX_ANSWER_BYTES = 16 * 1024 };
 
 static void json_freep(json_t **j)
 {
@@ -122,9 +123,9 @@ static enum err request_fill(struct service *service, struct exchange *x, json_t
     };
     if (e)
         return e;
-    rq->registration_id = text_take(x, body, "registration_id", MAX_ID_CHARS);
-    if (!rq->registration_id)
-        return malformed(x, "registration_id", "is missing, or too long");
+    rq->registration_id = text_take(x, body, "registration_id", REGISTRATION_ID_MAX_CHARS);
+    if (!rq->registration_id || !registration_id_valid(rq->registration_id))
+        return malformed(x, "registration_id", "is missing, or has characters that no such id has");
     const char *csr = challenge ? NULL : text_take(x, body, "csr", MAX_CHARS);
     if (!challenge && !csr)
         return malformed(x, "csr", "is missing, or too long");

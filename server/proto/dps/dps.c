@@ -8,12 +8,12 @@
 #include "base/clock.h"
 #include "enroll/catalog.h"
 #include "enroll/pipeline.h"
+#include "model/registration_id.h"
 #include "pki/cert.h"
 #include "proto/dps/internal.h"
 #include "proto/dps/sas.h"
 
 enum {
-    MAX_REGISTRATION_CHARS = 128,
     MAX_CHAIN = 8,
     POLL_BODY_BYTES = 1024, /* some clients send "{}" */
     CODE_NO_HUB = 400208,
@@ -30,19 +30,10 @@ struct call {
     struct sas sas;
     bool signed_; /* else by a client certificate */
     bool proven;  /* that very device */
+    int64_t enrollment_id;
+    struct bytes fingerprint; /* of the client certificate, where it proves the device */
     struct bytes challenge;
 };
-
-static bool registration_valid(const char *id)
-{
-    size_t len = strlen(id);
-    for (const char *c = id; *c; c++) {
-        if (!isalnum((unsigned char)*c) && !strchr("._:-", *c))
-            return false;
-    }
-    return len > 0 && len <= MAX_REGISTRATION_CHARS &&
-           (isalnum((unsigned char)id[len - 1]) || id[len - 1] == '-');
-}
 
 /* "2021-06-01", perhaps with "-preview": whichever it is. */
 static bool version_valid(const char *v)
@@ -71,11 +62,11 @@ static enum err call_begin(struct service *service, struct exchange *x, struct c
     *c = (struct call){.service = service, .x = x, .registration_id = x->args[1]};
     if (!service->dps_scope || strcasecmp(x->args[0], service->dps_scope) != 0)
         return fault_set(&x->fault, FAULT_DPS_SCOPE, "\"%.40s\"", x->args[0]);
-    if (!registration_valid(x->args[1]))
+    if (!registration_id_valid(x->args[1]))
         return fault_set(&x->fault, FAULT_REQUEST_MALFORMED,
                          "a registration id has 1 to %d characters of A-Z a-z 0-9 . _ : - and ends "
                          "with a letter, a digit or -",
-                         MAX_REGISTRATION_CHARS);
+                         REGISTRATION_ID_MAX_CHARS);
     enum err e = version_check(x);
     char *lower = arena_strdup(x->arena, x->args[1]);
     for (char *p = lower; p && *p; p++)
@@ -133,6 +124,8 @@ static enum err call_run(struct call *c, enum enrollment_flow flow, const char *
     x->log_template = report.template;
     c->proven = report.proven;
     c->challenge = report.challenge;
+    c->enrollment_id = report.enrollment_id;
+    c->fingerprint = report.fingerprint;
     return e;
 }
 
@@ -147,12 +140,17 @@ static enum err refuse(struct call *c, enum err e)
     return e;
 }
 
+/* What the enrollment that it proved itself by assigned to it: another's is none of its business.
+ */
 static enum err assignment_find(struct call *c, struct assignment *ret)
 {
-    enum err e = assignment_get(c->service->db, c->lower, c->x->arena, ret);
+    enum err e = assignment_get(c->service->db, c->lower, c->enrollment_id, c->fingerprint,
+                                c->x->arena, ret);
     if (e && e != ERR_NOT_FOUND)
         return fault_set(&c->x->fault, FAULT_DB_UNAVAILABLE, "reading the assignment: %s",
                          err_name(e));
+    if (!e && strcmp(ret->standing, "ok") != 0)
+        return fault_set(&c->x->fault, fault_parse(ret->standing), "%s", c->registration_id);
     return e;
 }
 
@@ -276,6 +274,8 @@ static enum err poll_finished(struct call *c, const char *operation, enum dps_ke
     e = assignment_find(c, &g);
     if (!e)
         return registered_send(c, operation, NULL, NULL);
+    if (e == ERR_DENIED)
+        return refuse(c, e);
     if (e == ERR_NOT_FOUND && kept == DPS_GUESSABLE)
         return registration_do(c, operation, bytes_of(NULL, 0));
     return e == ERR_NOT_FOUND
@@ -322,7 +322,7 @@ static enum err lookup_handle(struct service *service, struct exchange *x)
     if (e == ERR_NOT_FOUND)
         return fault_set(&x->fault, FAULT_DPS_UNREGISTERED, "%s", c.registration_id);
     const struct dps_answer answer = {.assignment = &g, .by = attested(&c, &rq)};
-    return e ? e : dps_answer_send(x, &answer);
+    return e ? refuse(&c, e) : dps_answer_send(x, &answer);
 }
 
 static const enum dps_kind is_register = DPS_REGISTER, is_poll = DPS_POLL, is_lookup = DPS_LOOKUP;

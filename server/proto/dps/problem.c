@@ -10,7 +10,13 @@
 #include "proto/dps/internal.h"
 #include "proto/route.h"
 
-enum { MAX_PROBLEM_BYTES = 4096, CODE_FACTOR = 1000, LEAST_RETRY_S = 3, TIME_BYTES = 32 };
+enum {
+    MAX_PROBLEM_BYTES = 4096,
+    CODE_FACTOR = 1000,
+    LEAST_RETRY_S = 3,
+    MOST_RETRY_S = 300,
+    TIME_BYTES = 32
+};
 
 /* HTTP status to the code that stands in the body; 403 is not a status of DPS. */
 static const struct {
@@ -74,7 +80,13 @@ static void wait_send(struct exchange *x, const struct fault_row *row, const cha
     json_text(&b, "operationId", operation);
     json_text(&b, "status", "assigning");
     json_end_object(&b);
-    exchange_add_retry(x, retry_s > LEAST_RETRY_S ? retry_s : LEAST_RETRY_S);
+    if (retry_s < LEAST_RETRY_S)
+        retry_s = LEAST_RETRY_S;
+    if (retry_s > MOST_RETRY_S) /* past it the C SDK asks every second */
+        retry_s = MOST_RETRY_S;
+    exchange_add_retry(x, retry_s);
+    if (kind_of(x) == DPS_REGISTER)
+        exchange_add_header(x, "Location", x->path);
     if (exchange_reply_buf(x, 202, "application/json; charset=utf-8", &b))
         exchange_reply(x, 503, NULL, bytes_of(NULL, 0));
 }

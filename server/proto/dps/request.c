@@ -95,11 +95,11 @@ static enum err body_read(struct exchange *x, const json_t *body, const char *re
         return e;
     if (id && !text_equal_nocase(id, registration_id))
         return malformed(x, "registrationId differs from that of the path");
-    rq->has_body = json_object_get(body, "payload") || json_object_get(body, "tpm");
     e = csr_take(x, body, rq);
-    rq->has_body |= rq->csr != NULL;
     const json_t *tpm = json_object_get(body, "tpm");
-    if (!e && tpm && !json_is_null(tpm))
+    bool has_tpm = tpm && !json_is_null(tpm);
+    rq->has_body = rq->csr || has_tpm; /* of a payload nothing but a TPM's ekCert is used */
+    if (!e && has_tpm)
         e = tpm_take(x, tpm, rq);
     if (!e && rq->endorsement_key.len > 0)
         e = endorsement_take(x, json_object_get(json_object_get(body, "payload"), "ekCert"), rq);

@@ -91,13 +91,16 @@ static enum err transaction_name(struct call *c, uint8_t ret_name[SHA256_BYTES])
     return b.overflow ? ERR_NO_MEMORY : digest_sha256(buf_bytes(&b), ret_name);
 }
 
-/* So that it is there when the client polls; what is secret in it stays enveloped. */
-static enum err waiting_keep(struct call *c)
+/* So that it is there when the client polls; what is secret in it stays enveloped. A device has one
+ * that waits, as it has one approval. */
+static enum err waiting_keep(struct call *c, const struct enrollment_report *report)
 {
     uint8_t name[SHA256_BYTES];
-    enum err e = transaction_name(c, name);
+    const char *device = arena_printf(c->x->arena, "%s %s", report->template, report->serial);
+    enum err e = device ? transaction_name(c, name) : ERR_NO_MEMORY;
     if (!e)
-        e = scep_pending_keep(c->service->db, bytes_of(name, sizeof(name)), c->sent, c->x->arena);
+        e = scep_pending_keep(c->service->db, bytes_of(name, sizeof(name)), c->sent, device,
+                              c->x->arena);
     return e ? fault_set(&c->x->fault, FAULT_DB_UNAVAILABLE, "keeping the request: %s", err_name(e))
              : ERR_OK;
 }
@@ -165,7 +168,7 @@ static enum err enrol(struct call *c, const char *operation)
     x->log_credential = report.credential;
     x->log_template = report.template;
     if (e == ERR_DENIED && x->fault.code == FAULT_APPROVAL_PENDING)
-        e = waiting_keep(c) ? ERR_DENIED : e;
+        e = waiting_keep(c, &report) ? ERR_DENIED : e;
     if (e)
         return e == ERR_DENIED ? refusal_send(c, report.proven) : e;
     e = cms_certs_only(x->arena, &result.certificate, 1, &cms);
