@@ -408,3 +408,14 @@ BEGIN
         a - '{grouped,registration_id,primary_key,secondary_key}'::text[]);
     RETURN muster.enrollment_json(x);
 END $$;
+
+-- As before, with the reason that an operator gives.
+CREATE OR REPLACE FUNCTION desk_device_retire(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    d muster.device := muster.desk_device_must(op, a);
+BEGIN
+    PERFORM muster.certificate_revoke(c.id, COALESCE(a->>'reason', 'cessationOfOperation')) FROM muster.certificate c
+        WHERE c.device_id = d.id AND c.status IN ('pending', 'current');
+    UPDATE muster.device SET retired_at = clock_timestamp(), verify_by = NULL, reset_at = NULL WHERE id = d.id RETURNING * INTO d;
+    RETURN muster.desk_device_done(op, d, 'retire', a->>'reason');
+END $$;

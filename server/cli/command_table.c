@@ -204,9 +204,10 @@ const struct command command_table[] = {
      "muster device reset SN-1 --revoke", "POST", V1 "/devices/{}/reset", OPT(product), OPT(revoke),
      0, 0, SHOW_OBJECT, NULL, NULL, NULL},
     {"device", "retire", "SERIAL", 1,
-     "end a device for good: its certificates are revoked, its serial never enrols again",
-     "muster device retire SN-1 --yes", "POST", V1 "/devices/{}/retire", OPT(product), 0, OPT(yes),
-     0, SHOW_OBJECT, NULL, NULL, run_retire},
+     "end a device for good: its serial never enrols again, its certificates are revoked; --reason "
+     "is one of RFC 5280, cessationOfOperation by itself",
+     "muster device retire SN-1 --yes", "POST", V1 "/devices/{}/retire", OPT(product), OPT(reason),
+     OPT(yes), 0, SHOW_OBJECT, NULL, NULL, run_retire},
     {"device", "approve", "SERIAL", 1,
      "let the enrolment that waits go on; --key only where that key waits",
      "muster device approve SN-1", "POST", V1 "/devices/{}/approve", OPT(product), OPT(key), 0, 0,

@@ -8,7 +8,7 @@ import urllib.parse
 from asn1crypto import cms, core, crl, x509 as asn1x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, padding, serialization
-from cryptography.hazmat.primitives.asymmetric import padding as rsa_padding
+from cryptography.hazmat.primitives.asymmetric import ec, padding as rsa_padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 import datetime
@@ -71,9 +71,11 @@ def sign(content, key, cert, attributes, digest="sha256", certs=None):
     attrs = [{"type": "content_type", "values": ["data"]}, {"type": "message_digest", "values": [hashed(content)]}]
     attrs += [{"type": f"scep_{n}", "values": v if isinstance(v, list) else [v]} for n, v in attributes.items()]
     attrs = cms.CMSAttributes(attrs)
+    curve = isinstance(key, ec.EllipticCurvePrivateKey)
+    signature = key.sign(attrs.untag().dump(), ec.ECDSA(HASHES[digest])) if curve else key.sign(attrs.untag().dump(), rsa_padding.PKCS1v15(), HASHES[digest])
     info = {"version": "v1", "sid": cms.SignerIdentifier("issuer_and_serial_number", {"issuer": asn1(cert).issuer, "serial_number": cert.serial_number}),
-            "digest_algorithm": {"algorithm": digest}, "signed_attrs": attrs, "signature_algorithm": {"algorithm": "rsassa_pkcs1v15"},
-            "signature": key.sign(attrs.untag().dump(), rsa_padding.PKCS1v15(), HASHES[digest])}
+            "digest_algorithm": {"algorithm": digest}, "signed_attrs": attrs, "signature_algorithm": {"algorithm": f"{digest}_ecdsa" if curve else "rsassa_pkcs1v15"},
+            "signature": signature}
     return cms.ContentInfo({"content_type": "signed_data", "content": {
         "version": "v1", "digest_algorithms": [{"algorithm": digest}], "encap_content_info": {"content_type": "data", "content": content},
         "certificates": [asn1(c) for c in (certs if certs is not None else [cert])], "signer_infos": [info]}}).dump()

@@ -138,10 +138,10 @@ def test_a_revoked_certificate_is_put_out(place):
     d = place.enrolled()
     place.admitted(d.cert, d.key)
     with Client(place, d.cert, d.key) as c:
-        began = time.monotonic()
         place.stack.cli("cert", "revoke", fingerprint(d.cert), "--reason", "privilegeWithdrawn")
+        done = time.monotonic()
         c.ended()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - done < 2
     assert place.code(d.cert, d.key) == REFUSED
 
 
@@ -149,10 +149,10 @@ def test_deactivation_puts_out_and_activation_admits(place):
     d = place.enrolled()
     place.admitted(d.cert, d.key)
     with Client(place, d.cert, d.key) as c:
-        began = time.monotonic()
         place.stack.cli("cert", "deactivate", fingerprint(d.cert))
+        done = time.monotonic()
         c.ended()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - done < 2
     assert place.code(d.cert, d.key) == REFUSED
     place.stack.cli("cert", "activate", fingerprint(d.cert))
     place.admitted(d.cert, d.key)
@@ -161,10 +161,30 @@ def test_deactivation_puts_out_and_activation_admits(place):
 def test_quarantine_puts_out_and_release_admits(place):
     d = place.enrolled()
     place.admitted(d.cert, d.key)
-    place.stack.cli("device", "quarantine", d.serial, "--reason", "test")
-    place.refused(d.cert, d.key)
+    with Client(place, d.cert, d.key) as c:
+        place.stack.cli("device", "quarantine", d.serial, "--reason", "test")
+        done = time.monotonic()
+        c.ended()
+        assert time.monotonic() - done < 2
+    place.refused(d.cert, d.key, 2)
     place.stack.cli("device", "release", d.serial)
     place.admitted(d.cert, d.key)
+
+
+def test_the_gate_decides_without_the_registry(place):
+    """PostgreSQL is away: who was in order is let in and publishes, who was not stays out."""
+    good, bad = place.enrolled(), place.enrolled()
+    place.admitted(good.cert, good.key)
+    place.admitted(bad.cert, bad.key)
+    place.stack.cli("cert", "revoke", fingerprint(bad.cert), "--reason", "keyCompromise")
+    place.refused(bad.cert, bad.key, 2)
+    place.stack.pg_stop("immediate")
+    try:
+        for _ in range(3):
+            assert place.code(good.cert, good.key) == 0 and place.code(bad.cert, bad.key) == REFUSED
+    finally:
+        place.stack.pg_start()
+    wait_for("the registry", lambda: place.stack.device(good.serial)["state"] == "PROVISIONED")
 
 
 def test_musterd_restarts(place):

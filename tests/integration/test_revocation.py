@@ -5,6 +5,7 @@ import http.client
 import re
 import signal
 import subprocess
+import time
 import urllib.parse
 
 import psycopg2
@@ -18,11 +19,13 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 import client
 import matrix
 from claims import Claim
-from client import Device, cert_pem, fingerprint, unique
+from client import Device, cert_pem, fingerprint, new_key, unique
 from factory import Authority
-from stack import Stack, free_port, wait_for
+from scep import GET_CRL, RENEWAL_REQ, Scep, csr, issuer_and_serial
+from stack import Refused, Stack, free_port, wait_for
 
 DER = serialization.Encoding.DER
+from test_broker_auth import Asker
 
 
 class Place:
@@ -244,9 +247,49 @@ def reason(place, cert):
 
 
 def test_who_retires_a_device_revokes_its_certificates(place):
+    for said, wanted in ((), "cessationOfOperation"), (("--reason", "affiliationChanged"), "affiliationChanged"), (("--reason", "keyCompromise"), "keyCompromise"):
+        d = place.enrolled()
+        place.stack.cli("device", "retire", d.serial, *said, "--yes")
+        assert reason(place, d.cert) == wanted
     d = place.enrolled()
-    place.stack.cli("device", "retire", d.serial, "--yes")
-    assert reason(place, d.cert) == "cessationOfOperation"
+    with pytest.raises(Refused) as e:
+        place.stack.v1("POST", f"/devices/{d.serial}/retire", {"reason": "boredom"})
+    assert e.value.code == "request.malformed" and reason(place, d.cert) is None
+
+
+def test_every_door_agrees_within_two_seconds(place):
+    """One device that may use them all, and a revocation."""
+    scep = Scep(place.stack)
+    serial, token = unique("doors"), place.stack.mint("open")
+    key, reply = scep.enrol(serial, token)
+    d = Device(place.stack, serial, "open")
+    d.key, d.cert = key, reply.certs[0]
+    asker = Asker(place.stack, place.stack.cli_json("admin-token", "create", unique("broker"), "--role", "broker")["token"])
+    renewal = csr(new_key("RSA-2048"), serial)
+    assert d.config()["state"] == "PROVISIONED" and asker.auth(cert_fingerprint=fingerprint(d.cert)) == "allow" and ": good" in place.openssl_ocsp(d.cert)
+    place.revoke(d.cert, "privilegeWithdrawn")
+    done = time.monotonic()
+    for attempt in (d.config, d.renew):
+        with pytest.raises(Refused) as e:
+            attempt()
+        assert e.value.code == "cert.revoked"
+    refused = scep.ask(RENEWAL_REQ, renewal, key, d.cert)
+    assert refused.status == "2" and "cert.revoked" in refused.text
+    assert asker.auth(cert_fingerprint=fingerprint(d.cert)) == "deny" and ": revoked" in place.openssl_ocsp(d.cert)
+    assert time.monotonic() - done < 2
+
+
+def test_the_crl_comes_by_scep_too(place):
+    scep = Scep(place.stack)
+    serial = unique("scep")
+    key, reply = scep.enrol(serial, place.stack.mint("open"))
+    dead = place.enrolled().cert
+    place.revoke(dead)
+    place.full_again()
+    (url,) = points(dead)
+    wait_for("the CRL", lambda: place.listed(dead, url))
+    (listed,) = scep.ask(GET_CRL, issuer_and_serial(dead), key, reply.certs[0]).crls
+    assert dead.serial_number in {c["user_certificate"].native for c in listed["tbs_cert_list"]["revoked_certificates"]}
 
 
 def test_a_renewal_is_on_the_list_only_where_the_template_says_so(place):

@@ -256,7 +256,7 @@ static const struct route routes[] = {
                  QUERY("product"),
                  {"revoke", ARG_BODY, ARG_BOOL, false, 0, 0, NULL}}),
     ACT("/devices/{}/retire", ADMIN_ADMIN, .desk = DESK_DEVICE_RETIRE,
-        .args = {PATH("serial"), QUERY("product")}),
+        .args = {PATH("serial"), QUERY("product"), BODY_WORD("reason", false, REVOKE_REASONS)}),
     ACT("/devices/{}/approve", ADMIN_OPERATOR, .desk = DESK_DEVICE_APPROVE,
         .args = {PATH("serial"),
                  QUERY("product"),
