@@ -41,7 +41,7 @@ DEVICE_ROUTES |= {
     ("GET", "/{}/registrations/{}/operations/{}"): ("dps", DPS + "/operations/{operation}" + DPS_QUERY),
     ("POST", "/{}/registrations/{}"): ("dps", DPS + DPS_QUERY),
 }
-DEVICE_ROUTES |= {("POST", f"/v1/tpm/{name}"): ("tpm", f"/v1/tpm/{name}") for name in ("challenge", "enroll")}  # the credential is in the body: there is none in that of a cell
+DEVICE_ROUTES |= {("POST", f"/v1/tpm/{name}"): ("tpm", f"/v1/tpm/{name}") for name in ("challenge", "enroll")}  # the credential is in the body: a TPM that nobody enrolled asks in the name of a device that has a symmetric key
 # a message without a credential, whatever the connection has: only the message counts there
 DEVICE_ROUTES |= {(method, path): ("public" if method == "GET" else "scep", path.replace("{}", "open") + "?operation=" + ("GetCACaps" if method == "GET" else "PKIOperation"))
                   for path in SCEP_PATHS for method in ("GET", "POST")}
@@ -109,20 +109,21 @@ Client-Cert header       | proxy.header_refused | proxy.header_refused | proxy.h
 """)
 
 # What each credential is worth at the two doors that have credentials of their own: nothing but the reason
-AT_DPS = {"psk": "auth.required", "psk wrong": "hung up", "none": "auth.required", "symmetric key": "ok", "authorization malformed": "sas.malformed", "basic": "sas.malformed", "bearer": "sas.malformed", "admin token": "sas.malformed",
+AT_DPS = {"psk": "auth.required", "psk wrong": "hung up", "none": "auth.required", "symmetric key": "ok", "derived key": "ok", "pinned certificate": "ok", "authorization malformed": "sas.malformed", "basic": "sas.malformed", "bearer": "sas.malformed", "admin token": "sas.malformed",
           "factory own": "enrol.refused", "factory of another": "enrol.refused", "factory unregistered CA": "ca.not_registered", "factory deactivated CA": "ca.not_registered",
           "factory expired": "cert.expired", "factory not yet valid": "cert.not_yet_valid", "factory revoked": "enrol.refused", "claim": "enrol.refused", "server certificate": "chain.invalid",
           "station": "ca.not_registered", "issuing CA's certificate": "hung up", "Client-Cert header": "proxy.header_refused"}
 AT_DPS |= {kind: "sas.malformed" for kind in DEVICE if kind.startswith("token ")} | {kind: "enrol.refused" for kind in DEVICE if kind.startswith("device ")}
-DEVICE["symmetric key"] = dict(DEVICE["authorization malformed"])
+DEVICE |= {"symmetric key": dict(DEVICE["authorization malformed"]), "derived key": dict(DEVICE["authorization malformed"]),
+           "pinned certificate": {**DEVICE["station"], "station": "station.unknown"}}
 for _kind, _row in DEVICE.items():
     _row["dps"] = AT_DPS[_kind]
-    _row["tpm"] = _row["create"] if _row["create"] in ("hung up", "proxy.header_refused") else "request.malformed"
+    _row["tpm"] = _row["create"] if _row["create"] in ("hung up", "proxy.header_refused") else "enrol.refused"
     _row["scep"] = _row["create"] if _row["create"] in ("hung up", "proxy.header_refused") else "auth.required"
 
 # The same through a proxy that proved itself and forwards the certificate: the rows of DEVICE with a
 # certificate hold, but for one whose key cannot sign a handshake, which here nobody asked to.
-BY_PROXY = [kind for kind in DEVICE if kind.startswith(("factory", "device")) or kind in ("server certificate", "claim", "station")]
+BY_PROXY = [kind for kind in DEVICE if kind.startswith(("factory", "device")) or kind in ("server certificate", "claim", "station", "pinned certificate")]
 PROXIES = table("""
 who speaks                        | health               | public                | cmc                     | others | station
 issuing CA's certificate by proxy | ok                   | ok                    | request.not_implemented | chain.invalid | station.unknown
@@ -134,7 +135,7 @@ Client-Cert through passthrough   | proxy.header_refused | proxy.header_refused 
 """)
 
 for _who, _row in PROXIES.items():
-    _row["tpm"] = "request.malformed" if _who == "issuing CA's certificate by proxy" else _row["others"]
+    _row["tpm"] = "enrol.refused" if _who == "issuing CA's certificate by proxy" else _row["others"]
     _row["scep"] = "auth.required" if _who == "issuing CA's certificate by proxy" else _row["others"]
 
 V1 = "/admin/v1"

@@ -7,6 +7,7 @@ import pathlib
 import re
 import socket
 import ssl
+import struct
 
 import psycopg2
 import pytest
@@ -17,7 +18,7 @@ import matrix
 import openapi
 from claims import CREATE_FROM_CSR, Claim
 from client import Device, basic, cert_pem, certs_of, fingerprint, name_of, new_csr, new_key, request, tls_context, unique
-from dps import Registrant, endpoint, enrollment, group, sas
+from dps import Registrant, derive, endpoint, enrollment, group, pinned, sas
 from factory import NDJSON, Authority, Station, lines_of, unit
 from psk import NoHandshake, PskDevice
 from scep import PKCS_REQ, Reply, Scep, csr as csr_of, self_signed
@@ -61,7 +62,7 @@ SNAPSHOT = """SELECT (SELECT row(coalesce(sum(uses), 0), count(*), count(revoked
     (SELECT md5(string_agg(row(id, state, retired_at, reset_at, quarantine_reason)::text, ',' ORDER BY id)) FROM device WHERE EXISTS
         (SELECT 1 FROM certificate c WHERE c.device_id = device.id AND c.purpose = 'operational') OR quarantine_reason IS NOT NULL),
     (SELECT row(count(*), count(*) FILTER (WHERE enabled), sum(default_version)) FROM template), (SELECT count(*) FROM product),
-    (SELECT row(count(*), count(*) FILTER (WHERE active)) FROM ca), (SELECT count(*) FROM unknown_issuer WHERE issuer NOT LIKE 'CN=Matrix %'),
+    (SELECT row(count(*), count(*) FILTER (WHERE active)) FROM ca), (SELECT count(*) FROM unknown_issuer WHERE issuer NOT LIKE 'CN=Matrix%'),
     (SELECT row(count(*), count(revoked_at)) FROM admin_token), (SELECT count(*) FROM audit),
     (SELECT row(count(*), count(revoked_at), count(supersedes_id)) FROM claim)"""
 
@@ -100,6 +101,8 @@ class World:
         self.registrant = Registrant(stack, unique("mx-dps"))
         self.registrant.symmetric = enrollment(stack, self.registrant.id)["primary_key"]
         self.registrant.assigned()
+        derived = group(stack)
+        self.registrants = {"symmetric key": self.registrant, "derived key": Registrant(stack, derived_id := unique("mx-dps"), derive(derived["primary_key"], derived_id)), "pinned certificate": pinned(stack, unique("Matrix-pinned"))}
         self.psk = group(stack, attestation="psk", template="matrix")
         self.lasting = self.enrolled()
         self.name = ari_name(self.lasting.cert)
@@ -213,8 +216,9 @@ def credential(world, kind, template):
     if kind.startswith("psk"):
         serial = world.allowed()
         return serial, {}, PskDevice(world.stack, world.psk, serial, "matrix", key=bytes(32) if kind == "psk wrong" else None), None, None
-    if kind == "symmetric key":
-        return world.registrant.id, {"Authorization": sas(world.registrant.symmetric, world.registrant.id)}, None, None, None
+    if kind in world.registrants:
+        d = world.registrants[kind]
+        return d.id, {"Authorization": sas(d.symmetric, d.id)} if d.symmetric else {}, d.chain, d.tls_key, None
     if kind == "authorization malformed":
         return world.lasting.serial, {"Authorization": "Digest x"}, None, None, None
     if kind in ("basic", "bearer", "Client-Cert header"):
@@ -297,8 +301,19 @@ def fleet_body(world, path, kind, serial, csr):
 
 def dps_names(world, kind):
     """Registration id and an operation of it."""
-    name = world.registrant.id if kind == "symmetric key" else "mx-nobody"
+    name = world.registrants[kind].id if kind in world.registrants else "mx-nobody"
     return {"dps": name, "operation": f"4.{hashlib.sha256(name.encode()).hexdigest()[:16]}.{'0' * 32}"}
+
+
+def tpm_body(world, path):
+    """Of a TPM whose keys are as they should be."""
+    public = struct.pack(">HHIH", 1, 11, 0x000300B2, 32) + bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
+    public += struct.pack(">HHHHHIH", 6, 128, 0x43, 0x10, 2048, 0, 256) + new_key("RSA-2048").public_key().public_numbers().n.to_bytes(256, "big")
+    ek = base64.b64encode(struct.pack(">H", len(public)) + public).decode()
+    body = {"registration_id": world.registrant.id, "endorsement_key": ek, "attestation_key": ek}
+    if path.endswith("/challenge"):
+        return body
+    return {**body, "activated": ek, "key": ek, "attest": ek, "signature": ek, "csr": base64.b64encode(new_csr(new_key(), world.registrant.id)).decode()}
 
 
 def scep_message(world):
@@ -334,7 +349,7 @@ def ask_device(world, route, kind, who=None):
             body = json.dumps({"csr": base64.b64encode(csr).decode(), **({"serial": other} if other else {})}).encode()
             headers = {"Content-Type": "application/json", **headers}
         elif column == "tpm":
-            body, headers = b"{}", {"Content-Type": "application/json", **headers}
+            body, headers = json.dumps(tpm_body(world, path)).encode(), {"Content-Type": "application/json", **headers}
         elif column in ("create", "register"):
             body = json.dumps(fleet_body(world, path, kind, serial, csr)).encode()
             headers = {"Content-Type": "application/json", **headers}
