@@ -220,7 +220,8 @@ static int single_call(struct cli *cli, const char *path, const json_t *body)
     struct client_request rq = {.method = cli->command->method,
                                 .path = path,
                                 .body = text,
-                                .body_len = text ? strlen(text) : 0};
+                                .body_len = text ? strlen(text) : 0,
+                                .etag = cli->options.value[OPT_etag]};
     struct client_answer answer = {.json = NULL};
     int rc = client_call(cli->client, &rq, &answer);
     if (rc == EXIT_OK && answer.json)

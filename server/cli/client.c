@@ -109,7 +109,7 @@ static int problem_tell(long status, const json_t *problem)
 
 static CURLcode transfer_run(struct client *c, const struct client_request *rq, struct transfer *t)
 {
-    char url[MAX_URL_BYTES], type[MAX_HEADER_BYTES];
+    char url[MAX_URL_BYTES], type[MAX_HEADER_BYTES], match[MAX_HEADER_BYTES];
     CURL *h = c->curl;
     curl_easy_reset(h);
     snprintf(url, sizeof(url), "%s%s", c->settings.url, rq->path);
@@ -118,6 +118,10 @@ static CURLcode transfer_run(struct client *c, const struct client_request *rq, 
         curl_slist_append(NULL, c->authorization);
     headers = curl_slist_append(headers, type);
     headers = curl_slist_append(headers, "Expect:");
+    if (rq->etag) {
+        snprintf(match, sizeof(match), "If-Match: \"%s\"", rq->etag);
+        headers = curl_slist_append(headers, match);
+    }
     curl_easy_setopt(h, CURLOPT_URL, url);
     curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, rq->method);
     curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);

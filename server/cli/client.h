@@ -28,6 +28,7 @@ struct client_request {
     const char *type;
     const char *body;
     size_t body_len;
+    const char *etag; /* only if the object still has it; NULL: whatever it has */
 };
 
 struct client_answer {

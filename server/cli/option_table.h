@@ -44,6 +44,8 @@
     OPTION(grace, OPTION_DURATION, "grace_s", "DURATION",                                          \
            "how long a device may come back (default: the template's); with an expired claim: "    \
            "serials never seen (default: none)")                                                   \
+    OPTION(etag, OPTION_TEXT, NULL, "ETAG",                                                        \
+           "only if nobody has changed it since it was shown with this")                           \
     OPTION(note, OPTION_TEXT, "note", "TEXT", "free text")                                         \
     OPTION(kind, OPTION_TEXT, "kind", "KIND",                                                      \
            "registered (default), or helper: completes chains only")                               \

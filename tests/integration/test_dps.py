@@ -1,13 +1,13 @@
 """The device API of DPS: enrollments, assignment, certificates, and what a device is told when it fails."""
 import base64
-import concurrent.futures
+import json
 import re
 import time
 
 import pytest
 from cryptography import x509
 
-from client import Device, cert_pem, fingerprint, new_csr, new_key, spki_sha256, unique
+from client import Device, cert_pem, fingerprint, new_csr, new_key, request, spki_sha256, unique
 from factory import Authority
 from dps import Registrant, brokers, derive, endpoint, enrollment, group, individual, pinned, sas, self_signed
 from stack import SCOPE, Refused
@@ -354,18 +354,20 @@ def test_keys_are_told_once_and_kept_sealed(stack):
     assert Registrant(stack, other.id, made["primary_key"]).refused()[1] == "enrol.refused"  # it opens where it was sealed only
 
 
-def test_etags(stack):
-    d, made = individual(stack)
-    assert made["etag"] == "1"
-    path = f"/admin/v1/enrollments/{d.id}/update"
-    stack.v1("POST", f"/enrollments/{d.id}/update", {"note": "one"})
-    from client import request
-    send = {"Authorization": f"Bearer {stack.token}", "Content-Type": "application/json", "If-Match": '"1"'}
-    assert request(stack, "POST", path, b'{"note":"two"}', send, port=stack.admin_port)[0] == 412
-    send["If-Match"] = '"2"'
-    assert request(stack, "POST", path, b'{"note":"two"}', send, port=stack.admin_port)[0] == 200
-    send["If-Match"] = "2"
-    assert request(stack, "POST", path, b'{"note":"two"}', send, port=stack.admin_port)[0] == 400
+@pytest.mark.parametrize("what, verb, body", [(w, *v) for w in ("enrollments", "enrollment-groups")
+                                              for v in (("update", b'{"note":"two"}'), ("disable", None), ("enable", None), ("rotate", b'{"key":"primary"}'), ("DELETE", None))])
+def test_etags(stack, what, verb, body):
+    name = individual(stack)[0].id if what == "enrollments" else group(stack)["name"]
+    stack.v1("POST", f"/{what}/{name}/update", {"note": "one"})
+    method, path = ("DELETE", f"/admin/v1/{what}/{name}") if verb == "DELETE" else ("POST", f"/admin/v1/{what}/{name}/{verb}")
+
+    def ask(etag):
+        headers = {"Authorization": f"Bearer {stack.token}", "If-Match": etag, **({"Content-Type": "application/json"} if method == "POST" else {})}
+        status, _, answer = request(stack, method, path, body, headers, port=stack.admin_port)
+        return status, json.loads(answer)["code"] if status >= 400 else None
+    assert ask('"1"') == (412, "request.etag_mismatch") and ask("2") == (400, "request.malformed")
+    assert stack.v1("GET", f"/{what}/{name}")["etag"] == "2"
+    assert ask('"2"')[0] in (200, 204)
 
 
 def test_thousands_are_imported_with_a_result_each(stack):

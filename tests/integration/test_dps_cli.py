@@ -23,6 +23,10 @@ def test_an_enrollment_from_the_first_command_to_the_last(stack, tmp_path):
     stack.cli("enrollment", "disable", name)
     assert Registrant(stack, name, rotated["primary_key"]).refused()[1] == "enrollment.disabled"
     stack.cli("enrollment", "enable", name)
+    etag = stack.cli_json("enrollment", "show", name)["etag"]
+    stack.cli("enrollment", "update", name, "--note", "mine", "--etag", etag)
+    late = stack.cli("enrollment", "delete", name, "--etag", etag, check=False)
+    assert late.returncode == 1 and "request.etag_mismatch" in late.stderr
     stack.cli("enrollment", "delete", name)
     assert stack.cli("enrollment", "show", name, check=False).returncode == 1
     stack.cli("endpoint", "delete", "cli-broker.example.com")
@@ -50,14 +54,14 @@ def test_a_group_with_a_key_from_a_file(stack, tmp_path):
 
 def test_many_from_a_file(stack, tmp_path):
     stack.cli("endpoint", "put", "broker-a.example.com")
-    ids = [unique("many") for _ in range(700)]
+    ids = [unique("many") for _ in range(2300)]
     (tmp_path / "many.ndjson").write_text("".join(json.dumps({"registration_id": i, "attestation": "symmetric-key"}) + "\n" for i in [*ids, ids[0]]))
     done = stack.cli("enrollment", "import", tmp_path / "many.ndjson", "--out", tmp_path / "keys.ndjson", check=False)
-    assert done.returncode == 1 and "701 enrollments, 1 refused" in done.stderr
+    assert done.returncode == 1 and "2301 enrollments, 1 refused" in done.stderr
     assert (tmp_path / "keys.ndjson").stat().st_mode & 0o777 == 0o600
     rows = [json.loads(line) for line in (tmp_path / "keys.ndjson").read_text().splitlines()]
-    assert [r["name"] for r in rows[:700]] == ids and rows[700]["code"] == "request.exists"
-    assert Registrant(stack, ids[650], rows[650]["primary_key"]).assigned()
+    assert [r["name"] for r in rows[:2300]] == ids and rows[2300]["code"] == "request.exists"
+    assert Registrant(stack, ids[2250], rows[2250]["primary_key"]).assigned()
     again = stack.cli("enrollment", "import", tmp_path / "many.ndjson", "--out", tmp_path / "keys.ndjson", check=False)
     assert again.returncode == 2 and "nothing was imported" in again.stderr
     (tmp_path / "bad.ndjson").write_text("{}\n[]\n")

@@ -103,6 +103,8 @@ class World:
         self.registrant.assigned()
         derived = group(stack)
         self.registrants = {"symmetric key": self.registrant, "derived key": Registrant(stack, derived_id := unique("mx-dps"), derive(derived["primary_key"], derived_id)), "pinned certificate": pinned(stack, unique("Matrix-pinned"))}
+        for d in self.registrants.values():
+            d.assigned()
         self.psk = group(stack, attestation="psk", template="matrix")
         self.lasting = self.enrolled()
         self.name = ari_name(self.lasting.cert)
@@ -302,7 +304,7 @@ def fleet_body(world, path, kind, serial, csr):
 def dps_names(world, kind):
     """Registration id and an operation of it."""
     name = world.registrants[kind].id if kind in world.registrants else "mx-nobody"
-    return {"dps": name, "operation": f"4.{hashlib.sha256(name.encode()).hexdigest()[:16]}.{'0' * 32}"}
+    return {"dps": name, "operation": f"4.{hashlib.sha256(name.lower().encode()).hexdigest()[:16]}.{'0' * 32}"}
 
 
 def tpm_body(world, path):

@@ -335,7 +335,9 @@ enum err enrollment_rotate_before(struct service *service, struct exchange *x, j
     bool grouped = json_is_true(json_object_get(args, "grouped"));
     bool primary = strcmp(text_of(args, "key"), "primary") == 0;
     (void)json_object_del(args, "key");
-    enum err e = told_begin(x, 1, &t);
+    enum err e = enrollment_etag_before(service, x, args);
+    if (!e)
+        e = told_begin(x, 1, &t);
     return e ? e
              : slot_fill(service, x, args, grouped, primary ? SECRETS_PRIMARY : SECRETS_SECONDARY,
                          t->keys[0]);
