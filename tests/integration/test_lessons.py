@@ -22,25 +22,30 @@ LESSONS = {
     "every failure is answered 500": ["test_openapi::test_last_every_answer_of_the_run_fitted", "test_est::test_every_problem_names_its_code_and_request"],
     "check-then-create races and deadlocks": [
         "test_concurrency::test_one_serial_64_keys_one_live_certificate", "test_concurrency::test_64_renewals_with_one_key", "test_identity::test_uniqueness_is_in_the_schema"],
-    "an unknown revocation status counts as good": ["test_credentials::test_a_certificate_of_ours_that_the_registry_lost", "test_lessons::test_a_restored_registry"],
+    "an unknown revocation status counts as good": ["test_credentials::test_a_certificate_of_ours_that_the_registry_lost", "test_lessons::test_a_restored_registry",
+        "test_foreign_crl::test_what_is_required_and_missing_or_overdue_closes_the_ca", "test_revocation::test_what_we_did_not_sign_is_unknown_and_what_is_not_ours_is_not_answered"],
     "client-certificate headers are believed from anyone": ["test_device::test_a_proxys_header_is_believed_from_nobody", "test_matrix::test_device_cell"],
     "a token is used up before signing": ["test_identity::test_a_denied_request_consumes_nothing", "test_crash::test_kill_under_two_thousand_enrolments"],
     "tokens of before the process start are refused": ["test_replicas::test_tokens_and_revocations_outlive_a_restart"],
     "a certificate without a device": ["test_identity::test_everything_of_an_enrolment_is_one_transaction", "test_crash::test_kill_under_two_thousand_enrolments"],
-    "limits multiply by the number of replicas": ["test_replicas::test_the_uses_of_a_token_hold_across_replicas"],
+    "limits multiply by the number of replicas": ["test_replicas::test_the_uses_of_a_token_hold_across_replicas", "test_limits::test_two_replicas_keep_one_limit"],
+    "renewal by mTLS is impossible behind a balancer": ["test_balancer::test_the_header_is_the_clients_chain", "test_balancer::test_a_long_chain_with_long_keys_fits"],
     "EST is anonymous by default": ["test_matrix::test_device_cell", "test_est::test_no_credential_is_401_with_a_challenge_on_an_open_connection"],
     "the registration authority's path skips a check": ["test_pop::test_a_registration_authority_is_excepted"],
     "a denied request consumes a use": ["test_matrix::test_device_cell", "test_identity::test_a_denied_request_consumes_nothing"],
     "enrolling again un-revokes a device": [
         "test_identity::test_a_revoked_key_is_dead_forever", "test_states::test_retired_for_good", "test_lessons::test_revoked_stays_revoked_whatever_is_asked"],
     "handshakes and provisioning fail silently": [
-        "test_credentials::test_an_unregistered_ca_gets_an_answer_and_is_listed_and_can_be_registered", "test_states::test_device_show_prints_the_trail_and_explain_the_reason"],
-    "throttling kills the session": ["test_lessons::test_a_throttled_connection_stays_open"],
-    "the same identity twice at once fails": ["test_concurrency::test_one_serial_one_key_64_clients", "test_replicas::test_one_serial_one_key_at_two_replicas"],
+        "test_credentials::test_an_unregistered_ca_gets_an_answer_and_is_listed_and_can_be_registered", "test_states::test_device_show_prints_the_trail_and_explain_the_reason",
+        "test_jit::test_a_certificate_that_lacks_a_declared_field_fails_with_a_reason"],
+    "throttling kills the session": ["test_lessons::test_a_throttled_connection_stays_open", "test_dps_waiting::test_a_rate_is_waiting", "test_dps_waiting::test_without_its_database_it_lets_devices_wait"],
+    "the same identity twice at once fails": ["test_concurrency::test_one_serial_one_key_64_clients", "test_replicas::test_one_serial_one_key_at_two_replicas",
+        "test_dps_owner::test_one_device_that_registers_many_times_at_once"],
     "listing walks the inventory": ["test_lessons::test_nothing_walks_the_inventory"],
     "a mass renewal comes as a herd": ["test_est::test_backdated_jittered_and_never_beyond_the_issuer"],
-    "losing the database forgets revocations": ["test_lessons::test_a_restored_registry"],
-    "intermediates are missing": ["test_credentials::test_an_intermediate_may_be_sent_or_registered_as_helper", "test_credentials::test_an_incomplete_chain"],
+    "losing the database forgets revocations": ["test_lessons::test_a_restored_registry", "test_recovery::test_who_was_kept_out_stays_out", "test_recovery::test_revocations_come_back_from_the_last_crl"],
+    "intermediates are missing": ["test_credentials::test_an_intermediate_may_be_sent_or_registered_as_helper", "test_credentials::test_an_incomplete_chain",
+        "test_foreign_crl::test_a_helper_has_a_crl_of_its_own"],
     "answers are too big for small devices, and PEM in JSON breaks at newlines": [
         "test_lessons::test_answers_to_devices_are_small", "test_lessons::test_pem_in_json_survives_any_newline", "test_est::test_enroll_answer_shape_and_only_the_certificate"],
 }
@@ -229,6 +234,9 @@ CALLS = {
     "devices in quarantine": lambda s: s.v1("GET", "/devices?state=QUARANTINE&limit=10"),
     "an attempt": lambda s: s.v1("GET", "/attempts/" + s.one("SELECT request_id FROM history WHERE serial = 'bulk-7'")),
     "the audit": lambda s: s.v1("GET", "/audit?limit=10"),
+    "enrollments": lambda s: s.v1("GET", "/enrollments?limit=10"),
+    "batches": lambda s: s.v1("GET", "/factory-batches?limit=10"),
+    "certificates that wait": lambda s: s.v1("GET", "/certs:waiting?limit=10"),
 }
 
 

@@ -79,8 +79,7 @@ def test_each_stay_is_announced_once(fresh):
 
 
 def test_a_provisioned_fleet_is_not_looked_at(stack):
-    plan = "\n".join(r[0] for r in stack.sql("""EXPLAIN SELECT count(*) FROM state_limit l JOIN device d ON d.state = l.state AND d.retired_at IS NULL
+    plan = "\n".join(r[0] for r in stack.sql("""SET enable_seqscan = off; EXPLAIN SELECT count(*) FROM state_limit l JOIN device d ON d.state = l.state AND d.retired_at IS NULL
         WHERE d.state NOT IN ('UNPROVISIONED', 'PROVISIONED') AND stuck_since(d, l) < now()"""))
-    stack.sql("SELECT 1")
     indexed = "\n".join(r[0] for r in stack.sql("SET enable_seqscan = off; EXPLAIN SELECT count(*) FROM device d WHERE d.state NOT IN ('UNPROVISIONED', 'PROVISIONED') AND d.retired_at IS NULL"))
-    assert plan and "device_on_its_way_idx" in indexed and unique()
+    assert "device_on_its_way_idx" in plan and "device_on_its_way_idx" in indexed, (plan, indexed)
