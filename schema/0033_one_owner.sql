@@ -57,7 +57,7 @@ COMMENT ON FUNCTION enrollment_other IS 'The enrollment whose device it is, wher
 -- As before, and: who has the key of a group fails for its own devices only.
 ALTER FUNCTION attempt_failed(jsonb) RENAME TO attempt_failed_note;
 COMMENT ON FUNCTION attempt_failed_note IS 'Records a refused attempt, of a credential that is the device''s';
-CREATE FUNCTION attempt_failed(f jsonb) RETURNS text LANGUAGE plpgsql AS $$
+CREATE FUNCTION attempt_failed(f jsonb) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     IF f ? 'group_id' AND muster.enrollment_other((f->>'group_id')::bigint, lower(f->>'registration_id'), (f->>'product_id')::bigint, f->>'serial', f->>'serial_canonical') IS NOT NULL THEN
         f := f || '{"proven": false}';
@@ -291,7 +291,7 @@ END $$;
 -- Looking up
 
 -- shown: SHA-256 of the certificate it looks up with; NULL: with none
-CREATE FUNCTION dps_standing(g dps_registration, shown bytea) RETURNS text LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION dps_standing(g dps_registration, shown bytea) RETURNS text LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
 DECLARE
     d muster.device;
     code text := CASE WHEN shown IS NULL THEN 'ok' ELSE muster.enrollment_certificate_code(shown, g.product_id, g.serial_canonical) END;
