@@ -37,6 +37,21 @@ static void registration_write(struct buf *b, const struct enrolment *e)
     json_bool(b, "inactive", g->certificate_inactive);
 }
 
+/* Which credential it was, for who asks in years: a token by its SHA-256, as the registry has it. */
+static void credential_write(struct buf *b, const struct enrolment *e)
+{
+    json_text(b, "credential", credential_name(e->credential));
+    if (e->credential == CREDENTIAL_TOKEN)
+        json_hex(b, "by", bytes_of(e->token_hash, SHA256_BYTES));
+    else if (e->credential == CREDENTIAL_CLAIM)
+        json_text(b, "by", e->claim.name);
+    else if (e->credential == CREDENTIAL_ENROLLMENT)
+        json_text(b, "by", e->enrollment.name);
+    else if (e->credential == CREDENTIAL_FACTORY)
+        json_hex(b, "by", bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES));
+    json_text(b, "source", e->rq->source);
+}
+
 static void issued_write(struct buf *b, const struct enrolment *e)
 {
     bool registered = e->rq->flow == FLOW_ADMIT && e->peer_ca->kind == CATALOG_REGISTERED;
@@ -47,7 +62,7 @@ static void issued_write(struct buf *b, const struct enrolment *e)
     json_text(b, "canonical", e->serial.canonical);
     json_text(b, "template", e->template->label);
     json_text(b, "protocol", e->rq->protocol);
-    json_text(b, "credential", credential_name(e->credential));
+    credential_write(b, e);
     json_text(b, "purpose", "operational");
     json_text(b, "origin", registered ? "registered" : "issued");
     json_text(b, "verify", verify_mode_name(e->settings->verify));

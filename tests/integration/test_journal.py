@@ -1,4 +1,6 @@
 """The journal beside the registry: every certificate before its device has it, every end before anybody is told."""
+import base64
+import hashlib
 import json
 import resource
 import signal
@@ -7,8 +9,9 @@ import subprocess
 import pytest
 
 from claims import Claim, ClaimDevice
-from client import Device, fingerprint, new_key, request, unique
-from factory import unit
+from client import Device, fingerprint, new_csr, new_key, request, unique
+from dps import Registrant, endpoint, enrollment
+from factory import Authority, unit
 from journal import JournaledStack, device, ended, issued, mode, rebuild, refused, sealed
 from stack import MUSTERD, Refused, wait_for
 from test_factory import batch, certificate, certify
@@ -33,6 +36,26 @@ def test_each_certificate_is_in_the_journal_before_its_device_has_it(kept):
     named = {(e["of"], e.get("name") or e["template"]) for e in kept.lines("configuration")}
     assert {("product", "pump"), ("template", "open"), ("version", "open"), ("ca", "root"), ("ca", "issuing-1")} <= named
     assert all(mode(f) == 0o600 for f in kept.files())
+
+
+def test_a_line_says_by_which_credential(kept):
+    """Of a token only what the registry has of it."""
+    serial = unique("by")
+    token = kept.mint("open", serial)
+    Device(kept, serial, "open", token).enrol()
+    (line,) = issued(kept, serial)
+    assert (line["by"], line["source"]) == (hashlib.sha256(token.encode()).hexdigest(), "127.0.0.1") and token not in str(kept.lines())
+    maker, d = Authority(unique("Maker")), Device(kept, unique("by"), "factory")
+    maker.register(kept, unique("maker"))
+    cert, key = maker.device(d.serial)
+    kept.allow(d.serial)
+    d.enrol_factory([cert], key)
+    assert issued(kept, d.serial)[0]["by"] == fingerprint(cert)
+    endpoint(kept, "broker.example.com")
+    made = enrollment(kept)
+    r = Registrant(kept, made["registration_id"], made["primary_key"])
+    r.assigned({"csr": base64.b64encode(new_csr(new_key(), r.id)).decode()})
+    assert issued(kept, r.id)[0]["by"] == made["registration_id"]
 
 
 def test_what_a_claim_makes_is_there_before_and_after_it_has_a_device(kept):
