@@ -319,6 +319,11 @@ def test_a_batch_from_json_lines_with_a_result_a_line(stack, tmp_path):
     wait_config(devices[5])
     again = stack.cli("cert", "import", file, "--template", "jit", check=False)
     assert again.stdout.splitlines()[-1] == "0 imported, 40 duplicate, 2 rejected"
+    # the command died in the middle of a line: --resume goes on, and each line is reported once
+    report.write_text("".join(report.read_text().splitlines(keepends=True)[:11]) + "11,impor")
+    done = stack.cli("cert", "import", file, "--template", "jit", "--report", report, "--resume", check=False)
+    rows = [row.split(",", 3) for row in report.read_text().splitlines()[1:] if not row.startswith("#")]
+    assert done.returncode == 1 and [int(r[0]) for r in rows] == list(range(1, 43)) and {r[1] for r in rows[12:]} == {"duplicate"}
 
 
 def test_a_batch_without_template_waits(stack, tmp_path):
