@@ -326,14 +326,14 @@ CREATE OR REPLACE FUNCTION dps_operation_keep(registration text, op text, asked 
         ON CONFLICT (registration_id) DO UPDATE SET operation = op, body = asked, begun_at = clock_timestamp(), done_at = NULL
 $$;
 
-DROP FUNCTION scep_pending_keep(bytea, bytea);
+-- Replicas of before go on with the one of two arguments.
 CREATE FUNCTION scep_pending_keep(of bytea, sent bytea, whose text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM muster.scep_pending p WHERE p.device = whose AND p.transaction <> of;
     INSERT INTO muster.scep_pending (transaction, message, device) VALUES (of, sent, whose)
         ON CONFLICT (transaction) DO UPDATE SET message = sent, kept_at = clock_timestamp(), device = whose;
 END $$;
-COMMENT ON FUNCTION scep_pending_keep IS 'Keeps a message whose enrolment waits';
+COMMENT ON FUNCTION scep_pending_keep(bytea, bytea, text) IS 'Keeps a message whose enrolment waits, the device''s only one';
 
 -- The operator's desk
 

@@ -185,7 +185,7 @@ static void failure_write(struct buf *b, const struct enrolment *e)
 
 /* A token that does not prove its device and was refused for itself or its serial, and a key or
  * certificate that is no enrollment's: trying them is dear. */
-static void refused_token_count(const struct enrolment *e)
+static void guess_count(const struct enrolment *e)
 {
     bool guess = e->credential == CREDENTIAL_TOKEN ||
                  (e->credential == CREDENTIAL_NONE && e->rq->registration_id);
@@ -243,7 +243,7 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
                           .steps = "[]"};
     err = enrolment_run(&e);
     if (err) {
-        refused_token_count(&e);
+        guess_count(&e);
         enrolment_failed(&e);
         admit_failed(&e);
     }

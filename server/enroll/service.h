@@ -32,7 +32,7 @@ struct service {
     struct claims *claims;
     struct committer *committer;
     struct source_limit *trail_limit; /* refusals of strangers written down */
-    struct source_limit *token_limit; /* refused bootstrap tokens */
+    struct source_limit *token_limit; /* refused tokens, keys of no enrollment */
     struct source_limit *login_limit; /* failed admin logins */
     struct limits *limits;            /* how many enrolments may pass */
     struct hooks *hooks;              /* whom templates ask before they provision */

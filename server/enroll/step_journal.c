@@ -37,7 +37,8 @@ static void registration_write(struct buf *b, const struct enrolment *e)
     json_bool(b, "inactive", g->certificate_inactive);
 }
 
-/* Which credential it was, for who asks in years: a token by its SHA-256, as the registry has it. */
+/* Which credential it was, for who asks in years: a token by its SHA-256, as the registry has it.
+ */
 static void credential_write(struct buf *b, const struct enrolment *e)
 {
     json_text(b, "credential", credential_name(e->credential));

@@ -45,7 +45,7 @@ TEXT(ca, passphrase_file, "", "file with the passphrase of encrypted keys in it;
 TEXT(ca, pkcs11_module, "", "library of a PKCS#11 token for issuing keys that are pkcs11: URIs; empty: none") \
 TEXT(ca, pkcs11_pin_file, "", "file with the token's PIN") \
 TEXT(enrol, default_template, "", "template of requests without EST label; empty: none") \
-NUMBER(enrol, refused_tokens_per_source_s, 20, 1, 100000, "refused bootstrap tokens from one source; past it tokens from there are told 429") \
+NUMBER(enrol, refused_tokens_per_source_s, 20, 1, 100000, "refused bootstrap tokens, and keys of no enrollment, from one source; past it such credentials from there are told 429, by DPS to wait") \
 NUMBER(enrol, refused_tokens_burst, 200, 1, 1000000, "and at once") \
 NUMBER(enrol, max_clock_skew_s, 60, 0, 86400, "how far the clock may be from PostgreSQL's; past it devices are told 503; 0: however far") \
 NUMBER(trail, records_per_source_s, 5, 1, 10000, "unauthenticated refusals recorded a second from one source") \

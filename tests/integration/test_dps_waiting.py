@@ -98,6 +98,21 @@ def test_a_rate_is_waiting(fresh):
         assert done["status"] == "assigned" and done["registrationState"]["issuedCertificateChain"]
 
 
+def test_guessing_is_limited_per_source(fresh):
+    """Each guess tries the keys of every group: past the limit nothing is tried, and devices behind the same address wait."""
+    fresh.stop()
+    fresh.configure(enrol__refused_tokens_burst=5, enrol__refused_tokens_per_source_s=1)
+    fresh.start()
+    brokers(fresh)
+    g, (d, _) = group(fresh), individual(fresh)
+    wrong = Registrant(fresh, unique("guess"), derive(g["primary_key"], "another"))
+    assert [wrong.register()[0] for _ in range(5)] == [401] * 5
+    status, _, answer = d.register(csr_of(d.id))
+    assert status == 202 and answer["operationId"].startswith("6.")  # nobody knows yet whose it is
+    assert wrong.register()[0] == 202
+    wait_for("its turn", lambda: d.register()[0] == 200)
+
+
 def test_without_its_database_it_lets_devices_wait(fresh):
     """Nothing can be kept then: the id says whether polling is as good as asking again."""
     brokers(fresh)

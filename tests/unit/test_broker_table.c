@@ -228,7 +228,7 @@ START_TEST(a_million_entries)
            (double)(cpu_us() - begin) / MILLION, (long long)worst, slow,
            (double)table_bytes(t) / MILLION);
     ck_assert_uint_eq(table_count(t), MILLION);
-    ck_assert_uint_lt(table_bytes(t), 150 * (size_t)MILLION);
+    ck_assert_uint_lt(table_bytes(t), 72 * (size_t)MILLION);
     find_time(t, 0, "there");
     find_time(t, MILLION, "not there");
     auth_time(t);
