@@ -17,6 +17,13 @@ Every refusal of Muster has a stable code. Over HTTP and EST it comes as RFC 945
 `muster explain REQUEST-ID` tells the rest. Codes never change their meaning; new ones may be added.
 
 * **HTTP**: the status of the HTTP and EST form. 429 and 503 carry an integer `Retry-After`, spread by the server.
+* **SCEP**: a signed CertRep, FAILURE with `code: title: detail` as failInfoText and a failInfo: badAlg for `scep.algorithm` and
+  `csr.key_not_allowed`; badMessageCheck for `scep.message_check`, `scep.signer_mismatch` and `csr.signature_invalid`; badTime for
+  `cert.expired` and `cert.not_yet_valid`; badCertId for `scep.unknown_transaction` and `scep.unknown_certificate`; badRequest for the rest.
+  202 is PENDING; 429, 503, and what is no message at all keep HTTP's form.
+* **DPS**: `{errorCode, trackingId, message, info: {code, serverTimeUtc}, timestampUtc}`, errorCode being the status times 1000 and a
+  number of DPS's; 403 is 401. 202, 429 and 503 are an operation under way (202), which is to be polled.
+* **MQTT** (fleet provisioning): `{statusCode, errorCode, errorMessage}` on the `rejected` topic (docs/protocols/fleet.md).
 * **Retry**: whether the same request may succeed later without anybody's help.
 * **Counts**: whether it counts against the device, when the credential proves that very device. Failures
   of free tokens count against the token, unauthenticated ones against nobody.
