@@ -255,6 +255,8 @@ def test_who_retires_a_device_revokes_its_certificates(place):
     with pytest.raises(Refused) as e:
         place.stack.v1("POST", f"/devices/{d.serial}/retire", {"reason": "boredom"})
     assert e.value.code == "request.malformed" and reason(place, d.cert) is None
+    place.stack.v1("POST", f"/devices/{d.serial}/retire", {"reason": "privilegeWithdrawn"})
+    assert reason(place, d.cert) == "privilegeWithdrawn"
 
 
 def test_every_door_agrees_within_two_seconds(place):
