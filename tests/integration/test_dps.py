@@ -464,6 +464,9 @@ def test_members_that_do_not_go_together(stack):
         assert e.value.status in (400, 404), body
     with pytest.raises(Refused):
         group(stack, attestation="tpm", endorsement_key="AA==")
+    with pytest.raises(Refused) as e:
+        stack.v1("POST", f"/enrollments/{pinned(stack).id}/rotate", {"key": "primary"})
+    assert e.value.code == "request.conflict" and "no keys" in str(e.value)
     d, _ = individual(stack)
     stack.v1("DELETE", f"/enrollments/{d.id}")
     assert d.refused()[1] == "enrol.refused"

@@ -1,13 +1,14 @@
 """Whose a device is that registers with the device API: one enrollment's, and nobody else's."""
 import base64
 import concurrent.futures
+import json
 
 import pytest
 
 from client import Device, fingerprint, new_csr, new_key, unique
 from dps import Registrant, brokers, derive, group, individual
 from factory import Authority
-from stack import Refused
+from stack import TEMPLATES, Refused
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +117,31 @@ def test_a_certificate_that_was_revoked_registers_nothing(stack):
     body = {"csr": base64.b64encode(new_csr(new_key(), cn)).decode()}
     assert d.refused()[1] == d.refused(body=body)[1] == "cert.revoked" and d.lookup()[2]["info"]["code"] == "device.quarantined"  # by the reason
     assert ("cert.revoked", fingerprint(cert)) in {(t["outcome"], t["fingerprint"]) for t in stack.device(cn)["trail"]}
+
+
+def test_an_operator_of_one_product_enrols_nothing_of_anothers(stack):
+    """Neither its CAs, nor one that is for all products, nor the ids of its devices."""
+    product, line, everyones = unique("product"), unique("line"), unique("everyones")
+    stack.v1("POST", "/products", {"name": product})
+    document = json.loads((TEMPLATES / "open.json").read_text())
+    stack.v1("PUT", f"/templates/{product}?product={product}", document)
+    Authority(unique("Line")).register(stack, line)
+    Authority(unique("Everyone")).register(stack, everyones, template=None)
+    theirs = group(stack)
+    d = Registrant(stack, unique("theirs"), None)
+    d.symmetric = derive(theirs["primary_key"], d.id)
+    d.assigned()
+    scoped = stack.cli_json("admin-token", "create", unique("scoped"), "--role", "operator", "--product", product)["token"]
+
+    def code(path, body, token):
+        try:
+            stack.v1("POST", path, {"template": product, **body}, token=token)
+            return "ok"
+        except Refused as e:
+            return e.code
+    by_ca = [{"name": unique("group"), "attestation": "x509", "ca": ca} for ca in (line, everyones)]
+    assert [code("/enrollment-groups", body, scoped) for body in by_ca] == ["object.not_found"] * 2
+    assert [code("/enrollment-groups", body, stack.token) for body in by_ca] == ["request.conflict", "ok"]
+    assert code("/enrollments", {"registration_id": d.id, "attestation": "symmetric-key"}, scoped) == "request.exists"
+    assert code("/enrollments", {"registration_id": unique("own"), "attestation": "symmetric-key"}, scoped) == "ok"
+    assert d.assigned()

@@ -272,6 +272,13 @@ def test_a_device_that_waits_polls(stack):
     assert scep.ask(CERT_POLL, poll, key, cert, transaction=transaction).status == "3"
     kept = bytes(stack.one("SELECT message FROM scep_pending ORDER BY kept_at DESC LIMIT 1"))
     assert token.encode() not in kept
+    # ever new transactions of one device do not fill the registry: its last one waits
+    before, again = stack.one("SELECT count(*) FROM scep_pending"), unique("tx")
+    for name in (unique("tx"), again):
+        assert scep.ask(PKCS_REQ, csr(key, serial, token), key, cert, transaction=name).status == "3"
+    assert stack.one("SELECT count(*) FROM scep_pending") == before
+    assert scep.ask(CERT_POLL, poll, key, cert, transaction=transaction).fail == "4"
+    transaction = again
     other = new_key("RSA-2048")
     reply = scep.ask(CERT_POLL, poll, other, self_signed(other, serial), transaction=transaction)
     assert (reply.status, reply.fail) == ("2", "4") and "scep.unknown_transaction" in reply.text
