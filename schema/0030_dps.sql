@@ -62,6 +62,7 @@ CREATE TABLE enrollment (
     payload       jsonb CHECK (octet_length(payload::text) <= 65536),
     max_devices   bigint CHECK (max_devices > 0),
     warn_devices  bigint CHECK (warn_devices > 0),
+    registrations bigint NOT NULL DEFAULT 0,
     note          text CHECK (length(note) <= 256),
     etag          bigint NOT NULL DEFAULT 1,
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -105,31 +106,12 @@ COMMENT ON COLUMN enrollment.migrate IS 'What a device that is moved is told of 
 COMMENT ON COLUMN enrollment.payload IS 'Initial configuration that its devices are given';
 COMMENT ON COLUMN enrollment.max_devices IS 'How many devices a group may have; NULL: any number';
 COMMENT ON COLUMN enrollment.warn_devices IS 'At how many it is told that many share one secret; NULL: never';
+COMMENT ON COLUMN enrollment.registrations IS 'How many devices have registered by a group''s key';
 COMMENT ON COLUMN enrollment.note IS 'Free text';
 COMMENT ON COLUMN enrollment.etag IS 'Grows with every change of an operator''s';
 COMMENT ON COLUMN enrollment.created_at IS 'When it was made';
 COMMENT ON COLUMN enrollment.created_by IS 'The operator';
 COMMENT ON COLUMN enrollment.updated_at IS 'When an operator changed it last';
-
-CREATE TABLE enrollment_tally (
-    enrollment_id bigint PRIMARY KEY REFERENCES enrollment ON DELETE CASCADE,
-    devices       bigint NOT NULL DEFAULT 0
-);
-COMMENT ON TABLE enrollment_tally IS 'How many devices a group has';
-COMMENT ON COLUMN enrollment_tally.enrollment_id IS 'The group';
-COMMENT ON COLUMN enrollment_tally.devices IS 'How many have come by its key, each once';
-
--- A registration does not say of which group it is, so that the keys of each are tried.
-CREATE FUNCTION enrollment_tally_make() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF NEW.attestation IN ('symmetric-key', 'tpm') AND (SELECT count(*) FROM muster.enrollment e WHERE e.grouped AND e.attestation = NEW.attestation) > 200 THEN
-        PERFORM muster.refuse('request.conflict', format('there are 200 groups by %s already, and each registration tries them all: delete one, or enroll devices singly', NEW.attestation));
-    END IF;
-    INSERT INTO muster.enrollment_tally (enrollment_id) VALUES (NEW.id);
-    RETURN NULL;
-END $$;
-COMMENT ON FUNCTION enrollment_tally_make IS 'Begins to count the devices of a new group, unless there are too many groups';
-CREATE TRIGGER enrollment_tallied AFTER INSERT ON enrollment FOR EACH ROW WHEN (NEW.grouped) EXECUTE FUNCTION enrollment_tally_make();
 
 CREATE TABLE dps_registration (
     registration_id  text PRIMARY KEY CHECK (length(registration_id) BETWEEN 1 AND 128),
@@ -178,7 +160,7 @@ CREATE FUNCTION enrollment_candidates(registration text, kind text, ca bigint) R
 BEGIN
     RETURN QUERY SELECT * FROM muster.enrollment e WHERE NOT e.grouped AND e.name_lower = lower(registration);
     IF NOT FOUND AND kind <> 'x509' THEN
-        RETURN QUERY SELECT * FROM muster.enrollment e WHERE e.grouped AND e.attestation = kind ORDER BY e.id;
+        RETURN QUERY SELECT * FROM muster.enrollment e WHERE e.grouped AND e.attestation = kind ORDER BY e.id LIMIT 200;
     ELSIF NOT FOUND THEN
         RETURN QUERY SELECT * FROM muster.enrollment e WHERE e.ca_id = ca;
     END IF;
@@ -190,49 +172,39 @@ COMMENT ON FUNCTION enrollment_candidates IS 'The individual enrollment of an id
 ALTER TYPE enrol_request ADD ATTRIBUTE enrollment_id bigint;
 ALTER TYPE enrol_request ADD ATTRIBUTE registration_id text; -- in small letters
 
--- Rendezvous hashing: a broker that comes takes its share from every other, one that goes leaves its own to them. In PL/pgSQL, which keeps
--- the plan.
-CREATE FUNCTION endpoint_choose(x enrollment, registration text) RETURNS text LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    RETURN (SELECT b.host FROM muster.broker_endpoint b
-        WHERE (x.endpoints IS NULL OR b.host = ANY (x.endpoints)) AND (x.allocation <> 'weighted' OR b.weight > 0)
-        ORDER BY CASE x.allocation
-            WHEN 'static' THEN COALESCE(array_position(x.endpoints, b.host), 0)
-            ELSE -ln((('x' || substr(md5(b.host || ' ' || registration), 1, 8))::bit(32)::bigint & 4294967295) / 4294967296.0::float8 + 1e-10)
-                / CASE x.allocation WHEN 'weighted' THEN b.weight ELSE 1 END END, b.host
-        LIMIT 1);
-END $$;
+-- Rendezvous hashing: a broker that comes takes its share from every other, one that goes leaves its own to them.
+CREATE FUNCTION endpoint_choose(x enrollment, registration text) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT b.host FROM muster.broker_endpoint b
+    WHERE (x.endpoints IS NULL OR b.host = ANY (x.endpoints)) AND (x.allocation <> 'weighted' OR b.weight > 0)
+    ORDER BY CASE x.allocation
+        WHEN 'static' THEN COALESCE(array_position(x.endpoints, b.host), 0)
+        ELSE -ln((('x' || substr(md5(b.host || ' ' || registration), 1, 8))::bit(32)::bigint & 4294967295) / 4294967296.0::float8 + 1e-10)
+            / CASE x.allocation WHEN 'weighted' THEN b.weight ELSE 1 END END, b.host
+    LIMIT 1
+$$;
 COMMENT ON FUNCTION endpoint_choose IS 'The broker for a registration id under an enrollment''s policy';
 
--- Apart from enrollment, whose constraints would be judged for every device. The lock of the row is the group's: taken before a device's
--- own are, so that batches never wait for each other in a circle.
-CREATE FUNCTION enrollment_tally_add(x enrollment, devices bigint) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-    n bigint;
+-- Behind the lock the device may have been counted by another request of its own.
+CREATE FUNCTION enrollment_count(x enrollment, r enrol_request) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE muster.enrollment_tally t SET devices = t.devices + enrollment_tally_add.devices WHERE t.enrollment_id = x.id RETURNING t.devices INTO n;
-    RETURN n;
-END $$;
-COMMENT ON FUNCTION enrollment_tally_add IS 'Counts devices of a group, or takes them off again; how many there are, NULL: it is no group';
-
--- n: with the device that is new
-CREATE FUNCTION enrollment_tally_judge(x enrollment, n bigint, r enrol_request) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF n > x.max_devices THEN
+    SELECT * INTO x FROM muster.enrollment WHERE id = x.id FOR NO KEY UPDATE;
+    IF NOT x.grouped OR EXISTS (SELECT 1 FROM muster.dps_registration g WHERE g.registration_id = r.registration_id) THEN
+        RETURN;
+    ELSIF x.registrations >= x.max_devices THEN
         PERFORM muster.refuse('enrollment.group_full', format('group %s has its %s devices', x.name, x.max_devices));
-    ELSIF n = x.warn_devices THEN
+    END IF;
+    UPDATE muster.enrollment SET registrations = registrations + 1 WHERE id = x.id;
+    IF x.registrations + 1 = x.warn_devices THEN
         INSERT INTO muster.outbox (event, payload) VALUES ('enrollment.group_large',
             jsonb_build_object('group', x.name, 'devices', x.warn_devices, 'request_id', r.request_id));
     END IF;
 END $$;
-COMMENT ON FUNCTION enrollment_tally_judge IS 'Refuses the device that is one too many, and tells of a group that has grown large';
+COMMENT ON FUNCTION enrollment_count IS 'Counts a group''s new device';
 
 CREATE FUNCTION dps_assign(x enrollment, r enrol_request) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     g muster.dps_registration;
     chosen text;
-    n bigint;
-    version bigint;
 BEGIN
     SELECT * INTO g FROM muster.dps_registration WHERE registration_id = r.registration_id FOR UPDATE;
     chosen := CASE WHEN x.sticky AND EXISTS (SELECT 1 FROM muster.broker_endpoint b WHERE b.host = g.endpoint) THEN g.endpoint
@@ -242,8 +214,8 @@ BEGIN
     ELSIF chosen IS NULL THEN
         PERFORM muster.refuse('enrollment.no_endpoint', format('enrollment %s has no broker to assign to', x.name));
     END IF;
-    IF g.registration_id IS NULL AND x.grouped THEN
-        n := muster.enrollment_tally_add(x, 1);
+    IF g.registration_id IS NULL THEN
+        PERFORM muster.enrollment_count(x, r);
     END IF;
     INSERT INTO muster.dps_registration AS o (registration_id, enrollment_id, product_id, serial_canonical, device_name, endpoint, first_endpoint, substatus)
         VALUES (r.registration_id, x.id, r.product_id, r.serial_canonical, COALESCE(r.thing_name, r.serial), chosen, chosen, 'initialAssignment')
@@ -252,13 +224,7 @@ BEGIN
             first_endpoint = CASE WHEN o.first_endpoint = '' THEN chosen ELSE o.first_endpoint END,
             substatus = CASE WHEN o.endpoint IN (chosen, '') THEN o.substatus
                              WHEN o.first_endpoint = chosen THEN 'reprovisionedToInitialAssignment'
-                             WHEN x.migrate THEN 'deviceDataMigrated' ELSE 'deviceDataReset' END
-        RETURNING etag INTO version;
-    IF n IS NOT NULL AND version > 1 THEN -- another request of this device has counted it meanwhile
-        PERFORM muster.enrollment_tally_add(x, -1);
-    ELSIF n IS NOT NULL THEN
-        PERFORM muster.enrollment_tally_judge(x, n, r);
-    END IF;
+                             WHEN x.migrate THEN 'deviceDataMigrated' ELSE 'deviceDataReset' END;
     DELETE FROM muster.dps_operation WHERE registration_id = r.registration_id;
 END $$;
 COMMENT ON FUNCTION dps_assign IS 'Assigns a broker to a device that registers, under its enrollment''s policies';
@@ -308,7 +274,7 @@ BEGIN
     IF res.code = 'approval.pending' THEN -- nothing is assigned to a device that waits
         DELETE FROM muster.dps_registration WHERE registration_id = r.registration_id AND etag = 1;
         IF FOUND AND x.grouped THEN
-            PERFORM muster.enrollment_tally_add(x, -1);
+            UPDATE muster.enrollment SET registrations = registrations - 1 WHERE id = x.id;
         END IF;
     END IF;
     RETURN res;
@@ -442,7 +408,7 @@ CREATE FUNCTION enrollment_json(x enrollment) RETURNS jsonb LANGUAGE sql STABLE 
         'endorsement_key', encode(x.endorsement, 'hex'), 'storage_root_key', encode(x.storage_root, 'hex'),
         'roots', x.roots, 'allocation', x.allocation, 'endpoints', to_jsonb(x.endpoints), 'reprovision', CASE WHEN x.sticky THEN 'sticky' ELSE 'update' END,
         'migrate', x.migrate, 'payload', x.payload, 'max_devices', x.max_devices, 'warn_devices', x.warn_devices,
-        'devices', (SELECT y.devices FROM muster.enrollment_tally y WHERE y.enrollment_id = x.id), 'note', x.note, 'etag', x.etag::text,
+        'devices', CASE WHEN x.grouped THEN x.registrations END, 'note', x.note, 'etag', x.etag::text,
         'created_at', muster.utc(x.created_at), 'created_by', x.created_by, 'updated_at', muster.utc(x.updated_at)))
         || CASE WHEN x.grouped THEN '{}' ELSE jsonb_build_object('registration', (SELECT jsonb_build_object('endpoint', g.endpoint, 'device_id', g.device_name,
             'substatus', g.substatus, 'created_at', muster.utc(g.created_at), 'updated_at', muster.utc(g.updated_at))
@@ -534,9 +500,6 @@ BEGIN
         IF t.product_id <> x.product_id THEN
             PERFORM muster.refuse('request.conflict', format('template %s is of another product', t.name));
         END IF;
-    END IF;
-    IF x.attestation = 'psk' AND a ?| '{allocation,endpoints,reprovision,migrate,payload}' THEN
-        PERFORM muster.refuse('request.conflict', format('%s is by PSK: its devices are assigned nothing', x.name));
     END IF;
     UPDATE muster.enrollment SET etag = etag + 1, updated_at = clock_timestamp(), template_id = COALESCE(t.id, template_id),
             enabled = COALESCE((a->>'enabled')::boolean, enabled), allocation = COALESCE(a->>'allocation', allocation),

@@ -15,7 +15,7 @@ ALTER TABLE enrollment ADD CONSTRAINT enrollment_keys_check
 ALTER TABLE enrollment ADD CONSTRAINT enrollment_psk_check CHECK (attestation <> 'psk' OR grouped);
 CREATE UNIQUE INDEX enrollment_psk_idx ON enrollment (product_id) WHERE attestation = 'psk';
 
--- Replicas keep these groups in memory: no handshake waits for the registry.
+-- Replicas keep these groups in memory: no handshake waits for the registry. Counting devices raises no etag.
 CREATE TRIGGER enrollment_psk_epoch_made AFTER INSERT ON enrollment FOR EACH ROW WHEN (NEW.attestation = 'psk')
     EXECUTE FUNCTION epoch_raise();
 CREATE TRIGGER enrollment_psk_epoch_changed AFTER UPDATE ON enrollment FOR EACH ROW
@@ -38,20 +38,23 @@ COMMENT ON COLUMN enrollment_device.counted_at IS 'When it came first';
 
 -- A device that is known takes no lock on its group. A refusal takes the row back with everything else.
 CREATE FUNCTION psk_count(x enrollment, r enrol_request) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    n bigint;
 BEGIN
     IF EXISTS (SELECT 1 FROM muster.enrollment_device g WHERE g.product_id = r.product_id AND g.serial_canonical = r.serial_canonical AND g.enrollment_id = x.id) THEN
         RETURN false;
     END IF;
-    n := muster.enrollment_tally_add(x, 1);
+    SELECT * INTO x FROM muster.enrollment WHERE id = x.id FOR NO KEY UPDATE;
     INSERT INTO muster.enrollment_device (product_id, serial_canonical, enrollment_id)
         VALUES (r.product_id, r.serial_canonical, x.id) ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
-        PERFORM muster.enrollment_tally_add(x, -1);
         RETURN false;
+    ELSIF x.registrations >= x.max_devices THEN
+        PERFORM muster.refuse('enrollment.group_full', format('group %s has its %s devices', x.name, x.max_devices));
     END IF;
-    PERFORM muster.enrollment_tally_judge(x, n, r);
+    UPDATE muster.enrollment SET registrations = registrations + 1 WHERE id = x.id;
+    IF x.registrations + 1 = x.warn_devices THEN
+        INSERT INTO muster.outbox (event, payload) VALUES ('enrollment.group_large',
+            jsonb_build_object('group', x.name, 'devices', x.warn_devices, 'request_id', r.request_id));
+    END IF;
     RETURN true;
 END $$;
 COMMENT ON FUNCTION psk_count IS 'Counts a device of a PSK group once; whether it was counted now';
@@ -71,7 +74,7 @@ BEGIN
     res := muster.enrol_first(r, v);
     IF res.code = 'approval.pending' AND counted THEN
         DELETE FROM muster.enrollment_device WHERE product_id = r.product_id AND serial_canonical = r.serial_canonical AND enrollment_id = x.id;
-        PERFORM muster.enrollment_tally_add(x, -1);
+        UPDATE muster.enrollment SET registrations = registrations - 1 WHERE id = x.id;
     END IF;
     RETURN res;
 END $$;
@@ -98,7 +101,7 @@ BEGIN
     IF res.code = 'approval.pending' THEN -- nothing is assigned to a device that waits
         DELETE FROM muster.dps_registration WHERE registration_id = r.registration_id AND etag = 1;
         IF FOUND AND x.grouped THEN
-            PERFORM muster.enrollment_tally_add(x, -1);
+            UPDATE muster.enrollment SET registrations = registrations - 1 WHERE id = x.id;
         END IF;
     END IF;
     RETURN res;

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 
-enum { ACCEPTED = 202, TOO_MANY_REQUESTS = 429, SERVER_ERRORS = 500 };
+enum { OK = 200, ACCEPTED = 202, TOO_MANY_REQUESTS = 429, SERVER_ERRORS = 500 };
 
 static enum err json_store(json_t *o, struct buf *ret)
 {
@@ -142,6 +142,15 @@ bool claim_answered(struct claim *c, const struct call *call)
         return true;
     claim_finish(c, CLAIM_FAILED, stages[call->stage]);
     return false;
+}
+
+bool claim_succeeded(struct claim *c, const struct call *call)
+{
+    if (!claim_answered(c, call))
+        return false;
+    if (call->status != OK)
+        claim_reject(c, call->status, call->answer);
+    return call->status == OK;
 }
 
 bool claim_calls(const struct claim *c)

@@ -108,6 +108,8 @@ bool claim_calls(const struct claim *c);
 
 /* Takes the times of a call of the present try, and ends the try where no answer came. */
 bool claim_answered(struct claim *c, const struct call *call);
+/* The same, and the status is 200; else the try has ended. */
+bool claim_succeeded(struct claim *c, const struct call *call);
 
 /* Fills the body of the request of the present step. */
 enum err claim_body_make(struct claim *c) MUST_CHECK;

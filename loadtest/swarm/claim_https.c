@@ -46,12 +46,8 @@ static void call_done(struct call *call)
 {
     struct claim *c = call->owner;
     c->asked = call->stage == CALL_READ;
-    if (!claim_answered(c, call))
+    if (!claim_succeeded(c, call))
         return;
-    if (call->status != 200) {
-        claim_reject(c, call->status, call->answer);
-        return;
-    }
     const char *why = claim_take(c, call->answer);
     if (why)
         claim_finish(c, CLAIM_REFUSED, why);

@@ -6,11 +6,7 @@
 static void call_done(struct call *call)
 {
     struct claim *c = call->owner;
-    if (!claim_answered(c, call))
-        return;
-    if (call->status != 200)
-        claim_reject(c, call->status, call->answer);
-    else
+    if (claim_succeeded(c, call))
         claim_finish(c, CLAIM_DONE, "ok");
 }
 

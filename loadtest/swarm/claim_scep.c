@@ -58,12 +58,8 @@ static void call_done(struct call *call)
     struct claim *c = call->owner;
     struct scep_answer a;
     c->asked = call->stage == CALL_READ;
-    if (!claim_answered(c, call))
+    if (!claim_succeeded(c, call))
         return;
-    if (call->status != 200) {
-        claim_reject(c, call->status, call->answer);
-        return;
-    }
     const char *why = scep_answer_read(&c->scep, call->answer, &a);
     if (why)
         claim_finish(c, CLAIM_REFUSED, why);

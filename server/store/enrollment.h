@@ -1,6 +1,7 @@
 /*
  * Enrollments (devices and groups known by a key before they come) and what their devices were
- * assigned, as schema/0030_dps.sql has them. Everything returned lives in the arena. Threads: any.
+ * assigned, as schema/0030_dps.sql and after it have them. Everything returned lives in the arena.
+ * Threads: any.
  */
 #pragma once
 

@@ -1,5 +1,6 @@
 """Data that will be expensive to change: a test for each sentence of that section of the design."""
 import contextlib
+import hashlib
 import subprocess
 import threading
 
@@ -91,6 +92,35 @@ def test_migrations_are_numbered_and_each_states_the_oldest_binary():
         assert head[0] == f"-- migration: {number}" and file.name.startswith(f"{number:04d}_")
         assert head[1].startswith("-- name: ") and head[2].startswith("-- oldest-binary: ") and head[3] in ("-- transaction: yes", "-- transaction: no")
         assert int(head[2].split(": ")[1]) <= number
+
+
+def test_migrations_are_append_only():
+    """A registry has applied them: what is to be different is another migration. A new one adds its line to schema/SHA256SUMS."""
+    listed = dict(reversed(line.split()) for line in (ROOT / "schema/SHA256SUMS").read_text().splitlines())
+    found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (ROOT / "schema").glob("*.sql")}
+    assert found == listed
+
+
+def test_groups_keep_their_count_over_the_migration_that_moves_it(stack):
+    """A registry of before migration 32 counted in the group's own row."""
+    def connect(name):
+        return contextlib.closing(psycopg2.connect(host="127.0.0.1", port=stack.pg_port, user="muster", dbname=name))
+    with connect("muster") as c, c.cursor() as cursor:
+        c.autocommit = True
+        cursor.execute("CREATE DATABASE counted")
+    with connect("counted") as c, c.cursor() as cursor:
+        for file in sorted((ROOT / "schema").glob("*.sql")):
+            assert "-- transaction: yes" in file.read_text()
+            if file.name.startswith("0032_"):
+                cursor.execute("INSERT INTO muster.product (name) VALUES ('p')")
+                cursor.execute("INSERT INTO muster.template (product_id, name) SELECT id, 't' FROM muster.product")
+                cursor.execute("INSERT INTO muster.enrollment (grouped, name, product_id, template_id, attestation, primary_key, secondary_key, registrations, created_by)"
+                               " SELECT true, 'g', product_id, id, 'symmetric-key', decode(repeat('ab', 64), 'hex'), decode(repeat('cd', 64), 'hex'), 7, 'x' FROM muster.template")
+                c.commit()
+            cursor.execute(file.read_text())
+            c.commit()
+        cursor.execute("SELECT devices FROM muster.enrollment_tally")
+        assert cursor.fetchall() == [(7,)]
 
 
 def test_migrate_is_idempotent_and_safe_from_several_processes(tmp_path):

@@ -74,6 +74,14 @@ def test_an_approval_is_for_the_enrollment_that_asked(stack):
     assert d.assigned()
 
 
+def polled(d, operation):
+    """What has become of it, once it has."""
+    def ask():
+        status, _, answer = d.poll(operation)
+        return answer if status == 200 else None
+    return wait_for(d.id, ask)
+
+
 def csr_of(registration_id):
     return {"csr": base64.b64encode(new_csr(new_key(), registration_id)).decode()}
 
@@ -94,7 +102,7 @@ def test_a_rate_is_waiting(fresh):
     waiting = [(d, got, answer) for d, (status, got, answer) in zip(devices, first) if status == 202]
     assert waiting and all(3 <= int(got["retry-after"]) <= 300 and answer["operationId"].startswith("4.") for _, got, answer in waiting)
     for d, _, answer in waiting:
-        done = wait_for(d.id, lambda d=d, answer=answer: (lambda r: r[2] if r[0] == 200 else None)(d.poll(answer["operationId"])))
+        done = polled(d, answer["operationId"])
         assert done["status"] == "assigned" and done["registrationState"]["issuedCertificateChain"]
 
 
@@ -126,7 +134,7 @@ def test_without_its_database_it_lets_devices_wait(fresh):
     assert status == 202 and answer["operationId"] == asked[0][2]["operationId"]
     fresh.pg_start()
     for d, (_, _, answer) in zip((plain, modelled), asked):
-        done = wait_for(d.id, lambda d=d, answer=answer: (lambda r: r[2] if r[0] == 200 else None)(d.poll(answer["operationId"])))
+        done = polled(d, answer["operationId"])
         assert done["status"] == "assigned"
     status, _, answer = certified.poll(asked[2][2]["operationId"])
     assert status == 200 and answer["status"] == "failed" and answer["registrationState"]["errorCode"] == 429001

@@ -113,7 +113,7 @@ static const char *text_of(const json_t *args, const char *name)
 /* A key that the operator has, or a new one. ret_key is secret. */
 static enum err key_take(struct exchange *x, const char *given, struct buf *ret_key)
 {
-    uint8_t made[MADE_KEY_BYTES];
+    uint8_t made[MADE_KEY_BYTES] = {0};
     struct bytes key = bytes_of(made, sizeof(made));
     if (!given && secret_random(made, sizeof(made)))
         return fault_set(&x->fault, FAULT_INTERNAL, "random numbers");

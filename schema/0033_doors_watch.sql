@@ -1,4 +1,4 @@
--- migration: 32
+-- migration: 33
 -- name: doors_watch
 -- oldest-binary: 1
 -- transaction: yes

@@ -1,4 +1,4 @@
--- migration: 33
+-- migration: 32
 -- name: one_owner
 -- oldest-binary: 1
 -- transaction: yes
@@ -14,6 +14,84 @@ COMMENT ON COLUMN dps_operation.done_at IS 'When it was done; the device may not
 COMMENT ON TABLE dps_operation IS 'Registrations that could not be done at once: what the device asked, for when it asks what became of it';
 ALTER TABLE scep_pending ADD COLUMN device text UNIQUE CHECK (length(device) <= 512);
 COMMENT ON COLUMN scep_pending.device IS 'Template and serial it is for: a device has one that waits';
+
+-- How many devices a group has. Apart from enrollment, whose constraints would be judged for every device.
+
+CREATE TABLE enrollment_tally (
+    enrollment_id bigint PRIMARY KEY REFERENCES enrollment ON DELETE CASCADE,
+    devices       bigint NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE enrollment_tally IS 'How many devices a group has';
+COMMENT ON COLUMN enrollment_tally.enrollment_id IS 'The group';
+COMMENT ON COLUMN enrollment_tally.devices IS 'How many have come by its key, each once';
+INSERT INTO enrollment_tally (enrollment_id, devices) SELECT id, registrations FROM enrollment WHERE grouped;
+
+-- A registration does not say of which group it is, so that the keys of each are tried.
+CREATE FUNCTION enrollment_tally_make() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    most integer := CASE NEW.attestation WHEN 'symmetric-key' THEN 200 WHEN 'tpm' THEN 50 END;
+BEGIN
+    IF (SELECT count(*) FROM muster.enrollment e WHERE e.grouped AND e.attestation = NEW.attestation) > most THEN
+        PERFORM muster.refuse('request.conflict', format('there are %s groups by %s already, and each registration tries them all: delete one, or enroll devices singly', most, NEW.attestation));
+    END IF;
+    INSERT INTO muster.enrollment_tally (enrollment_id) VALUES (NEW.id);
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION enrollment_tally_make IS 'Begins to count the devices of a new group, unless there are too many groups';
+CREATE TRIGGER enrollment_tallied AFTER INSERT ON enrollment FOR EACH ROW WHEN (NEW.grouped) EXECUTE FUNCTION enrollment_tally_make();
+
+-- The lock of the row is the group's: taken before a device's own are, so that batches never wait for each other in a circle.
+CREATE FUNCTION enrollment_tally_add(x enrollment, devices bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    n bigint;
+BEGIN
+    UPDATE muster.enrollment_tally t SET devices = t.devices + enrollment_tally_add.devices WHERE t.enrollment_id = x.id RETURNING t.devices INTO n;
+    RETURN n;
+END $$;
+COMMENT ON FUNCTION enrollment_tally_add IS 'Counts devices of a group, or takes them off again; how many there are, NULL: it is no group';
+
+-- n: with the device that is new
+CREATE FUNCTION enrollment_tally_judge(x enrollment, n bigint, r enrol_request) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF n > x.max_devices THEN
+        PERFORM muster.refuse('enrollment.group_full', format('group %s has its %s devices', x.name, x.max_devices));
+    ELSIF n = x.warn_devices THEN
+        INSERT INTO muster.outbox (event, payload) VALUES ('enrollment.group_large',
+            jsonb_build_object('group', x.name, 'devices', x.warn_devices, 'request_id', r.request_id));
+    END IF;
+END $$;
+COMMENT ON FUNCTION enrollment_tally_judge IS 'Refuses the device that is one too many, and tells of a group that has grown large';
+
+-- As before, with the tally.
+CREATE OR REPLACE FUNCTION enrollment_json(x enrollment) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT jsonb_strip_nulls(jsonb_build_object(CASE WHEN x.grouped THEN 'name' ELSE 'registration_id' END, x.name,
+        'attestation', x.attestation, 'template', t.name, 'product', p.name, 'serial', x.serial, 'enabled', x.enabled,
+        'certificate', encode(x.primary_certificate, 'hex'), 'secondary_certificate', encode(x.secondary_certificate, 'hex'),
+        'ca', (SELECT c.name FROM muster.ca c WHERE c.id = x.ca_id),
+        'endorsement_key', encode(x.endorsement, 'hex'), 'storage_root_key', encode(x.storage_root, 'hex'),
+        'roots', x.roots, 'allocation', x.allocation, 'endpoints', to_jsonb(x.endpoints), 'reprovision', CASE WHEN x.sticky THEN 'sticky' ELSE 'update' END,
+        'migrate', x.migrate, 'payload', x.payload, 'max_devices', x.max_devices, 'warn_devices', x.warn_devices,
+        'devices', (SELECT y.devices FROM muster.enrollment_tally y WHERE y.enrollment_id = x.id), 'note', x.note, 'etag', x.etag::text,
+        'created_at', muster.utc(x.created_at), 'created_by', x.created_by, 'updated_at', muster.utc(x.updated_at)))
+        || CASE WHEN x.grouped THEN '{}' ELSE jsonb_build_object('registration', (SELECT jsonb_build_object('endpoint', g.endpoint, 'device_id', g.device_name,
+            'substatus', g.substatus, 'created_at', muster.utc(g.created_at), 'updated_at', muster.utc(g.updated_at))
+            FROM muster.dps_registration g WHERE g.registration_id = x.name_lower AND g.enrollment_id = x.id)) END
+    FROM muster.template t, muster.product p WHERE t.id = x.template_id AND p.id = x.product_id
+$$;
+DROP FUNCTION enrollment_count(enrollment, enrol_request);
+ALTER TABLE enrollment DROP COLUMN registrations;
+
+-- As before, but in PL/pgSQL, which keeps the plan.
+CREATE OR REPLACE FUNCTION endpoint_choose(x enrollment, registration text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT b.host FROM muster.broker_endpoint b
+        WHERE (x.endpoints IS NULL OR b.host = ANY (x.endpoints)) AND (x.allocation <> 'weighted' OR b.weight > 0)
+        ORDER BY CASE x.allocation
+            WHEN 'static' THEN COALESCE(array_position(x.endpoints, b.host), 0)
+            ELSE -ln((('x' || substr(md5(b.host || ' ' || registration), 1, 8))::bit(32)::bigint & 4294967295) / 4294967296.0::float8 + 1e-10)
+                / CASE x.allocation WHEN 'weighted' THEN b.weight ELSE 1 END END, b.host
+        LIMIT 1);
+END $$;
 
 -- Whose a device is
 
@@ -198,34 +276,41 @@ BEGIN
 END $$;
 DROP FUNCTION enrol_by_psk(enrollment, enrol_request);
 
--- As before, and: of several groups that a batch has new devices for, in one order.
+-- Tokens, claims and groups first and in one order, then devices in one order: no two batches wait for each other. Of groups only those that
+-- have new devices in it.
+CREATE FUNCTION enrol_batch_lock(requests jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    tokens bigint[];
+    claims bigint[];
+    groups bigint[];
+BEGIN
+    tokens := ARRAY(SELECT t.id FROM jsonb_array_elements(requests) x
+        CROSS JOIN LATERAL (SELECT k.id FROM muster.token k WHERE k.hash = (x->>'token_hash')::bytea OFFSET 0) t);
+    PERFORM 1 FROM muster.token k WHERE k.id = ANY (tokens) ORDER BY k.id FOR UPDATE;
+    claims := ARRAY(SELECT DISTINCT (x->>'claim_id')::bigint FROM jsonb_array_elements(requests) x WHERE x->>'claim_id' IS NOT NULL);
+    IF cardinality(claims) > 0 THEN
+        PERFORM 1 FROM muster.claim c WHERE c.id = ANY (claims) ORDER BY c.id FOR NO KEY UPDATE;
+    END IF;
+    groups := ARRAY(SELECT DISTINCT (x->>'enrollment_id')::bigint FROM jsonb_array_elements(requests) x WHERE x->>'enrollment_id' IS NOT NULL);
+    IF cardinality(groups) > 0 THEN
+        groups := ARRAY(SELECT DISTINCT e.id FROM jsonb_populate_recordset(NULL::muster.enrol_request, requests) q
+            JOIN muster.enrollment e ON e.id = q.enrollment_id WHERE e.grouped AND NOT muster.enrollment_knows(e, q));
+        PERFORM 1 FROM muster.enrollment_tally t WHERE t.enrollment_id = ANY (groups) ORDER BY t.enrollment_id FOR UPDATE;
+    END IF;
+END $$;
+COMMENT ON FUNCTION enrol_batch_lock IS 'Takes the locks that several requests of a batch share';
+
+-- As before, with its locks in a function of their own. Those of a single request are locked when they are judged.
 CREATE OR REPLACE FUNCTION enrol_batch(requests jsonb) RETURNS SETOF enrol_result LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     r muster.enrol_request;
     res muster.enrol_result;
-    tokens bigint[];
-    claims bigint[];
-    groups bigint[];
     fresh muster.enrol_request[] := '{}';
     last muster.enrol_request;
 BEGIN
-    -- tokens, claims and groups first and in one order, then devices in one order: no two batches wait for each other.
-    -- Those of a single request are locked when they are judged.
     IF jsonb_array_length(requests) > 1 THEN
-        tokens := ARRAY(SELECT t.id FROM jsonb_array_elements(requests) x
-            CROSS JOIN LATERAL (SELECT k.id FROM muster.token k WHERE k.hash = (x->>'token_hash')::bytea OFFSET 0) t);
-        PERFORM 1 FROM muster.token k WHERE k.id = ANY (tokens) ORDER BY k.id FOR UPDATE;
-        claims := ARRAY(SELECT DISTINCT (x->>'claim_id')::bigint FROM jsonb_array_elements(requests) x WHERE x->>'claim_id' IS NOT NULL);
-        IF cardinality(claims) > 0 THEN
-            PERFORM 1 FROM muster.claim c WHERE c.id = ANY (claims) ORDER BY c.id FOR NO KEY UPDATE;
-        END IF;
-        groups := ARRAY(SELECT DISTINCT (x->>'enrollment_id')::bigint FROM jsonb_array_elements(requests) x WHERE x->>'enrollment_id' IS NOT NULL);
-        IF cardinality(groups) > 0 THEN
-            groups := ARRAY(SELECT DISTINCT e.id FROM jsonb_populate_recordset(NULL::muster.enrol_request, requests) q
-                JOIN muster.enrollment e ON e.id = q.enrollment_id WHERE e.grouped AND NOT muster.enrollment_knows(e, q));
-            PERFORM 1 FROM muster.enrollment_tally t WHERE t.enrollment_id = ANY (groups) ORDER BY t.enrollment_id FOR UPDATE;
-        END IF;
+        PERFORM muster.enrol_batch_lock(requests);
     END IF;
     FOR r IN SELECT q.* FROM jsonb_populate_recordset(NULL::muster.enrol_request, requests) q
              ORDER BY q.product_id, q.serial_canonical, q.ord LOOP
@@ -337,16 +422,6 @@ COMMENT ON FUNCTION scep_pending_keep(bytea, bytea, text) IS 'Keeps a message wh
 
 -- The operator's desk
 
-CREATE OR REPLACE FUNCTION enrollment_tally_make() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    most integer := CASE NEW.attestation WHEN 'symmetric-key' THEN 200 WHEN 'tpm' THEN 50 END;
-BEGIN
-    IF (SELECT count(*) FROM muster.enrollment e WHERE e.grouped AND e.attestation = NEW.attestation) > most THEN
-        PERFORM muster.refuse('request.conflict', format('there are %s groups by %s already, and each registration tries them all: delete one, or enroll devices singly', most, NEW.attestation));
-    END IF;
-    INSERT INTO muster.enrollment_tally (enrollment_id) VALUES (NEW.id);
-    RETURN NULL;
-END $$;
 
 CREATE FUNCTION enrollment_change_judge() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -360,7 +435,7 @@ END $$;
 COMMENT ON FUNCTION enrollment_change_judge IS 'Says in words what the constraints of the table say';
 CREATE TRIGGER enrollment_change_judged BEFORE UPDATE ON enrollment FOR EACH ROW EXECUTE FUNCTION enrollment_change_judge();
 
--- As before, and: a CA is for its template's product, one for all is an unscoped operator's, and so is the id of another product's device.
+-- A CA is for its template's product, one for all is an unscoped operator's, and so is the id of another product's device.
 CREATE FUNCTION enrollment_scope_check(op jsonb, a jsonb, t template) RETURNS void LANGUAGE plpgsql STABLE AS $$
 DECLARE
     made_for bigint;
@@ -381,33 +456,28 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION enrollment_scope_check IS 'Refuses to enroll what is another product''s';
 
-CREATE OR REPLACE FUNCTION desk_enrollment_create(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
-DECLARE
-    t muster.template := muster.desk_template(op, a->>'template');
-    hosts text[] := muster.enrollment_endpoints(a);
-    x muster.enrollment;
+ALTER FUNCTION desk_enrollment_create(jsonb, jsonb) RENAME TO enrollment_create;
+COMMENT ON FUNCTION enrollment_create IS 'Makes an enrollment of what is the operator''s to enroll';
+CREATE FUNCTION desk_enrollment_create(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM muster.enrollment_scope_check(op, a, t);
-    INSERT INTO muster.enrollment (grouped, name, product_id, template_id, attestation, primary_key, secondary_key, primary_certificate,
-            secondary_certificate, ca_id, endorsement, storage_root, roots, serial, allocation, endpoints, sticky, migrate, payload, max_devices,
-            warn_devices, note, created_by)
-        VALUES ((a->>'grouped')::boolean, a->>'name', t.product_id, t.id, a->>'attestation', decode(a->>'primary_key', 'hex'),
-            decode(a->>'secondary_key', 'hex'), decode(a->>'certificate', 'hex'), decode(a->>'secondary_certificate', 'hex'),
-            (SELECT c.id FROM muster.ca c WHERE c.name = a->>'ca' AND c.kind = 'registered'),
-            decode(a->>'endorsement_key', 'hex'), decode(a->>'storage_root_key', 'hex'), a->>'roots', a->>'serial', COALESCE(a->>'allocation', 'hashed'),
-            hosts, COALESCE(a->>'reprovision', 'update') = 'sticky', COALESCE((a->>'migrate')::boolean, true), a->'payload',
-            (a->>'max_devices')::bigint, (a->>'warn_devices')::bigint, a->>'note', op->>'actor')
-        ON CONFLICT DO NOTHING RETURNING * INTO x;
-    IF x.id IS NULL THEN
-        PERFORM muster.refuse('request.exists', CASE a->>'attestation'
-            WHEN 'psk' THEN format('an enrollment group of the name %s, or by PSK for product %s, which has one at most', a->>'name',
-                (SELECT p.name FROM muster.product p WHERE p.id = t.product_id))
-            ELSE format('an enrollment of the name %s, or with this CA', a->>'name') END);
-    END IF;
-    PERFORM muster.desk_audit(op, CASE WHEN x.grouped THEN 'enrollment_group.create' ELSE 'enrollment.create' END, x.name,
-        a - '{grouped,registration_id,primary_key,secondary_key}'::text[]);
-    RETURN muster.enrollment_json(x);
+    PERFORM muster.enrollment_scope_check(op, a, muster.desk_template(op, a->>'template'));
+    RETURN muster.enrollment_create(op, a);
 END $$;
+COMMENT ON FUNCTION desk_enrollment_create IS 'POST /enrollments and /enrollment-groups';
+
+-- What devices by PSK are assigned is nothing that could be changed.
+ALTER FUNCTION desk_enrollment_update(jsonb, jsonb) RENAME TO enrollment_update;
+COMMENT ON FUNCTION enrollment_update IS 'Changes of an enrollment what is named';
+CREATE FUNCTION desk_enrollment_update(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    x muster.enrollment := muster.desk_enrollment(op, a);
+BEGIN
+    IF x.attestation = 'psk' AND a ?| '{allocation,endpoints,reprovision,migrate,payload}' THEN
+        PERFORM muster.refuse('request.conflict', format('%s is by PSK: its devices are assigned nothing', x.name));
+    END IF;
+    RETURN muster.enrollment_update(op, a);
+END $$;
+COMMENT ON FUNCTION desk_enrollment_update IS 'POST /enrollments/{id}, /enable, /disable and /rotate, and those of /enrollment-groups';
 
 -- As before, with the reason that an operator gives.
 CREATE OR REPLACE FUNCTION desk_device_retire(op jsonb, a jsonb) RETURNS json LANGUAGE plpgsql AS $$
