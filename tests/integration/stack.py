@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import ssl
@@ -263,6 +264,12 @@ class Stack:
         if serial:
             body["serial"] = serial
         return self.v1("POST", "/tokens", body)[0]["token"]
+
+    def catalog_caught_up(self):
+        """Waits until what was written past this server, or at another, counts here: templates and CAs are looked at every second."""
+        epoch = self.one("SELECT epoch FROM registry_epoch")
+        line = re.compile(r"^muster_catalog_epoch (\d+)$", re.M)
+        wait_for("the catalog", lambda: int(line.search(self.admin("GET", "/metrics", raw=True)[2].decode())[1]) >= epoch)
 
     def device(self, serial, **query):
         suffix = "?" + urllib.parse.urlencode(query) if query else ""

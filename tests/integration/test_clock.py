@@ -12,7 +12,9 @@ from stack import Refused, Stack, shell, wait_for
 class Behind(Stack):
     def pg_start(self):
         (library,) = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
-        shell(f'pg_start "{self.folder}/pg" {self.pg_port}', PG_OPTIONS="-c fsync=off", LD_PRELOAD=library, FAKETIME="-300s", FAKETIME_DONT_FAKE_MONOTONIC="1")
+        # around the server alone: below a shell its programs take the library's semaphore from each other
+        shell(f'pg_start "{self.folder}/pg" {self.pg_port}', PG_OPTIONS="-c fsync=off",
+              PG_ENV=f"LD_PRELOAD={library} FAKETIME=-300s FAKETIME_DONT_FAKE_MONOTONIC=1")
 
 
 @pytest.fixture(scope="module")

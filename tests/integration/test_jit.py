@@ -160,9 +160,10 @@ def test_automatic_registration_off(stack):
     refused("cert.wrong_purpose", d.config)
     assert waiting(stack, d.cert) is None
     stack.sql("UPDATE ca SET auto_registration = true WHERE name = %s", off.ca.nick)
-    wait_config(d)
+    stack.catalog_caught_up()
+    d.config()
     stack.sql("UPDATE ca SET auto_registration = false WHERE name = %s", off.ca.nick)
-    threading.Event().wait(1.5)
+    stack.catalog_caught_up()
     assert d.config()["state"] == "PROVISIONED"
     refused("ca.no_auto_registration", off.device().config)
 
@@ -272,7 +273,7 @@ def test_a_certificate_registered_inactive_is_refused(stack):
     off = Maker(stack, auto_registration=False)
     d = off.device()
     stack.v1("POST", "/certs", {"pem": cert_pem(d.cert).decode(), "status": "inactive"})
-    threading.Event().wait(1.2)
+    stack.catalog_caught_up()
     refused("cert.inactive", d.config)
     stack.v1("POST", f"/certs/{fingerprint(d.cert)}/activate", {})
     assert d.config()["serial"] == d.serial

@@ -81,7 +81,7 @@ def test_an_intermediate_that_is_registered_as_helper(place, jitp):
     time.sleep(1.5)
     assert place.code(d.cert, d.key) == REFUSED  # nobody can say who made it
     place.stack.v1("POST", "/cas", {"name": unique("middle"), "pem": cert_pem(middle.cert).decode(), "kind": "helper"})
-    time.sleep(1.2)
+    place.stack.catalog_caught_up()
     retry(place, d)
 
 

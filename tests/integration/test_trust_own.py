@@ -40,7 +40,7 @@ def trusting(tmp_path_factory):
 
 def trust(stack, **body):
     made = stack.v1("POST", "/registry:trust-own", body)
-    time.sleep(1.1)  # what a replica caches
+    stack.catalog_caught_up()
     return made
 
 
@@ -58,7 +58,7 @@ def test_what_a_certificate_of_ours_says_is_believed_for_a_while(trusting):
     devices = trusting.devices
     said = trusting.cli_json("registry", "trust-own", "--for", "7d", "--template", "open")
     assert said["cas"] == ["issuing-1"] and said["template"] == "open" and said["trusted_until"]
-    time.sleep(1.1)
+    trusting.catalog_caught_up()
     assert "trust in lost certificates" in trusting.cli("doctor", check=False).stdout
     assert [ca["name"] for ca in trusting.v1("GET", "/cas") if ca["trusted_until"]] == ["issuing-1"]
     assert devices["config"].config()["thing_name"] == f"open-{devices['config'].serial}"
@@ -124,7 +124,7 @@ def test_afterwards_nobody_is_trusted_again(trusting):
     refused("cert.unknown", d.renew)
     trust(trusting, for_s=86400, template="open")
     trusting.sql("UPDATE ca SET trusted_until = now() - interval '1 second' WHERE kind = 'issuing'")
-    time.sleep(1.1)
+    trusting.catalog_caught_up()
     refused("cert.unknown", trusting.devices["late"].config)
     actions = [row["action"] for page in trusting.pages("/audit") for row in page]
     assert {"registry.trust_own", "registry.trust_own_end"} <= set(actions)
