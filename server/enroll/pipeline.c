@@ -221,6 +221,21 @@ void enrolment_failed(const struct enrolment *e)
         quarantine_journal(e);
 }
 
+static struct bytes kept(struct arena *arena, struct bytes b)
+{
+    const void *copy = b.len > 0 ? arena_copy(arena, b.data, b.len) : NULL;
+    return bytes_of(copy, copy ? b.len : 0);
+}
+
+/* What it registered with, beyond the snapshot's life. */
+static void certificate_report(const struct enrolment *e, struct enrollment_report *report)
+{
+    const struct catalog_ca *ca = snapshot_ca(e->snapshot, e->peer.anchor_id);
+    report->fingerprint = kept(e->arena, bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES));
+    if (ca)
+        report->signer = kept(e->arena, ca->der);
+}
+
 enum err pipeline_run(struct service *service, const struct enrollment_request *rq,
                       struct arena *arena, struct enrollment_result *ret_result,
                       struct enrollment_report *ret_report, struct fault *fault)
@@ -254,10 +269,9 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
     ret_report->challenge = e.challenge;
     ret_report->question = e.question;
     ret_report->enrollment_id = e.enrollment.id;
-    if (enrolment_by_certificate(&e)) {
-        const void *fp = arena_copy(arena, e.peer.leaf.fingerprint, SHA256_BYTES);
-        ret_report->fingerprint = bytes_of(fp, fp ? SHA256_BYTES : 0);
-    }
+    ret_report->attestation = e.enrollment.attestation;
+    if (enrolment_by_certificate(&e))
+        certificate_report(&e, ret_report);
     if (e.template)
         ret_report->template = arena_strdup(arena, e.template->label);
     if (e.serial_known)

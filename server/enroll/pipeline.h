@@ -16,6 +16,7 @@
 #include "enroll/service.h"
 #include "model/enrollment.h"
 #include "model/fault.h"
+#include "store/enrollment.h"
 
 /* What the transport logs of an enrolment besides its outcome. */
 struct enrollment_report {
@@ -27,7 +28,9 @@ struct enrollment_report {
     struct tpm_question question; /* likewise: to certify a key with */
     bool proven;                  /* the credential proves that very device */
     int64_t enrollment_id;        /* by which it registers; 0: by none */
+    enum attestation attestation; /* of that enrollment */
     struct bytes fingerprint;     /* of the certificate it registers with; len 0: with none */
+    struct bytes signer;          /* its group's CA, DER; len 0: it is pinned */
 };
 
 /*

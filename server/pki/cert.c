@@ -131,6 +131,17 @@ static enum err san_take(struct arena *arena, X509 *x, struct cert_info *i)
     return e ? e : names_san_der(arena, names, &i->san_der);
 }
 
+int cert_version(const X509 *cert)
+{
+    return (int)X509_get_version(cert) + 1;
+}
+
+enum err cert_sha1(struct bytes der, uint8_t ret_digest[SHA1_BYTES])
+{
+    return EVP_Digest(der.data, der.len, ret_digest, NULL, EVP_sha1(), NULL) ? ERR_OK
+                                                                             : ERR_NO_MEMORY;
+}
+
 /* A key that stands in its one spelling needs no exporting, which is most of the work. */
 enum err cert_key_fingerprint(X509 *x, uint8_t ret_digest[SHA256_BYTES])
 {

@@ -11,7 +11,7 @@
 #include "base/err.h"
 #include "base/secret.h"
 
-enum { CERT_MAX_BYTES = 16384, CERT_MAX_CHAIN = 8, CERT_SERIAL_MAX_BYTES = 20 };
+enum { CERT_MAX_BYTES = 16384, CERT_MAX_CHAIN = 8, CERT_SERIAL_MAX_BYTES = 20, SHA1_BYTES = 20 };
 
 void cert_free(X509 *x);
 DEFINE_CLEANUP(X509 *, cert_free);
@@ -58,6 +58,12 @@ enum err cert_parse_pem(struct bytes pem, X509 **ret_certs, size_t max,
 enum err cert_parse_first_pem(struct bytes pem, X509 **ret_cert) MUST_CHECK;
 
 enum err cert_describe(struct arena *arena, X509 *cert, struct cert_info *ret_info) MUST_CHECK;
+
+/* 1 to 3. */
+int cert_version(const X509 *cert);
+
+/* SHA-1 of a DER, for protocols that name certificates by it: it proves nothing. */
+enum err cert_sha1(struct bytes der, uint8_t ret_digest[SHA1_BYTES]) MUST_CHECK;
 
 /* Whether one of the names (separated by commas and blanks) is a dNSName or the first CN; letters
  * in either case, no wildcards. */

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from client import Device, cert_pem, fingerprint, new_csr, new_key, request, spki_sha256, unique
 from factory import Authority
@@ -234,11 +235,20 @@ def test_without_a_credential(stack):
 # Certificates
 
 
+def said_of(cert):
+    """What an answer says of a certificate."""
+    return {"subjectName": cert.subject.rfc4514_string(), "issuerName": cert.issuer.rfc4514_string(), "version": 3,
+            "sha1Thumbprint": cert.fingerprint(hashes.SHA1()).hex().upper(), "sha256Thumbprint": fingerprint(cert).upper(),
+            "notBeforeUtc": f"{cert.not_valid_before:%Y-%m-%dT%H:%M:%SZ}", "notAfterUtc": f"{cert.not_valid_after:%Y-%m-%dT%H:%M:%SZ}",
+            "serialNumber": cert.serial_number.to_bytes((cert.serial_number.bit_length() + 7) // 8, "big").hex().upper()}
+
+
 def test_a_device_registers_by_a_pinned_certificate(stack):
     d = pinned(stack)
     state = d.assigned()
-    assert state["x509"] == {} and "symmetricKey" not in state
-    assert d.lookup()[0] == 200
+    assert state["x509"] == {"certificateInfo": said_of(d.chain[0])} and "symmetricKey" not in state
+    status, _, answer = d.lookup()
+    assert status == 200 and answer["x509"] == state["x509"]
 
 
 def test_pinned_certificates_that_do_not_fit(stack):
@@ -263,7 +273,7 @@ def test_a_group_by_its_ca(stack):
     cert, key = ca.device(cn)
     chain = [cert]
     d = Registrant(stack, cn, chain=chain, tls_key=key)
-    assert d.assigned()["x509"]["enrollmentGroupId"] == g["name"]
+    assert d.assigned()["x509"] == {"enrollmentGroupId": g["name"], "certificateInfo": said_of(cert), "signingCertificateInfo": said_of(ca.cert)}
     other = Registrant(stack, unique("gx"), chain=chain, tls_key=key)
     assert other.refused()[1] == "enrollment.name_mismatch"
     stack.v1("POST", f"/enrollment-groups/{g['name']}/disable")

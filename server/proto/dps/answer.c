@@ -19,8 +19,9 @@ static void etag_write(struct buf *b, const char *etag)
     json_base64(b, "etag", bytes_text(quoted));
 }
 
-static void attestation_write(struct buf *b, const struct dps_answer *a)
+static enum err attestation_write(struct exchange *x, struct buf *b, const struct dps_answer *a)
 {
+    enum err e = ERR_OK;
     static const char *const names[] = {
         [ATTEST_SYMMETRIC] = "symmetricKey", [ATTEST_X509] = "x509", [ATTEST_TPM] = "tpm"};
     json_key(b, names[a->by]);
@@ -29,7 +30,12 @@ static void attestation_write(struct buf *b, const struct dps_answer *a)
         json_base64(b, "authenticationKey", a->tpm_key);
     if (a->assignment->group)
         json_text(b, "enrollmentGroupId", a->assignment->group);
+    if (a->leaf.len > 0)
+        e = dps_certificate_write(x->arena, b, "certificateInfo", a->leaf);
+    if (!e && a->signer.len > 0)
+        e = dps_certificate_write(x->arena, b, "signingCertificateInfo", a->signer);
     json_end_object(b);
+    return e;
 }
 
 static enum err chain_write(struct exchange *x, struct buf *b, const struct dps_answer *a)
@@ -66,8 +72,9 @@ static enum err result_write(struct exchange *x, struct buf *b, const struct dps
     etag_write(b, g->etag);
     if (g->payload)
         json_raw(b, "payload", g->payload);
-    attestation_write(b, a);
-    enum err e = chain_write(x, b, a);
+    enum err e = attestation_write(x, b, a);
+    if (!e)
+        e = chain_write(x, b, a);
     json_end_object(b);
     return e;
 }

@@ -31,7 +31,9 @@ struct call {
     bool signed_; /* else by a client certificate */
     bool proven;  /* that very device */
     int64_t enrollment_id;
+    enum attestation by;
     struct bytes fingerprint; /* of the client certificate, where it proves the device */
+    struct bytes signer;
     struct bytes challenge;
 };
 
@@ -125,7 +127,9 @@ static enum err call_run(struct call *c, enum enrollment_flow flow, const char *
     c->proven = report.proven;
     c->challenge = report.challenge;
     c->enrollment_id = report.enrollment_id;
+    c->by = report.attestation;
     c->fingerprint = report.fingerprint;
+    c->signer = report.signer;
     return e;
 }
 
@@ -200,11 +204,12 @@ static void request_keep(struct call *c, const char *operation, struct bytes bod
     x->adapter = (void *)(uintptr_t)operation;
 }
 
-static enum attestation attested(const struct call *c, const struct dps_request *body)
+static struct dps_answer answer_of(const struct call *c, const struct assignment *g)
 {
-    if (body && body->endorsement_key.len > 0)
-        return ATTEST_TPM;
-    return c->signed_ ? ATTEST_SYMMETRIC : ATTEST_X509;
+    struct dps_answer a = {.assignment = g, .by = c->by, .signer = c->signer};
+    if (c->by == ATTEST_X509)
+        a.leaf = c->x->chain[0];
+    return a;
 }
 
 static enum err registered_send(struct call *c, const char *operation,
@@ -214,11 +219,10 @@ static enum err registered_send(struct call *c, const char *operation,
     struct bytes chain[MAX_CHAIN];
     struct assignment g;
     char id[DPS_OPERATION_BYTES];
-    struct dps_answer answer = {.operation = operation,
-                                .assignment = &g,
-                                .request = body,
-                                .by = attested(c, body),
-                                .chain = chain};
+    struct dps_answer answer = answer_of(c, &g);
+    answer.operation = operation;
+    answer.request = body;
+    answer.chain = chain;
     enum err e = assignment_find(c, &g);
     if (!e && !operation) {
         e = dps_operation_make(c->lower, DPS_KEPT, c->x->request_id, id);
@@ -321,7 +325,7 @@ static enum err lookup_handle(struct service *service, struct exchange *x)
     e = assignment_find(&c, &g);
     if (e == ERR_NOT_FOUND)
         return fault_set(&x->fault, FAULT_DPS_UNREGISTERED, "%s", c.registration_id);
-    const struct dps_answer answer = {.assignment = &g, .by = attested(&c, &rq)};
+    const struct dps_answer answer = answer_of(&c, &g);
     return e ? refuse(&c, e) : dps_answer_send(x, &answer);
 }
 

@@ -40,11 +40,17 @@ struct dps_answer {
     const struct assignment *assignment;
     const struct dps_request *request; /* NULL: a lookup */
     enum attestation by;
+    struct bytes leaf;    /* the certificate it registered with; len 0: by other means */
+    struct bytes signer;  /* the CA of its group */
     struct bytes tpm_key; /* len 0: none */
     const struct bytes *chain;
     size_t chain_count;
 };
 enum err dps_answer_send(struct exchange *x, const struct dps_answer *answer) MUST_CHECK;
+
+/* An X509CertificateInfo as a member of the open object. */
+enum err dps_certificate_write(struct arena *arena, struct buf *b, const char *key,
+                               struct bytes der) MUST_CHECK;
 
 /* Answers that the registration has failed for good, with the code that SDKs look for. */
 enum err dps_failure_send(struct exchange *x, const char *operation, int code) MUST_CHECK;
