@@ -83,7 +83,8 @@ def test_a_device_registers_by_its_tpm(stack, tpm, keys):
     assert state["assignedHub"] and "authenticationKey" in state["tpm"] and "symmetricKey" not in state
     kept = tpm.import_hmac_key(*keys, base64.b64decode(state["tpm"]["authenticationKey"]))
     assert d.register(d.body, auth=d.signed(kept))[0] == 401  # it is for the broker, and opens nothing here
-    assert d.lookup(d.body, auth=auth)[2]["deviceId"] == state["deviceId"]
+    later = d.lookup(d.body, auth=auth)[2]
+    assert later["deviceId"] == state["deviceId"] and later["tpm"] == {} and "symmetricKey" not in later
     assert "enrollment" in [t["credential"] for t in stack.device(d.id)["trail"] if t["outcome"] == "ok"]
     assert stack.sql("SELECT 1 FROM history WHERE serial = %s AND outcome = 'tpm.challenge'", d.id) == []
 
@@ -95,6 +96,21 @@ def test_a_challenge_is_forgotten_by_nobody(stack, tpm, keys):
     for _ in range(3):
         d.challenge()
     assert d.register(d.body, auth=d.signed(key))[0] == 200
+
+
+def test_a_device_that_waits_polls_with_the_same_signature(stack, tpm, keys):
+    d, _ = single(stack, tpm, keys, template="waiting")
+    auth = d.signed(d.prove())
+    status, _, answer = d.register(d.body, auth=auth)
+    assert status == 202 and answer["status"] == "assigning"
+    operation = answer["operationId"]
+    assert d.poll(operation, auth=auth)[0] == 202
+    assert d.poll(operation, auth=d.signed(tpm.import_hmac_key(*keys, single(stack, tpm, keys)[0].challenge())))[0] == 401  # another's challenge
+    stack.v1("POST", f"/devices/{d.id}/approve")
+    for _ in range(2):  # the first answer may be lost on its way
+        status, _, answer = d.poll(operation, auth=auth)
+        state = answer["registrationState"]
+        assert status == 200 and state["assignedHub"] and state["tpm"]["authenticationKey"] and "symmetricKey" not in state
 
 
 def hours_key(stack, d, hour):

@@ -128,6 +128,7 @@ def test_overrides_that_fail(stack):
                  "OverrideSettings": {"AttributePayload": "FAIL"}}
         stack.v1("PUT", "/templates/firm?product=pump", {"Parameters": {"SerialNumber": {"Type": "String"}}, "Resources": {"thing": thing},
                                                         "Muster": {"Allowlist": "optional", "Reprovision": "replace"}})
+        stack.catalog_caught_up()
     template("red")
     d = Device(stack, template="firm", token=stack.mint("firm", uses=3))
     d.enrol()
