@@ -2,6 +2,7 @@
 
 swtpm has no resource manager and talks to one client at a time: keys are made persistent, and what a tool leaves loaded is flushed behind it.
 """
+import itertools
 import os
 import shutil
 import socket
@@ -73,7 +74,7 @@ class Tpm:
     def __init__(self, folder):
         self.folder = folder
         self.process = None
-        self.handles = iter(range(0x81000010, 0x81000100))
+        self.handles = itertools.count(0x81000010)
 
     def __enter__(self):
         for tool in ("swtpm", "swtpm_setup", "tpm2_createek"):
