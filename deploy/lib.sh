@@ -65,7 +65,7 @@ pg_bin() {
 }
 
 # pg_start DIR PORT: makes the cluster and the database muster where they are missing, and starts.
-# PG_OPTIONS are more options of the server, PG_ENV more of its environment (A=x B=y).
+# PG_OPTIONS are more options of the server, MUSTER_PG_ENV more of its environment (A=x B=y).
 pg_start() {
     local dir=$1 port=$2 bin
     bin=$(pg_bin)
@@ -75,7 +75,7 @@ pg_start() {
         pg_run "$dir" env LC_ALL=C.UTF-8 "$bin/initdb" -D "$dir/data" -A trust --no-sync -U muster -E UTF8 >"$dir.initdb.log" 2>&1 ||
             { cat "$dir.initdb.log" >&2; die "initdb failed"; }
     fi
-    (cd / && pg_run "$dir" env ${PG_ENV:-} "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 \
+    (cd / && pg_run "$dir" env ${MUSTER_PG_ENV:-} "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 \
         -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 ${PG_OPTIONS:-}" start) >/dev/null ||
         { tail -n 5 "$dir/log" >&2; die "PostgreSQL does not start on port $port"; }
     "$bin/psql" -h 127.0.0.1 -p "$port" -U muster -d postgres -Atqc "SELECT 1 FROM pg_database WHERE datname = 'muster'" | grep -q 1 ||

@@ -221,23 +221,6 @@ void enrolment_failed(const struct enrolment *e)
         quarantine_journal(e);
 }
 
-static struct bytes kept(struct arena *arena, struct bytes b)
-{
-    const void *copy = b.len > 0 ? arena_copy(arena, b.data, b.len) : NULL;
-    return bytes_of(copy, copy ? b.len : 0);
-}
-
-/* What it registered with, beyond the snapshot's life. Without the fingerprint nobody could ask
- * whether it is revoked. */
-static enum err certificate_report(struct enrolment *e, struct enrollment_report *report)
-{
-    const struct catalog_ca *ca = snapshot_ca(e->snapshot, e->peer.anchor_id);
-    report->fingerprint = kept(e->arena, bytes_of(e->peer.leaf.fingerprint, SHA256_BYTES));
-    if (ca)
-        report->signer = kept(e->arena, ca->der);
-    return report->fingerprint.len > 0 ? ERR_OK : enrolment_no_memory(e);
-}
-
 enum err pipeline_run(struct service *service, const struct enrollment_request *rq,
                       struct arena *arena, struct enrollment_result *ret_result,
                       struct enrollment_report *ret_report, struct fault *fault)
@@ -272,8 +255,10 @@ enum err pipeline_run(struct service *service, const struct enrollment_request *
     ret_report->question = e.question;
     ret_report->enrollment_id = e.enrollment.id;
     ret_report->attestation = e.enrollment.attestation;
-    if (enrolment_by_certificate(&e) && !err)
-        err = certificate_report(&e, ret_report);
+    if (enrolment_by_certificate(&e)) {
+        ret_report->leaf = e.peer.leaf;
+        ret_report->signer_id = e.peer.anchor_id;
+    }
     if (e.template)
         ret_report->template = arena_strdup(arena, e.template->label);
     if (e.serial_known)

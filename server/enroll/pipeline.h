@@ -16,6 +16,7 @@
 #include "enroll/service.h"
 #include "model/enrollment.h"
 #include "model/fault.h"
+#include "pki/cert.h"
 #include "store/enrollment.h"
 
 /* What the transport logs of an enrolment besides its outcome. */
@@ -29,8 +30,8 @@ struct enrollment_report {
     bool proven;                  /* the credential proves that very device */
     int64_t enrollment_id;        /* by which it registers; 0: by none */
     enum attestation attestation; /* of that enrollment */
-    struct bytes fingerprint;     /* of the certificate it registers with; len 0: with none */
-    struct bytes signer;          /* its group's CA, DER; len 0: it is pinned */
+    struct cert_info leaf;        /* what it registers with, where that is ATTEST_X509 */
+    int64_t signer_id;            /* its group's CA; 0: it is pinned */
 };
 
 /*

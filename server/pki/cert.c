@@ -131,9 +131,20 @@ static enum err san_take(struct arena *arena, X509 *x, struct cert_info *i)
     return e ? e : names_san_der(arena, names, &i->san_der);
 }
 
-int cert_version(const X509 *cert)
+enum err cert_version(struct bytes der, int *ret_version)
 {
-    return (int)X509_get_version(cert) + 1;
+    struct der_reader all = der_read(der);
+    struct der_reader cert = der_read(der_next(&all, DER_SEQUENCE));
+    struct der_reader tbs = der_read(der_next(&cert, DER_SEQUENCE));
+    *ret_version = 1; /* the DEFAULT (RFC 5280 4.1.2.1) */
+    if (der_peek(&tbs) != DER_CONTEXT_0)
+        return der_peek(&tbs) == DER_INTEGER ? ERR_OK : ERR_INVALID;
+    struct der_reader outer = der_read(der_next(&tbs, DER_CONTEXT_0));
+    struct bytes version = der_next(&outer, DER_INTEGER);
+    if (!der_ended(&outer) || version.len != 1 || version.data[0] > 2)
+        return ERR_INVALID;
+    *ret_version = version.data[0] + 1;
+    return ERR_OK;
 }
 
 enum err cert_sha1(struct bytes der, uint8_t ret_digest[SHA1_BYTES])

@@ -59,8 +59,8 @@ enum err cert_parse_first_pem(struct bytes pem, X509 **ret_cert) MUST_CHECK;
 
 enum err cert_describe(struct arena *arena, X509 *cert, struct cert_info *ret_info) MUST_CHECK;
 
-/* 1 to 3. */
-int cert_version(const X509 *cert);
+/* 1 to 3, of the DER of a certificate, without decoding the rest. */
+enum err cert_version(struct bytes der, int *ret_version) MUST_CHECK;
 
 /* SHA-1 of a DER, for protocols that name certificates by it: it proves nothing. */
 enum err cert_sha1(struct bytes der, uint8_t ret_digest[SHA1_BYTES]) MUST_CHECK;

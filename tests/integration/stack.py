@@ -28,10 +28,11 @@ LOSE = "SET LOCAL session_replication_role = replica; "  # before a DELETE that 
 
 
 def free_port():
-    """Below those that the kernel gives to connections going out: none of them takes it before its server does, or while that is stopped."""
-    end = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    """None of those that the kernel gives to connections going out, where it leaves any: one could take it before its server does, or while that is stopped."""
+    first, last = map(int, pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = range(max(1024, first // 2), first) or range(last + 1, 65536) or range(first, last + 1)
     for _ in range(1000):
-        port = random.randrange(max(1024, end // 2), end)
+        port = random.choice(ports)
         with contextlib.suppress(OSError), socket.socket() as s:
             s.bind(("127.0.0.1", port))
             return port
@@ -268,8 +269,11 @@ class Stack:
     def catalog_caught_up(self):
         """Waits until what was written past this server, or at another, counts here: templates and CAs are looked at every second."""
         epoch = self.one("SELECT epoch FROM registry_epoch")
-        line = re.compile(r"^muster_catalog_epoch (\d+)$", re.M)
-        wait_for("the catalog", lambda: int(line.search(self.admin("GET", "/metrics", raw=True)[2].decode())[1]) >= epoch)
+        wait_for("the catalog", lambda: self.metric("muster_catalog_epoch") >= epoch)
+
+    def metric(self, name):
+        """The value of one series without labels."""
+        return float(re.search(rf"^{name} (\S+)$", self.admin("GET", "/metrics", raw=True)[2].decode(), re.M)[1])
 
     def device(self, serial, **query):
         suffix = "?" + urllib.parse.urlencode(query) if query else ""

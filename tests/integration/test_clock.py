@@ -14,7 +14,7 @@ class Behind(Stack):
         (library,) = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
         # around the server alone: below a shell its programs take the library's semaphore from each other
         shell(f'pg_start "{self.folder}/pg" {self.pg_port}', PG_OPTIONS="-c fsync=off",
-              PG_ENV=f"LD_PRELOAD={library} FAKETIME=-300s FAKETIME_DONT_FAKE_MONOTONIC=1")
+              MUSTER_PG_ENV=f"LD_PRELOAD={library} FAKETIME=-300s FAKETIME_DONT_FAKE_MONOTONIC=1")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def behind(tmp_path_factory):
 
 
 def ahead_s(stack):
-    return float(re.search(r"^muster_clock_ahead_seconds (\S+)", stack.admin("GET", "/metrics", raw=True)[2].decode(), re.M).group(1))
+    return stack.metric("muster_clock_ahead_seconds")
 
 
 def allow_skew(stack, seconds):

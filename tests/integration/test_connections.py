@@ -40,7 +40,7 @@ def counted(stack, listener="device"):
 
 
 def unasked(stack):
-    return int(re.search(r"^muster_connections_unasked (\d+)", stack.admin("GET", "/metrics", raw=True)[2].decode(), re.M).group(1))
+    return stack.metric("muster_connections_unasked")
 
 
 def records_of(stack, **fields):

@@ -10,6 +10,7 @@
 #include "enroll/metrics.h"
 #include "enroll/service.h"
 #include "http/listener.h"
+#include "http/socket.h"
 #include "proto/dps/dps.h"
 #include "proto/est/est.h"
 #include "proto/scep/scep.h"
@@ -54,7 +55,7 @@ static void place_done(struct place *p)
     listener_free(p->listener);
     gate_done(&p->gate);
     metrics_free(p->service.metrics);
-    unlink(p->address + strlen("unix:"));
+    unlink(socket_local_path(p->address));
     rmdir(p->folder);
 }
 
@@ -63,7 +64,7 @@ static void ask(const struct place *p, const char *request, char answer[ANSWER_B
 {
     _cleanup_(closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_un to = {.sun_family = AF_UNIX};
-    snprintf(to.sun_path, sizeof(to.sun_path), "%s", p->address + strlen("unix:"));
+    snprintf(to.sun_path, sizeof(to.sun_path), "%s", socket_local_path(p->address));
     ck_assert_int_eq(connect(fd, (const struct sockaddr *)&to, sizeof(to)), 0);
     ck_assert_int_eq(write(fd, request, strlen(request)), (ssize_t)strlen(request));
     size_t len = 0;

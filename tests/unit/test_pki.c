@@ -285,7 +285,25 @@ START_TEST(names_compare_as_rfc_5280_says)
 }
 END_TEST
 
-SUITE("pki", every_kind_of_key_round_trips_through_a_csr,
+START_TEST(the_version_of_a_certificate)
+{
+    static const uint8_t first[] = {0x30, 0x07, 0x30, 0x05, 0x02, 0x01, 0x07, 0x30, 0x00};
+    uint8_t der[] = {0x30, 0x0c, 0x30, 0x0a, 0xa0, 0x03, 0x02,
+                     0x01, 0x02, 0x02, 0x01, 0x07, 0x30, 0x00};
+    enum { VERSION = 8 };
+    int version = 0;
+    ck_assert_int_eq(cert_version(bytes_of(first, sizeof(first)), &version), ERR_OK);
+    ck_assert_int_eq(version, 1);
+    ck_assert_int_eq(cert_version(bytes_of(der, sizeof(der)), &version), ERR_OK);
+    ck_assert_int_eq(version, 3);
+    der[VERSION] = 3;
+    ck_assert_int_eq(cert_version(bytes_of(der, sizeof(der)), &version), ERR_INVALID);
+    for (size_t len = 0; len < VERSION; len++)
+        ck_assert_int_eq(cert_version(bytes_of(der, len), &version), ERR_INVALID);
+}
+END_TEST
+
+SUITE("pki", the_version_of_a_certificate, every_kind_of_key_round_trips_through_a_csr,
       a_csr_that_is_broken_at_any_byte_never_passes_as_another, sha1_signatures_are_refused,
       unwrapping_rejects, what_is_signed_verifies_and_says_what_the_profile_said,
       validity_stays_within_the_issuers, serial_numbers_are_twenty_random_bytes,

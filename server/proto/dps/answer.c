@@ -21,19 +21,19 @@ static void etag_write(struct buf *b, const char *etag)
 
 static enum err attestation_write(struct exchange *x, struct buf *b, const struct dps_answer *a)
 {
-    enum err e = ERR_OK;
     static const char *const names[] = {
         [ATTEST_SYMMETRIC] = "symmetricKey", [ATTEST_X509] = "x509", [ATTEST_TPM] = "tpm"};
+    enum err e = ERR_OK;
     json_key(b, names[a->by]);
     json_begin_object(b);
     if (a->tpm_key.len > 0)
         json_base64(b, "authenticationKey", a->tpm_key);
     if (a->assignment->group)
         json_text(b, "enrollmentGroupId", a->assignment->group);
-    if (a->leaf.len > 0)
-        e = dps_certificate_write(x->arena, b, "certificateInfo", a->leaf);
+    if (a->leaf)
+        e = dps_certificate_write(x->arena, b, "certificateInfo", x->chain[0], a->leaf);
     if (!e && a->signer.len > 0)
-        e = dps_certificate_write(x->arena, b, "signingCertificateInfo", a->signer);
+        e = dps_certificate_write(x->arena, b, "signingCertificateInfo", a->signer, NULL);
     json_end_object(b);
     return e;
 }

@@ -28,13 +28,8 @@ struct call {
     const char *registration_id; /* as it was sent */
     const char *lower;
     struct sas sas;
-    bool signed_; /* else by a client certificate */
-    bool proven;  /* that very device */
-    int64_t enrollment_id;
-    enum attestation by;
-    struct bytes fingerprint; /* of the client certificate, where it proves the device */
-    struct bytes signer;
-    struct bytes challenge;
+    bool signed_;                    /* else by a client certificate */
+    struct enrollment_report report; /* of the pipeline, once it has run */
 };
 
 /* "2021-06-01", perhaps with "-preview": whichever it is. */
@@ -100,7 +95,6 @@ static enum err call_run(struct call *c, enum enrollment_flow flow, const char *
                          const struct dps_request *body, struct enrollment_result *ret_result)
 {
     struct exchange *x = c->x;
-    struct enrollment_report report;
     struct enrollment_request rq = {
         .flow = flow,
         .request_id = x->request_id,
@@ -120,16 +114,10 @@ static enum err call_run(struct call *c, enum enrollment_flow flow, const char *
     }
     if (body)
         body_fill(body, &rq);
-    enum err e = pipeline_run(c->service, &rq, x->arena, ret_result, &report, &x->fault);
-    x->log_serial = report.serial;
-    x->log_credential = report.credential;
-    x->log_template = report.template;
-    c->proven = report.proven;
-    c->challenge = report.challenge;
-    c->enrollment_id = report.enrollment_id;
-    c->by = report.attestation;
-    c->fingerprint = report.fingerprint;
-    c->signer = report.signer;
+    enum err e = pipeline_run(c->service, &rq, x->arena, ret_result, &c->report, &x->fault);
+    x->log_serial = c->report.serial;
+    x->log_credential = c->report.credential;
+    x->log_template = c->report.template;
     return e;
 }
 
@@ -137,10 +125,10 @@ static enum err call_run(struct call *c, enum enrollment_flow flow, const char *
 static enum err refuse(struct call *c, enum err e)
 {
     struct exchange *x = c->x;
-    if (e == ERR_DENIED && x->fault.code == FAULT_TPM_CHALLENGE && c->challenge.len > 0)
-        return dps_challenge_send(x, c->challenge);
+    if (e == ERR_DENIED && x->fault.code == FAULT_TPM_CHALLENGE && c->report.challenge.len > 0)
+        return dps_challenge_send(x, c->report.challenge);
     if (e == ERR_DENIED)
-        exchange_problem(x, fault_public(x->fault.code, c->proven));
+        exchange_problem(x, fault_public(x->fault.code, c->report.proven));
     return e;
 }
 
@@ -148,14 +136,27 @@ static enum err refuse(struct call *c, enum err e)
  */
 static enum err assignment_find(struct call *c, struct assignment *ret)
 {
-    enum err e = assignment_get(c->service->db, c->lower, c->enrollment_id, c->fingerprint,
-                                c->x->arena, ret);
+    const struct enrollment_report *r = &c->report;
+    bool certified = r->attestation == ATTEST_X509;
+    struct bytes fingerprint = bytes_of(r->leaf.fingerprint, certified ? SHA256_BYTES : 0);
+    enum err e =
+        assignment_get(c->service->db, c->lower, r->enrollment_id, fingerprint, c->x->arena, ret);
     if (e && e != ERR_NOT_FOUND)
         return fault_set(&c->x->fault, FAULT_DB_UNAVAILABLE, "reading the assignment: %s",
                          err_name(e));
     if (!e && strcmp(ret->standing, "ok") != 0)
         return fault_set(&c->x->fault, fault_parse(ret->standing), "%s", c->registration_id);
     return e;
+}
+
+/* A certificate of the catalog, beyond the snapshot's life. */
+static enum err der_keep(struct exchange *x, struct bytes der, struct bytes *ret_der)
+{
+    const void *copy = arena_copy(x->arena, der.data, der.len);
+    if (!copy)
+        return ERR_NO_MEMORY;
+    *ret_der = bytes_of(copy, der.len);
+    return ERR_OK;
 }
 
 /* The certificate and those above it, up to the root. */
@@ -170,10 +171,9 @@ static enum err chain_collect(struct call *c, struct bytes leaf, struct bytes *c
         count = snapshot_chain(snapshot, issuer, above, MAX_CHAIN - 1);
     chain[0] = leaf;
     for (size_t i = 0; i < count; i++) {
-        const void *copy = arena_copy(c->x->arena, above[i].data, above[i].len);
-        if (!copy)
-            return ERR_NO_MEMORY;
-        chain[i + 1] = bytes_of(copy, above[i].len);
+        enum err e = der_keep(c->x, above[i], &chain[i + 1]);
+        if (e)
+            return e;
     }
     *ret = count + 1;
     return ERR_OK;
@@ -185,7 +185,7 @@ static bool is_worth_keeping(const struct call *c)
 {
     const struct exchange *x = c->x;
     int status = fault_row(x->fault.code)->http_status;
-    if (!c->proven)
+    if (!c->report.proven)
         return false;
     return status == 202 || status == 429 ||
            (status == 503 && x->fault.code != FAULT_DB_UNAVAILABLE);
@@ -204,12 +204,24 @@ static void request_keep(struct call *c, const char *operation, struct bytes bod
     x->adapter = (void *)(uintptr_t)operation;
 }
 
-static struct dps_answer answer_of(const struct call *c, const struct assignment *g)
+/* The CA of its group; of one that has gone since nothing is said. */
+static enum err signer_find(struct call *c, struct bytes *ret_der)
 {
-    struct dps_answer a = {.assignment = g, .by = c->by, .signer = c->signer};
-    if (c->by == ATTEST_X509)
-        a.leaf = c->x->chain[0];
-    return a;
+    _cleanup_(snapshot_dropp) struct snapshot *snapshot = NULL;
+    if (c->report.signer_id == 0)
+        return ERR_OK;
+    if (catalog_get(c->service->catalog, &snapshot))
+        return fault_set(&c->x->fault, FAULT_DB_UNAVAILABLE, "the catalog was never loaded");
+    const struct catalog_ca *ca = snapshot_ca(snapshot, c->report.signer_id);
+    return ca ? der_keep(c->x, ca->der, ret_der) : ERR_OK;
+}
+
+static enum err answer_begin(struct call *c, const struct assignment *g, struct dps_answer *ret)
+{
+    enum attestation by = c->report.attestation;
+    *ret = (struct dps_answer){
+        .assignment = g, .by = by, .leaf = by == ATTEST_X509 ? &c->report.leaf : NULL};
+    return signer_find(c, &ret->signer);
 }
 
 static enum err registered_send(struct call *c, const char *operation,
@@ -219,12 +231,16 @@ static enum err registered_send(struct call *c, const char *operation,
     struct bytes chain[MAX_CHAIN];
     struct assignment g;
     char id[DPS_OPERATION_BYTES];
-    struct dps_answer answer = answer_of(c, &g);
+    struct dps_answer answer;
+    enum err e = assignment_find(c, &g);
+    if (!e)
+        e = answer_begin(c, &g, &answer);
+    if (e)
+        return e;
     answer.operation = operation;
     answer.request = body;
     answer.chain = chain;
-    enum err e = assignment_find(c, &g);
-    if (!e && !operation) {
+    if (!operation) {
         e = dps_operation_make(c->lower, DPS_KEPT, c->x->request_id, id);
         answer.operation = id;
     }
@@ -312,6 +328,7 @@ static enum err lookup_handle(struct service *service, struct exchange *x)
     struct dps_request rq;
     struct enrollment_result result;
     struct assignment g;
+    struct dps_answer answer;
     enum err e = call_begin(service, x, &c);
     if (!e)
         e = dps_request_read(x, c.registration_id, x->body, &rq);
@@ -325,8 +342,10 @@ static enum err lookup_handle(struct service *service, struct exchange *x)
     e = assignment_find(&c, &g);
     if (e == ERR_NOT_FOUND)
         return fault_set(&x->fault, FAULT_DPS_UNREGISTERED, "%s", c.registration_id);
-    const struct dps_answer answer = answer_of(&c, &g);
-    return e ? refuse(&c, e) : dps_answer_send(x, &answer);
+    if (e)
+        return refuse(&c, e);
+    e = answer_begin(&c, &g, &answer);
+    return e ? e : dps_answer_send(x, &answer);
 }
 
 static const enum dps_kind is_register = DPS_REGISTER, is_poll = DPS_POLL, is_lookup = DPS_LOOKUP;

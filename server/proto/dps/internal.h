@@ -3,6 +3,7 @@
 
 #include "enroll/service.h"
 #include "model/enrollment.h"
+#include "pki/cert.h"
 #include "proto/exchange.h"
 #include "store/enrollment.h"
 
@@ -40,17 +41,17 @@ struct dps_answer {
     const struct assignment *assignment;
     const struct dps_request *request; /* NULL: a lookup */
     enum attestation by;
-    struct bytes leaf;    /* the certificate it registered with; len 0: by other means */
-    struct bytes signer;  /* the CA of its group */
-    struct bytes tpm_key; /* len 0: none */
+    const struct cert_info *leaf; /* the certificate it registered with; NULL: by other means */
+    struct bytes signer;          /* the CA of its group, DER; len 0: none */
+    struct bytes tpm_key;         /* len 0: none */
     const struct bytes *chain;
     size_t chain_count;
 };
 enum err dps_answer_send(struct exchange *x, const struct dps_answer *answer) MUST_CHECK;
 
-/* An X509CertificateInfo as a member of the open object. */
+/* An X509CertificateInfo as a member of the open object. info NULL: read from the DER. */
 enum err dps_certificate_write(struct arena *arena, struct buf *b, const char *key,
-                               struct bytes der) MUST_CHECK;
+                               struct bytes der, const struct cert_info *info) MUST_CHECK;
 
 /* Answers that the registration has failed for good, with the code that SDKs look for. */
 enum err dps_failure_send(struct exchange *x, const char *operation, int code) MUST_CHECK;
