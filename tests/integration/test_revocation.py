@@ -203,10 +203,15 @@ def test_gnutls_reads_them_too(place):
 def test_the_numbers_grow_and_a_delta_says_its_base(place):
     d = place.enrolled()
     (url,) = points(d.cert)
-    full, delta = place.crl(url), place.crl(delta_of(url))
-    number = full.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    base = delta.extensions.get_extension_for_class(x509.DeltaCRLIndicator)
-    assert base.critical and base.value.crl_number == number
+
+    def pair():
+        """Each is served as it was for up to a second after another was signed."""
+        full, delta = place.crl(url), place.crl(delta_of(url))
+        number = full.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        base = delta.extensions.get_extension_for_class(x509.DeltaCRLIndicator)
+        return (full, delta, number, base) if base.value.crl_number == number else None
+    full, delta, number, base = wait_for("a delta CRL of that full one", pair)
+    assert base.critical
     assert delta.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number >= number
     freshest = full.extensions.get_extension_for_class(x509.FreshestCRL).value
     assert [p.full_name[0].value for p in freshest] == [delta_of(url)]
